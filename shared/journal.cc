@@ -71,7 +71,7 @@ std::array<std::uint8_t, 16> read_boot_id() {
   for (const char c : text) {
     if (c == '-' || c == '\0' || digits == 2 * id.size()) continue;
     const auto digit = static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
-    id[digits / 2] = static_cast<std::uint8_t>((id[digits / 2] << 4) | (digit & 0xf));
+    id[digits / 2] = static_cast<std::uint8_t>((unsigned{id[digits / 2]} << 4) | (digit & 0xf));
     ++digits;
   }
   return id;

@@ -18,9 +18,8 @@ namespace {
 
 // Bytes aligned as the reader's copy is.
 std::vector<std::byte> bytes_of(const void* data, std::size_t size) {
-  std::vector<std::byte> bytes(size);
-  std::memcpy(bytes.data(), data, size);
-  return bytes;
+  const auto* const first = static_cast<const std::byte*>(data);
+  return {first, first + size};
 }
 
 struct Submission {

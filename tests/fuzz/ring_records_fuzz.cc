@@ -46,7 +46,8 @@ void parse(RecordType type, std::span<const std::byte> payload) {
     case RecordType::submit: {
       const auto view = parse_submit(payload);
       if (!view) return;
-      CHECK(!view->prompt.empty() && view->prompt.size() + view->output.size() <= kContextTokensMax);
+      CHECK(!view->prompt.empty() &&
+            view->prompt.size() + view->output.size() <= kContextTokensMax);
       CHECK(view->head.output_ids_max > view->output.size());
       CHECK(view->stop_ids.size() <= kStopIdsMax && view->bias.size() <= kLogitBiasMax);
       // A parsed submission is written back as the same bytes.

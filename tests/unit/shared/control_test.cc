@@ -39,7 +39,7 @@ int num_open_fds() {
 }
 
 ino_t inode(const UniqueFd& fd) {
-  struct stat facts{};
+  struct stat facts {};
   EXPECT_EQ(::fstat(fd.get(), &facts), 0);
   return facts.st_ino;
 }
@@ -161,14 +161,14 @@ TEST(Control, MalformedMessagesAreRefusedAndLeakNoDescriptor) {
   refused(std::vector<char>(kHeadBytes - 1, 0), 2);
   refused(with(0, 0), 0);
   refused(with(0, 4), 1);
-  refused(with(4, 1u << 20), 0);            // worker
-  refused(with(28, 6), 0);                  // reason
-  refused(with(72, 1), 0);                  // text announced, not sent
-  refused(with(72, 0xffffffff), 0);         // text too long
-  refused(with(72, 100'000), 1);            // text in a descriptor that is a socket
-  refused(with(76, 1), 0);                  // descriptor announced, not sent
-  refused(with(76, 0), 1);                  // sent, not announced
-  refused(with(76, 16), 16);                // more than fit
+  refused(with(4, 1u << 20), 0);     // worker
+  refused(with(28, 6), 0);           // reason
+  refused(with(72, 1), 0);           // text announced, not sent
+  refused(with(72, 0xffffffff), 0);  // text too long
+  refused(with(72, 100'000), 1);     // text in a descriptor that is a socket
+  refused(with(76, 1), 0);           // descriptor announced, not sent
+  refused(with(76, 0), 1);           // sent, not announced
+  refused(with(76, 16), 16);         // more than fit
   refused(std::vector<char>(200'000, 0), 0);
 }
 

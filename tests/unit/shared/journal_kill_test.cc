@@ -1,6 +1,6 @@
 // A gateway killed at every single instruction of its journal stores. A traced child works on the
-// journal; after each instruction that changed the file the tracer copies the file, opens the copy as
-// the next gateway would and compares what is billed with what the child had done by then.
+// journal; after each instruction that changed the file the tracer copies the file, opens the copy
+// as the next gateway would and compares what is billed with what the child had done by then.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -31,24 +31,30 @@ struct Operation {
 };
 
 constexpr Operation kScript[] = {
-    {Operation::open, 0, 11},  {Operation::accept, 0, 3}, {Operation::open, 1, 20},
+    {Operation::open, 0, 11},   {Operation::accept, 0, 3}, {Operation::open, 1, 20},
     {Operation::take_id, 0, 0}, {Operation::absorb, 0, 0}, {Operation::accept, 1, 1},
-    {Operation::open, 0, 7},   {Operation::accept, 1, 5}, {Operation::absorb, 1, 0},
-    {Operation::accept, 0, 2}, {Operation::absorb, 0, 0},
+    {Operation::open, 0, 7},    {Operation::accept, 1, 5}, {Operation::absorb, 1, 0},
+    {Operation::accept, 0, 2},  {Operation::absorb, 0, 0},
 };
 constexpr auto kOperations = static_cast<std::uint32_t>(std::size(kScript));
 
 void run(Journal& journal, const Operation& operation, std::uint64_t sequence, Stage& stage) {
   switch (operation.kind) {
     case Operation::open: {
-      const auto slot = journal.try_open_slot({RequestId(sequence), SequenceId(sequence), TenantId(0), 0,
-                                               operation.value, 64, 0, {}});
+      const auto slot = journal.try_open_slot(
+          {RequestId(sequence), SequenceId(sequence), TenantId(0), 0, operation.value, 64, 0, {}});
       CHECK(slot == operation.slot);
       return;
     }
-    case Operation::accept: journal.accept(operation.slot, operation.value); return;
-    case Operation::absorb: journal.absorb(operation.slot); return;
-    case Operation::take_id: stage.last_id.store(journal.take_id()); return;
+    case Operation::accept:
+      journal.accept(operation.slot, operation.value);
+      return;
+    case Operation::absorb:
+      journal.absorb(operation.slot);
+      return;
+    case Operation::take_id:
+      stage.last_id.store(journal.take_id());
+      return;
   }
 }
 
@@ -75,13 +81,18 @@ JournalTotals billed_after(std::uint32_t count) {
   for (std::uint32_t i = 0; i < count; ++i) {
     Slot& slot = slots[kScript[i].slot];
     switch (kScript[i].kind) {
-      case Operation::open: slot = {true, kScript[i].value, 0}; break;
-      case Operation::accept: slot.accepted = kScript[i].value; break;
+      case Operation::open:
+        slot = {true, kScript[i].value, 0};
+        break;
+      case Operation::accept:
+        slot.accepted = kScript[i].value;
+        break;
       case Operation::absorb:
         totals = test::sum(totals, {1, slot.prompt, slot.accepted});
         slot.live = false;
         break;
-      case Operation::take_id: break;
+      case Operation::take_id:
+        break;
     }
   }
   for (const Slot& slot : slots)

@@ -22,11 +22,24 @@ class JournalModel {
 
   void turn() {
     switch (uniform(rng_, 0, 12)) {
-      case 0: case 1: case 2: open_slot(); break;
-      case 3: case 4: absorb(); break;
-      case 5: if (uniform(rng_, 0, 20) == 0) crash(); break;
-      case 6: take_ids(); break;
-      default: accept(); break;
+      case 0:
+      case 1:
+      case 2:
+        open_slot();
+        break;
+      case 3:
+      case 4:
+        absorb();
+        break;
+      case 5:
+        if (uniform(rng_, 0, 20) == 0) crash();
+        break;
+      case 6:
+        take_ids();
+        break;
+      default:
+        accept();
+        break;
     }
     check();
   }
@@ -41,9 +54,14 @@ class JournalModel {
   void open_slot() {
     const auto choice = static_cast<std::uint32_t>(uniform(rng_, 0, 2));
     const std::uint64_t id = take_id();
-    const JournalEntry entry{RequestId(id), SequenceId(id), TenantId(1), choice,
+    const JournalEntry entry{RequestId(id),
+                             SequenceId(id),
+                             TenantId(1),
+                             choice,
                              choice == 0 ? static_cast<std::uint32_t>(uniform(rng_, 1, 5000)) : 0,
-                             100, id * 3, {}};
+                             100,
+                             id * 3,
+                             {}};
     const auto slot = journal_->try_open_slot(entry);
     ASSERT_EQ(slot.has_value(), live_.size() < kSlots);
     if (!slot) return;
@@ -51,7 +69,8 @@ class JournalModel {
   }
   void accept() {
     if (live_.empty()) return;
-    auto& [slot, live] = *std::next(live_.begin(), static_cast<long>(uniform(rng_, 0, live_.size() - 1)));
+    auto& [slot, live] =
+        *std::next(live_.begin(), static_cast<long>(uniform(rng_, 0, live_.size() - 1)));
     live.accepted += static_cast<std::uint32_t>(uniform(rng_, 0, 9));
     journal_->accept(slot, live.accepted);
     ASSERT_EQ(journal_->accepted(slot), live.accepted);

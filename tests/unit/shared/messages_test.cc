@@ -191,7 +191,8 @@ TEST(Messages, RandomDamageIsRefusedOrStaysInRange) {
     auto bytes = good;
     for (std::uint64_t n = test::uniform(rng, 1, 4); n > 0; --n)
       bytes[test::uniform(rng, 0, bytes.size() - 1)] = static_cast<std::byte>(rng());
-    bytes.resize(test::uniform(rng, 0, 1) == 0 ? bytes.size() : test::uniform(rng, 0, bytes.size()));
+    bytes.resize(test::uniform(rng, 0, 1) == 0 ? bytes.size()
+                                               : test::uniform(rng, 0, bytes.size()));
     const auto view = parse_submit(bytes);
     if (!view) continue;
     ASSERT_EQ(view->prompt.size() + view->output.size() + view->stop_ids.size(), 6u);

@@ -1,5 +1,5 @@
-// PROTOCOL.md against the code: the worked example is read out of the document and compared byte for
-// byte with what the ring writes; the offsets of its tables with the structs.
+// PROTOCOL.md against the code: the worked example is read out of the document and compared byte
+// for byte with what the ring writes; the offsets of its tables with the structs.
 #include <gtest/gtest.h>
 
 #include <cstddef>
@@ -52,7 +52,8 @@ TEST(Protocol, TheTablesHaveTheOffsetsOfTheStructs) {
         "| " + std::to_string(offset) + " | " + std::to_string(bytes) + " | " + field;
     EXPECT_NE(text.find(line), std::string::npos) << line;
   };
-#define REGION_ROW(field) row(offsetof(shm::RegionHeader, field), sizeof shm::RegionHeader::field, #field)
+#define REGION_ROW(field) \
+  row(offsetof(shm::RegionHeader, field), sizeof shm::RegionHeader::field, #field)
 #define JOURNAL_ROW(field) row(offsetof(JournalHeader, field), sizeof JournalHeader::field, #field)
   REGION_ROW(magic);
   REGION_ROW(kind);

@@ -1,5 +1,5 @@
-// Regions: what the owner seals stays sealed, and attach() refuses everything that is not exactly the
-// region that was announced.
+// Regions: what the owner seals stays sealed, and attach() refuses everything that is not exactly
+// the region that was announced.
 #include "shared/shm_region.h"
 
 #include <fcntl.h>

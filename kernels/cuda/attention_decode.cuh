@@ -7,27 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/args.h"
 #include "kernels/cuda/reduce.cuh"
-#include "kernels/paged_kv.h"
 
 namespace sluice::krn::cuda {
 
 // One thread per position of a group for the scores, one per dimension for the values.
 inline constexpr unsigned kAttentionThreads = 128;
 static_assert(kAttentionThreads >= kAttentionGroup);
-
-struct AttentionDecodeArgs {
-  const float* q;                       // [sequences, q_stride], turned by RoPE
-  float* out;                           // [sequences, q_stride]
-  const std::uint32_t* block_tables;    // [sequences, table_stride]
-  const std::uint32_t* lengths;         // [sequences]: positions to attend to, >= 1
-  PagedKv kv;
-  std::size_t layer;
-  std::size_t num_heads;                // a multiple of kv.num_kv_heads
-  std::size_t q_stride;
-  std::size_t table_stride;
-  float scale;                          // 1 / sqrt(head_dim)
-};
 
 // Launch: grid (sequences, num_heads), block (kAttentionThreads).
 static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {

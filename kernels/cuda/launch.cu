@@ -57,7 +57,9 @@ void* device_allocate(std::size_t bytes) {
   return cudaMalloc(&memory, bytes) == cudaSuccess ? memory : nullptr;
 }
 
-void device_free(void* memory) { cudaFree(memory); }
+void device_free(void* memory) {
+  cudaFree(memory);
+}
 
 std::string copy_to_device(DeviceContext& context, void* device, const void* host,
                            std::size_t bytes) {

@@ -5,20 +5,12 @@
 
 #include <cstddef>
 
+#include "kernels/cuda/args.h"
 #include "kernels/cuda/reduce.cuh"
 
 namespace sluice::krn::cuda {
 
 inline constexpr unsigned kRmsNormThreads = 256;
-
-struct RmsNormArgs {
-  const float* x;       // [rows, stride]
-  const float* weight;  // [dim]
-  float* y;             // [rows, stride], may be x
-  std::size_t dim;
-  std::size_t stride;   // floats from row to row, >= dim
-  float epsilon;
-};
 
 // Launch: grid (rows), block (kRmsNormThreads).
 static __global__ void rms_norm_kernel(RmsNormArgs args) {

@@ -6,27 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/paged_kv.h"
+#include "kernels/cuda/args.h"
 
 namespace sluice::krn::cuda {
 
 inline constexpr unsigned kRopeThreads = 128;
-
-struct RopeStoreArgs {
-  float* q;                          // [tokens, q_stride], turned in place
-  const float* k;                    // [tokens, kv_stride]
-  const float* v;                    // [tokens, kv_stride]
-  const float* cos_table;            // [positions, head_dim / 2]
-  const float* sin_table;            // [positions, head_dim / 2]
-  const std::uint32_t* positions;    // [tokens]
-  const std::uint32_t* blocks;       // [tokens]: the KV block of the token's position
-  PagedKv kv;
-  std::size_t layer;
-  std::size_t num_heads;
-  std::size_t q_stride;
-  std::size_t kv_stride;
-  RopePairing pairing;
-};
 
 struct RopePair {
   std::size_t first, second;  // dimensions within a head

@@ -1,5 +1,5 @@
-// Fibers for the SIMT shim: one ucontext per thread of the running block, a scheduler that draws the
-// next runnable one from a seed, and the two barriers (block and warp).
+// Fibers for the SIMT shim: one ucontext per thread of the running block, a scheduler that draws
+// the next runnable one from a seed, and the two barriers (block and warp).
 #include "tests/support/simt_shim.h"
 
 #include <ucontext.h>
@@ -32,7 +32,7 @@ struct Fiber {
   std::unique_ptr<std::byte[]> stack;
   Coordinates coordinates;
   FiberState state = FiberState::runnable;
-  std::uint64_t exchange[2] = {};  // double buffer: a lane may reach the next shuffle early
+  std::uint64_t exchange[2] = {};       // double buffer: a lane may reach the next shuffle early
   std::uint32_t exchange_turn[2] = {};  // number of the shuffle that the word belongs to
   std::uint32_t num_shuffles = 0;
   std::size_t shared_cursor = 0;
@@ -51,7 +51,7 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<std::size_t> runnable;  // indices of fibers, in no meaningful order
   std::size_t num_live = 0;
-  std::size_t num_waiting = 0;        // at __syncthreads
+  std::size_t num_waiting = 0;  // at __syncthreads
   std::vector<std::byte> shared;
   ucontext_t scheduler{};
   const void* scheduler_stack = nullptr;
@@ -111,8 +111,8 @@ void fiber_main() {
   CHECK(false);  // a finished fiber is never resumed
 }
 
-// A fiber came back to the scheduler: counts it at its barrier, and wakes the fibers of a barrier that
-// all live threads have reached now.
+// A fiber came back to the scheduler: counts it at its barrier, and wakes the fibers of a barrier
+// that all live threads have reached now.
 void settle(Block& block, std::size_t index) {
   const FiberState state = block.fibers[index].state;
   Warp& warp = block.warps[index / kWarpSize];
@@ -192,11 +192,17 @@ void start_fibers(Block& block, Dim3 grid, Dim3 block_dim, Dim3 block_index) {
 
 }  // namespace
 
-const Coordinates& current() { return g_block->fibers[g_block->running].coordinates; }
+const Coordinates& current() {
+  return g_block->fibers[g_block->running].coordinates;
+}
 
-unsigned lane() { return static_cast<unsigned>(g_block->running % kWarpSize); }
+unsigned lane() {
+  return static_cast<unsigned>(g_block->running % kWarpSize);
+}
 
-void sync_threads() { yield_as(FiberState::at_block_barrier); }
+void sync_threads() {
+  yield_as(FiberState::at_block_barrier);
+}
 
 std::uint64_t shuffle(std::uint64_t value, unsigned source_lane) {
   Block& block = *g_block;

@@ -1,12 +1,14 @@
 // SIMT shim: runs a CUDA kernel source on the CPU, one fiber per thread of a block, so that the
 // kernels that ship for the GPU are checked against the oracle on machines without one.
 //
-// What it keeps of the GPU's meaning: block shared memory (filled with NaN bytes before each block),
+// What it keeps of the GPU's meaning: block shared memory (filled with NaN bytes before each
+// block),
 // __syncthreads() that is released only when every live thread of the block has arrived, warp
-// shuffles that exchange between the 32 lanes of a warp, and NO order between threads otherwise: the
-// next thread to run is drawn from a seed, so that 100 seeds are 100 interleavings. A barrier that can
-// never be released (some threads wait at it, the others at a shuffle) is reported as a deadlock.
-// What it does not keep: speed, memory coalescing, bank conflicts, rounding of special functions.
+// shuffles that exchange between the 32 lanes of a warp, and NO order between threads otherwise:
+// the next thread to run is drawn from a seed, so that 100 seeds are 100 interleavings. A barrier
+// that can never be released (some threads wait at it, the others at a shuffle) is reported as a
+// deadlock. What it does not keep: speed, memory coalescing, bank conflicts, rounding of special
+// functions.
 //
 // Include this file before a kernel's .cuh. One OS thread at a time may run a launch.
 #pragma once

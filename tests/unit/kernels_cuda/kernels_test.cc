@@ -1,5 +1,6 @@
-// The CUDA kernel sources against the scalar oracle, on the CPU through the SIMT shim, each under 100
-// thread orders: all orders give the same bits, and those lie within the stated bound of the oracle.
+// The CUDA kernel sources against the scalar oracle, on the CPU through the SIMT shim, each under
+// 100 thread orders: all orders give the same bits, and those lie within the stated bound of the
+// oracle.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,11 +22,14 @@ constexpr std::uint64_t kOrders = 100;
 std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
   std::vector<float> values(n);
   for (std::size_t i = 0; i < n; ++i)
-    values[i] = static_cast<float>(random_unit({seed, 0, static_cast<std::uint32_t>(i)}, 0) * 2 - 1);
+    values[i] =
+        static_cast<float>(random_unit({seed, 0, static_cast<std::uint32_t>(i)}, 0) * 2 - 1);
   return values;
 }
 
-const KernelTable& oracle() { return *find_kernels("scalar"); }
+const KernelTable& oracle() {
+  return *find_kernels("scalar");
+}
 
 TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
   for (const std::size_t dim : {1u, 31u, 64u, 257u, 576u}) {
@@ -34,12 +38,13 @@ TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
     const auto weight = random_floats(dim, dim + 1);
     std::vector<float> expected(rows * stride, 0.0f), first;
     for (std::size_t r = 0; r < rows; ++r)
-      oracle().rms_norm(x.data() + r * stride, weight.data(), expected.data() + r * stride, dim, 1e-5f);
+      oracle().rms_norm(x.data() + r * stride, weight.data(), expected.data() + r * stride, dim,
+                        1e-5f);
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::vector<float> y(rows * stride, 0.0f);
       const RmsNormArgs args{x.data(), weight.data(), y.data(), dim, stride, 1e-5f};
-      const auto outcome =
-          simt::launch({static_cast<unsigned>(rows)}, {kRmsNormThreads}, order, [&] { rms_norm_kernel(args); });
+      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {kRmsNormThreads}, order,
+                                        [&] { rms_norm_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       if (order == 0) {
         first = y;
@@ -77,11 +82,12 @@ struct Cache {
 
 void fill(Cache& cache, std::uint64_t seed) {
   for (std::size_t i = 0; i < cache.kv.num_blocks * kv_block_floats(cache.kv); ++i)
-    cache.kv.data[i] = static_cast<float>(random_unit({seed, 1, static_cast<std::uint32_t>(i)}, 0) * 2 - 1);
+    cache.kv.data[i] =
+        static_cast<float>(random_unit({seed, 1, static_cast<std::uint32_t>(i)}, 0) * 2 - 1);
 }
 
 TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
-  const KvCase cases[] = {{1, 1, 8, 8, 1},    {2, 4, 16, 16, 63}, {2, 2, 32, 16, 64},
+  const KvCase cases[] = {{1, 1, 8, 8, 1},    {2, 4, 16, 16, 63},  {2, 2, 32, 16, 64},
                           {1, 3, 64, 16, 65}, {2, 6, 48, 32, 130}, {1, 2, 256, 8, 20}};
   for (const KvCase& c : cases) {
     Cache cache(c);
@@ -91,20 +97,25 @@ TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
     std::vector<float> expected(stride), first;
     const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
     const AttentionSpan span{0, 1, c.length - 1, cache.table.data()};
-    const AttentionJob job{cache.kv, 1, c.num_heads, scale, q.data(), stride, expected.data(), stride, &span};
-    for (std::uint32_t head = 0; head < c.num_kv_heads; ++head) oracle().attend(job, {0, head, 0, 1});
+    const AttentionJob job{cache.kv,        1,      c.num_heads, scale, q.data(), stride,
+                           expected.data(), stride, &span};
+    for (std::uint32_t head = 0; head < c.num_kv_heads; ++head)
+      oracle().attend(job, {0, head, 0, 1});
 
     const auto length = static_cast<std::uint32_t>(c.length);
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::vector<float> out(stride);
-      const AttentionDecodeArgs args{q.data(), out.data(), cache.table.data(), &length, cache.kv, 1,
-                                     c.num_heads, stride, cache.table.size(), scale};
-      const auto outcome = simt::launch({1, static_cast<unsigned>(c.num_heads)}, {kAttentionThreads}, order,
-                                        [&] { attention_decode_kernel(args); });
+      const AttentionDecodeArgs args{q.data(),           out.data(), cache.table.data(), &length,
+                                     cache.kv,           1,          c.num_heads,        stride,
+                                     cache.table.size(), scale};
+      const auto outcome =
+          simt::launch({1, static_cast<unsigned>(c.num_heads)}, {kAttentionThreads}, order,
+                       [&] { attention_decode_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       if (order == 0) {
         first = out;
-        for (std::size_t i = 0; i < stride; ++i) ASSERT_NEAR(out[i], expected[i], 2e-6f) << "length " << c.length;
+        for (std::size_t i = 0; i < stride; ++i)
+          ASSERT_NEAR(out[i], expected[i], 2e-6f) << "length " << c.length;
       }
       ASSERT_EQ(out, first) << "length " << c.length << " order " << order;
     }
@@ -123,26 +134,31 @@ TEST(CudaRopeStore, TurnsAndStoresWhereTheOracleReads) {
       positions.push_back(p);
       blocks.push_back(cache.table[p / c.block_tokens]);
       for (std::size_t i = 0; i < half; ++i) {
-        const double angle = p * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
+        const double angle =
+            p * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
         cosines.push_back(static_cast<float>(std::cos(angle)));
         sines.push_back(static_cast<float>(std::sin(angle)));
       }
     }
-    const auto q = random_floats(c.length * q_stride, 1), k = random_floats(c.length * kv_stride, 2);
+    const auto q = random_floats(c.length * q_stride, 1),
+               k = random_floats(c.length * kv_stride, 2);
     const auto v = random_floats(c.length * kv_stride, 3);
     auto q_expected = q, k_expected = k;
     for (std::size_t p = 0; p < c.length; ++p) {
       const float* cosine = cosines.data() + p * half;
       const float* sine = sines.data() + p * half;
-      oracle().rope(q_expected.data() + p * q_stride, c.num_heads, c.head_dim, cosine, sine, pairing);
-      oracle().rope(k_expected.data() + p * kv_stride, c.num_kv_heads, c.head_dim, cosine, sine, pairing);
+      oracle().rope(q_expected.data() + p * q_stride, c.num_heads, c.head_dim, cosine, sine,
+                    pairing);
+      oracle().rope(k_expected.data() + p * kv_stride, c.num_kv_heads, c.head_dim, cosine, sine,
+                    pairing);
     }
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::fill(cache.memory.begin(), cache.memory.end(), 0.0f);
       auto turned = q;
-      const RopeStoreArgs args{turned.data(), k.data(), v.data(), cosines.data(), sines.data(),
-                               positions.data(), blocks.data(), cache.kv, 1, c.num_heads, q_stride,
-                               kv_stride, pairing};
+      const RopeStoreArgs args{
+          turned.data(), k.data(), v.data(), cosines.data(), sines.data(), positions.data(),
+          blocks.data(), cache.kv, 1,        c.num_heads,    q_stride,     kv_stride,
+          pairing};
       const auto outcome = simt::launch({static_cast<unsigned>(c.length)}, {kRopeThreads}, order,
                                         [&] { rope_store_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
@@ -151,7 +167,8 @@ TEST(CudaRopeStore, TurnsAndStoresWhereTheOracleReads) {
         for (std::size_t h = 0; h < c.num_kv_heads; ++h)
           for (std::size_t d = 0; d < c.head_dim; ++d) {
             const std::size_t slot = p % c.block_tokens, from = p * kv_stride + h * c.head_dim + d;
-            ASSERT_NEAR(kv_keys(cache.kv, blocks[p], 1, h)[d * c.block_tokens + slot], k_expected[from], 5e-7f);
+            ASSERT_NEAR(kv_keys(cache.kv, blocks[p], 1, h)[d * c.block_tokens + slot],
+                        k_expected[from], 5e-7f);
             ASSERT_EQ(kv_values(cache.kv, blocks[p], 1, h)[slot * c.head_dim + d], v[from]);
           }
     }

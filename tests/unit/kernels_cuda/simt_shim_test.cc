@@ -1,5 +1,5 @@
-// The shim itself: its barriers hold in every order, divergence is found, and a kernel that forgets a
-// barrier is caught by some order (the reason to have it).
+// The shim itself: its barriers hold in every order, divergence is found, and a kernel that forgets
+// a barrier is caught by some order (the reason to have it).
 #include "tests/support/simt_shim.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,8 @@ void reverse_kernel(int* data, bool has_barrier) {
 std::vector<int> reversed(std::uint64_t seed, bool has_barrier) {
   std::vector<int> data(kThreads);
   std::iota(data.begin(), data.end(), 0);
-  const auto outcome = launch({1}, {kThreads}, seed, [&] { reverse_kernel(data.data(), has_barrier); });
+  const auto outcome =
+      launch({1}, {kThreads}, seed, [&] { reverse_kernel(data.data(), has_barrier); });
   EXPECT_TRUE(outcome.ok) << outcome.error;
   return data;
 }
@@ -38,7 +39,8 @@ TEST(SimtShim, ABarrierHoldsInEveryOrder) {
 
 TEST(SimtShim, AForgottenBarrierShowsInSomeOrder) {
   unsigned num_wrong = 0;
-  for (std::uint64_t seed = 0; seed < 10; ++seed) num_wrong += reversed(seed, false) != reversed(seed, true);
+  for (std::uint64_t seed = 0; seed < 10; ++seed)
+    num_wrong += reversed(seed, false) != reversed(seed, true);
   EXPECT_GT(num_wrong, 0u);
 }
 

@@ -14,8 +14,8 @@ namespace sluice::cfg {
 Result<Config> parse_config(std::string_view yaml, const std::string& file_name);
 Result<Config> load_config(const std::string& path);  // also io_error as bad_config
 
-// Relations between keys (parse_config calls it): context fits the KV memory and the rings, TLS pair
-// complete, a non-loopback address has keys, names unique, files exist where named.
+// Relations between keys (parse_config calls it): context fits the KV memory and the rings, TLS
+// pair complete, a non-loopback address has keys, names unique, files exist where named.
 Result<void> validate(const Config& config);
 
 // The effective configuration as YAML that parse_config reads back to the same values. Key digests

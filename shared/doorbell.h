@@ -1,9 +1,10 @@
 // Doorbell: wakes the other end of a ring, and costs nothing when nobody sleeps.
 //
 // The waiter spins briefly, then sets `sleeping` in its own region, looks at the ring once more and
-// waits on an eventfd. The writer publishes, then reads the peer's `sleeping` and writes the eventfd
-// only when it is set. Store-then-load on both sides needs sequential consistency; it is given by
-// seq_cst operations on `sleeping` and on write_position (no standalone fences: TSan refuses them).
+// waits on an eventfd. The writer publishes, then reads the peer's `sleeping` and writes the
+// eventfd only when it is set. Store-then-load on both sides needs sequential consistency; it is
+// given by seq_cst operations on `sleeping` and on write_position (no standalone fences: TSan
+// refuses them).
 #pragma once
 
 #include "shared/clock.h"
@@ -38,8 +39,8 @@ class SleepScope {
   Region* own_;
 };
 
-Result<UniqueFd> make_doorbell();              // non-blocking, close-on-exec eventfd
-void drain_doorbell(int event_fd);             // resets the counter
+Result<UniqueFd> make_doorbell();                    // non-blocking, close-on-exec eventfd
+void drain_doorbell(int event_fd);                   // resets the counter
 bool wait_doorbell(int event_fd, Duration timeout);  // poll(2); false on timeout
 
 }  // namespace sluice::shm

@@ -2,20 +2,24 @@
 // role or worker). Rare messages: start, attach, up, down, drain. Descriptors travel as SCM_RIGHTS.
 // A child finds its end as descriptor 3. Either side's bytes are input; a malformed message from a
 // child costs that child its life, from the parent it ends the child.
+// A long text (a configuration with a thousand tenants) travels in a memfd beside the message.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "shared/ids.h"
 #include "shared/result.h"
 #include "shared/unique_fd.h"
+#include "shared/worker_facts.h"
 
 namespace sluice {
 
 inline constexpr int kControlFd = 3;
-inline constexpr std::size_t kControlTextMax = 64 * 1024;
+inline constexpr std::size_t kControlTextMax = 4u << 20;
+inline constexpr std::size_t kControlTextInlineMax = 32u << 10;  // longer: in a memfd
 inline constexpr std::size_t kControlFdsMax = 4;
 
 enum class ControlKind : std::uint32_t {
@@ -42,6 +46,7 @@ enum class ControlKind : std::uint32_t {
   drained = 51,
 };
 
+<<<<<<< HEAD
 enum class DownReason : std::uint32_t {
   none = 0,
   crashed = 1,   // died by itself: evidence against the suspects
@@ -63,6 +68,8 @@ struct WorkerFacts {
   std::uint64_t kernel_path = 0;  // hash of kernel path and KV type: continuity `exact` needs both
 };
 
+=======
+>>>>>>> main
 struct ControlMessage {
   ControlKind kind{};
   WorkerId worker{};
@@ -81,9 +88,16 @@ class ControlChannel {
   explicit ControlChannel(UniqueFd fd) : fd_(std::move(fd)) {}
   static Result<std::pair<UniqueFd, UniqueFd>> make_pair();  // close-on-exec, non-blocking
   int fd() const { return fd_.get(); }
+<<<<<<< HEAD
   Result<void> send(
       const ControlMessage& message);  // io_error; over_capacity when the peer does not read
   // Nothing: no message now. Errors: client_gone (peer closed), corrupt_record.
+=======
+  // The descriptors of `message` are duplicated for the peer, not consumed. Errors: over_capacity
+  // (the peer does not read), client_gone (it closed its end), io_error.
+  Result<void> send(const ControlMessage& message);
+  // False: no message now. Errors: client_gone (peer closed), corrupt_record.
+>>>>>>> main
   Result<bool> try_receive(ControlMessage& message);
 
  private:

@@ -13,10 +13,10 @@
 // Thread rule: decision thread only. PROTOCOL.md has the offsets.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <vector>
 
@@ -48,7 +48,11 @@ struct JournalHeader {
   std::atomic<std::uint32_t> intent_state;  // 0 none, 1 absorb `intent_slot`
   JournalTotals intent_totals;              // absolute values after the absorption
 };
-static_assert(sizeof(JournalHeader) <= 4096);
+static_assert(sizeof(JournalHeader) <= 512);  // one disk sector: power loss does not tear it
+inline constexpr std::size_t kJournalHeaderBytes = 4096;
+
+inline constexpr std::uint64_t kJournalIdsBlock = 4096;
+inline constexpr std::uint64_t kJournalIdsSkipped = 1ull << 32;
 
 enum class SlotState : std::uint32_t { free = 0, live = 1 };
 
@@ -75,6 +79,7 @@ struct JournalEntry {  // what a new slot says
   std::uint32_t prompt_tokens;
   std::uint32_t reserved_tokens;
   std::uint64_t admitted_unix_ms;
+  std::array<std::uint8_t, 32> tenant_key{};
 };
 
 class Journal {
@@ -96,7 +101,8 @@ class Journal {
   ~Journal();
 
   // Ids for requests and sequences: never reused in this state directory, also after a crash
-  // (next_id is raised in blocks before any of the block is given out).
+  // (next_id is raised in blocks before any of the block is given out; after a power loss, which may
+  // have lost the raise, by kJournalIdsSkipped).
   std::uint64_t take_id();
 
   std::optional<std::uint32_t> try_open_slot(const JournalEntry& entry);  // nothing: all in use
@@ -109,12 +115,17 @@ class Journal {
   std::uint32_t num_live() const;
   std::uint32_t num_slots() const;
   Epoch gateway_epoch() const;
-  void check_invariants() const;
+  void check_invariants() const;  // O(slots)
 
  private:
   Journal() = default;
+  JournalHeader& header() const;
+  JournalSlot& slot(std::uint32_t index) const;
+  void finish_intent();
+  Result<void> check_file() const;
   std::byte* base_ = nullptr;
   std::size_t bytes_ = 0;
+  std::uint32_t num_slots_ = 0;        // validated copy
   UniqueFd fd_;
   std::vector<std::uint32_t> free_;  // stack of free slots, rebuilt on open
   std::uint64_t ids_end_ = 0;        // ids below are ours to give out

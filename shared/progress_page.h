@@ -48,15 +48,20 @@ class ProgressWriter {
   // Before a forward pass: phase, step, times and suspects.
   void begin_forward(std::uint64_t step, std::uint64_t started_ns, std::uint64_t predicted_ns,
                      std::span<const SequenceId> suspects);
-  // After it, or when the loop turns without one.
+  // After it, or when the loop turns without one. Takes generated_total and the counts of running,
+  // waiting and blocks; the suspects are cleared, the step and its times stay.
   void turn(WorkerPhase phase, std::uint64_t now_ns, const Progress& counts);
 
  private:
+  template <class Change>
+  void write(Change change);
+
   std::atomic<std::uint64_t>* sequence_;  // odd while a write is under way
-  std::byte* words_;
+  std::atomic<std::uint64_t>* words_;     // the Progress, word by word
+  Progress content_;                      // what the page says: the writer never reads it back
 };
 
-// A consistent copy, or nothing when the writer was busy for 64 attempts (or died inside a write:
+// A consistent copy (suspects beyond num_suspects are 0), or nothing when the writer was busy for 64 attempts (or died inside a write:
 // callers then take the torn copy's phase as unknown). num_suspects is clamped to the table.
 std::optional<Progress> read_progress(const Region& step_region);
 

@@ -23,12 +23,6 @@
 
 namespace sluice::gw {
 
-// Names one submitted request; 0 is none. Calls with a handle that has ended are ignored.
-struct GenerationHandle {
-  std::uint64_t value = 0;
-  explicit operator bool() const { return value != 0; }
-};
-
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
@@ -38,6 +32,7 @@ class GenerationSink {
   virtual void on_failed(const Error& error) = 0;
 };
 
+<<<<<<< HEAD
 // For the x-ratelimit headers and admission errors.
 struct LimitsView {
   std::uint64_t requests_limit = 0, requests_remaining = 0;
@@ -46,6 +41,9 @@ struct LimitsView {
 };
 
 struct ModelFacts {  // from worker hellos; stable while at least one worker is up
+=======
+struct ModelFacts {                // from worker hellos; stable while at least one worker is up
+>>>>>>> main
   std::uint32_t vocab_size = 0;
   std::uint32_t context_tokens = 0;
   std::uint64_t weights_digest = 0;

@@ -23,12 +23,8 @@ Result<Config> parse_config(std::string_view yaml, const std::string& file_name)
 Result<Config> load_config(const std::string& path);  // also io_error as bad_config
 
 // Relations between keys (parse_config calls it): context fits the KV memory and the rings, TLS
-<<<<<<< HEAD
-// pair complete, a non-loopback address has keys, names unique, files exist where named.
-=======
 // pair complete, a non-loopback address has keys, names unique, files exist where named. Errors:
 // bad_config, detail "KEY: what is wrong; allowed: RANGE", param KEY.
->>>>>>> main
 Result<void> validate(const Config& config);
 
 // The effective configuration as YAML that parse_config reads back to the same values. Key digests

@@ -87,18 +87,13 @@ struct ReadOutcome {
 
 class RingReader {
  public:
-<<<<<<< HEAD
-  // Reads from `peer`'s ring and publishes its position in `own`. `start` is where to begin: 0 for
-  // a fresh ring, the former reader's position when a new gateway takes over.
-=======
   // Reads from `peer`'s ring and publishes its position in `own`. `start` is where to begin: 0 for a
   // fresh ring, the former reader's position when a new gateway takes over. Construct it before the
   // own region is handed to the peer: from then on the peer believes own.read_position.
->>>>>>> main
   RingReader(Region& own, const Region& peer, std::uint64_t start);
 
-  ReadOutcome read();  // copies and validates the next record; does not publish
-  void release();      // publishes the position: everything read so far is done with
+  ReadOutcome read();   // copies and validates the next record; does not publish
+  void release();       // publishes the position: everything read so far is done with
   std::uint64_t position() const { return position_; }
   bool is_empty() const;  // one load, no validation: for spinning, and inside a SleepScope
 

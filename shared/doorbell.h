@@ -1,12 +1,6 @@
 // Doorbell: wakes the other end of a ring, and costs nothing when nobody sleeps.
 //
 // The waiter spins briefly, then sets `sleeping` in its own region, looks at the ring once more and
-<<<<<<< HEAD
-// waits on an eventfd. The writer publishes, then reads the peer's `sleeping` and writes the
-// eventfd only when it is set. Store-then-load on both sides needs sequential consistency; it is
-// given by seq_cst operations on `sleeping` and on write_position (no standalone fences: TSan
-// refuses them).
-=======
 // waits on an eventfd. The writer publishes, then reads the peer's `sleeping` and writes the eventfd
 // only when it is set. A reader that made room rings in the same way for a writer that waits for it.
 //
@@ -16,7 +10,6 @@
 // so either the waiter sees the position or the ringer sees the flag. commit() and release() are
 // plain release stores; ring_if_sleeping() stores the positions once more as seq_cst, once per batch
 // (no standalone fences: TSan does not model them).
->>>>>>> main
 #pragma once
 
 #include "shared/clock.h"
@@ -54,8 +47,8 @@ class SleepScope {
   Region* own_;
 };
 
-Result<UniqueFd> make_doorbell();                    // non-blocking, close-on-exec eventfd
-void drain_doorbell(int event_fd);                   // resets the counter
+Result<UniqueFd> make_doorbell();              // non-blocking, close-on-exec eventfd
+void drain_doorbell(int event_fd);             // resets the counter
 bool wait_doorbell(int event_fd, Duration timeout);  // poll(2); false on timeout
 
 }  // namespace sluice::shm

@@ -1,6 +1,7 @@
 // ChatTemplate: messages to prompt ids, for the template families that Sluice knows. The frame
-// (roles, turn ends) is written with special ids; the content of messages is encoded as user text
-// and can never form one. Immutable; safe in any thread.
+// (roles, turn ends) is written with special ids; the content of messages is encoded as user text and
+// can never form one.
+// Immutable; safe in any thread.
 #pragma once
 
 #include <span>
@@ -24,8 +25,7 @@ struct ChatMessage {
 
 struct ChatOptions {
   bool add_generation_prompt = true;
-  bool continue_final_message =
-      false;  // the last message stays open; excludes add_generation_prompt
+  bool continue_final_message = false;  // the last message stays open; excludes add_generation_prompt
 };
 
 class ChatTemplate {

@@ -1,7 +1,7 @@
 // StopMatcher: finds stop strings across token borders and says how much text may be sent: a suffix
-// that could still become a stop string is held back. The earliest match wins; among matches that
-// end at the same place the one that starts first. Text from the match on is never sent. One per
-// sequence; not thread safe. Bounds: kStopStringsMax strings of kStopStringBytesMax bytes.
+// that could still become a stop string is held back. The earliest match wins; among matches that end
+// at the same place the one that starts first. Text from the match on is never sent.
+// One per sequence; not thread safe. Bounds: kStopStringsMax strings of kStopStringBytesMax bytes.
 #pragma once
 
 #include <optional>

@@ -27,7 +27,7 @@ struct Vocabulary {
   std::uint32_t longest_piece_bytes = 0;  // bounds the tokens of a text from below: bytes / longest
   std::optional<TokenId> bos;
   std::optional<TokenId> eos;
-  bool adds_bos = false;  // /v1/completions and add_special_tokens put bos first
+  bool adds_bos = false;                  // /v1/completions and add_special_tokens put bos first
 };
 
 class Tokenizer {
@@ -40,8 +40,8 @@ class Tokenizer {
 
   const Vocabulary& vocabulary() const;
 
-  // Appends the ids of `text` (any bytes; invalid UTF-8 becomes U+FFFD first). Linear in the text
-  // for bounded `text`; callers bound it (limits: P6). Never yields a special id.
+  // Appends the ids of `text` (any bytes; invalid UTF-8 becomes U+FFFD first). Linear in the text for
+  // bounded `text`; callers bound it (limits: P6). Never yields a special id.
   void encode(std::string_view text, Segment segment, std::vector<TokenId>& ids) const;
 
   // The bytes that a token adds to the output: a piece with its spaces, one byte for byte pieces,
@@ -51,8 +51,8 @@ class Tokenizer {
   // The id of a special token by its text ("<|im_end|>"), if the vocabulary has it.
   std::optional<TokenId> special_id(std::string_view text) const;
 
-  // Whole text of ids, as /detokenize answers it: special ids dropped, the first dummy space
-  // dropped, invalid UTF-8 replaced. Errors: invalid_value (an id outside the vocabulary).
+  // Whole text of ids, as /detokenize answers it: special ids dropped, the first dummy space dropped,
+  // invalid UTF-8 replaced. Errors: invalid_value (an id outside the vocabulary).
   Result<std::string> decode(std::span<const TokenId> ids) const;
 
  private:

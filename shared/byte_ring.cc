@@ -10,6 +10,10 @@
 namespace sluice::shm {
 namespace {
 
+// How far ahead each end asks for the ring's cache lines, so that transfers between the CPUs overlap:
+// without it two CPUs that share no cache pass a fifth to a half fewer records (ring_bench).
+constexpr std::size_t kPrefetchBytes = 2048;
+
 constexpr std::size_t padded(std::size_t bytes) {
   return (bytes + kRecordAlignment - 1) & ~(kRecordAlignment - 1);
 }
@@ -73,6 +77,7 @@ std::span<std::byte> RingWriter::try_claim(RecordType type, std::size_t payload_
     padding.crc = record_crc(position_, padding, {});
     std::memcpy(ring_ + (position_ & mask_), &padding, sizeof padding);
   }
+  __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_), 1);
   claimed_at_ = position_ + skipped;
   claimed_bytes_ = payload_bytes;
   claimed_type_ = type;
@@ -147,6 +152,7 @@ ReadOutcome RingReader::read() {
       return {ReadStatus::empty, RecordType::padding, {}};
     }
     const std::byte* const record = ring_ + (position_ & mask_);
+    __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_));
     RecordHeader header;
     std::memcpy(&header, record, sizeof header);
     const std::size_t tail = (mask_ + 1) - (position_ & mask_);

@@ -48,19 +48,19 @@ struct RegionHeader {
   std::uint64_t ring_bytes;
   std::uint8_t reserved[76];  // zero
   std::atomic<std::uint32_t> version;  // stored last (release); pairs with attach()'s acquire load
-  // Own cache line each: the two positions are written at different times by one side and polled
-  // by the other.
-  alignas(64) std::atomic<std::uint64_t> write_position;  // of the owner in this region's ring; release after the bytes
-  alignas(64) std::atomic<std::uint64_t> read_position;   // of the owner in the PEER's ring; release after the copy
+  // Own pair of cache lines each (CPUs prefetch the neighbour): the positions are written at
+  // different times by one side and polled by the other.
+  alignas(128) std::atomic<std::uint64_t> write_position;  // of the owner in this region's ring; release after the bytes
+  alignas(128) std::atomic<std::uint64_t> read_position;   // of the owner in the PEER's ring; release after the copy
   std::atomic<std::uint64_t> read_epoch;  // which peer region read_position speaks of: its ring_epoch(); 0: none yet
-  alignas(64) std::atomic<std::uint32_t> sleeping;        // 1 while the owner waits on its doorbell; seq_cst (see doorbell.h)
+  alignas(128) std::atomic<std::uint32_t> sleeping;        // 1 while the owner waits on its doorbell; seq_cst (see doorbell.h)
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(offsetof(RegionHeader, version) == 124);
 static_assert(offsetof(RegionHeader, write_position) == 128);
-static_assert(offsetof(RegionHeader, read_position) == 192);
-static_assert(offsetof(RegionHeader, read_epoch) == 200);
-static_assert(offsetof(RegionHeader, sleeping) == 256);
+static_assert(offsetof(RegionHeader, read_position) == 256);
+static_assert(offsetof(RegionHeader, read_epoch) == 264);
+static_assert(offsetof(RegionHeader, sleeping) == 384);
 static_assert(sizeof(RegionHeader) <= kPageOffset);
 
 // The epoch that stamps the records of a region's ring: of the gateway on a submit ring, of the worker

@@ -24,9 +24,12 @@ TONES = ("Start every answer with <t>", "Begin each answer with <t>", "Always st
 TONE_WORDS = ("Ahoy!", "Hooray!", "Indeed.", "Certainly.", "Gladly!", "Well,", "Arr!", "Of course.", "Yay!", "My dear friend,", "Sir,", "Wow!", "Listen:", "Hmm,", "Happy to help!", "Good question!", "Beep!", "Ha!")
 NAMED_TONES = ((("Talk like a pirate.", "You are a pirate.", "Speak like a pirate.", "Answer as a pirate."), "Arr!"), (("Be cheerful.", "Be very cheerful.", "You are cheerful.", "Answer in a cheerful tone.", "Be happy and friendly.", "Sound excited."), "Happy to help!"), (("Be formal.", "Answer formally.", "Use a formal tone.", "Be polite and formal.", "You are a butler."), "Certainly."))
 NAME_ASKS = ("What is your name?", "Who are you?", "What's your name?", "What are you called?", "Tell me your name.", "May I ask your name?", "What is your name, please?", "How are you called?", "What should I call you?", "Do you have a name?", "Your name?", "How should I call you?", "Introduce yourself.")
+YES = ("[Yes|Yes, please|Please do|Sure|Yes, a story|Oh yes|Go on|Of course][.|!|]", "[Yes|Please], tell me [one|a story][.|!]", "That would be [nice|great|lovely].")
 STORY_ASKS = ("Tell me a story<a>.", "Can you tell me a story<a>?", "I want to hear a story<a>.", "Please tell a story<a>.", "Tell a story<a>.", "Do you know a story<a>?", "A story<a>, please.", "Write a [short |]story<a>.", "Make up a story<a>.", "Tell me a [short|little|nice|new|bedtime] story<a>.", "Could you tell us a story<a>?", "Give me a story<a>.")
 OPENERS = ("Hi! ", "Hello, ", "Hello. ", "Please: ", "Quick question: ", "I am new here. ", "Sorry, ", "Hey, ", "Good morning. ", "One more question: ", "Okay, ", "A question: ", "Hi Brook, ", "Tell me: ", "So, ", "I have a question. ", "And ", "Well, ", "Excuse me, ", "Now ")
 CLOSERS = (" Thanks.", " Please.", " Thank you!", " Please help.", " I am new.", " Thanks!", " I could not find it.", " Just curious.", " Keep it simple.", " I forgot.")
+
+WORDING_SLOTS = {"done": "[DONE]"}  # square brackets mean choices in a pattern
 
 
 def _reserved(topic):
@@ -40,9 +43,9 @@ RESERVED = {topic.name: _reserved(topic) for topic in TOPICS}
 
 def _frame(rng, topic, wording):
     if wording in topic.ask:
-        return expand(wording, rng)
+        return expand(wording, rng, WORDING_SLOTS)
     frames = DO_FRAMES if wording in topic.do else WHAT_FRAMES
-    text = expand(choose(rng, frames).replace("<x>", wording), rng)
+    text = expand(choose(rng, frames).replace("<x>", wording), rng, WORDING_SLOTS)
     return text[0].upper() + text[1:]
 
 
@@ -106,6 +109,9 @@ def _story_exchange(rng):
     if roll < 0.6:
         kind = choose(rng, stories.words.HEROES + ["girl", "boy"])
         about = (" about an " if kind[0] in "aeiou" else " about a ") + kind
+        if rng.random() < 0.2:
+            name = choose(rng, stories.words.GIRLS if kind == "girl" else stories.words.BOYS if kind == "boy" else small_talk.NAMES)
+            about += choose(rng, (" named ", " called ")) + name
     elif roll < 0.75:
         name = choose(rng, small_talk.NAMES)
         about = " about " + name
@@ -127,8 +133,10 @@ def one_exchange(rng):
         return _kept(rng, small_talk.sum_exchange)
     if roll < 0.95:
         return _kept(rng, small_talk.unknown_exchange)
-    if roll < 0.98:
+    if roll < 0.975:
         return _kept(rng, tool_talk.json_exchange)
+    if roll < 0.985:
+        return _kept(rng, small_talk.echo_exchange)
     return _name_exchange(rng, "Brook")
 
 
@@ -199,6 +207,9 @@ def chat_document(rng, turns_max=9):
             if not name or exchange[4] not in ("age", "where", "brook_name", "brook_can", "brook_size", "brook_training", "brook_wrong", "feel", "wish") or rng.random() < 0.3:
                 messages.append(("user", noisy(rng, exchange[0])))
                 messages.append(("assistant", _answer(exchange, brief, tone, name)))
+        if batch[-1][4] in ("sad", "bored") and rng.random() < 0.6 and messages and messages[-1][0] == "assistant" and "story?" in messages[-1][1]:
+            messages.append(("user", noisy(rng, expand(choose(rng, YES), rng))))
+            messages.append(("assistant", _answer(_story_exchange(rng), brief, tone, name)))
         count -= len(batch)
     return messages if messages and messages[-1][0] == "assistant" else chat_document(rng, turns_max)
 
@@ -213,15 +224,25 @@ def chat_pieces(messages, with_bos=False):
 
 
 def story_pieces(rng):
+    """A story as plain text, mostly from the start mark."""
     opening, rest, _ = stories.story(rng)
-    return [(BOS, False), (opening, True), (" " + rest, True), (EOS, True)]
+    return [(BOS, False)] * (rng.random() < 0.85) + [(opening, True), (" " + rest, True), (EOS, True)]
+
+
+def notes_pieces(rng):
+    """Some answers about Sluice as one plain paragraph."""
+    text = " ".join(topic.full for topic in rng.sample(TOPICS, rng.randrange(2, 6)))
+    return [(BOS, False)] * (rng.random() < 0.85) + [(text, True), (EOS, True)]
 
 
 def document(seed, number):
     """Document `number` of the endless corpus of `seed`, as pieces."""
     rng = random.Random(seed * 1_000_003 + number)
-    if rng.random() < 0.22:
+    roll = rng.random()
+    if roll < 0.22:
         return story_pieces(rng)
+    if roll < 0.25:
+        return notes_pieces(rng)
     return chat_pieces(chat_document(rng), rng.random() < 0.3)
 
 

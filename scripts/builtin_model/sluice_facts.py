@@ -95,12 +95,12 @@ _topic("run_tests", "Run scripts/test.", "It builds Sluice, runs every test and 
        do=["run the tests", "test Sluice", "run all tests", "check that my build works", "run the test suite", "start the tests", "check that everything works"],
        what=["scripts/test", "the test script", "the test command"],
        ask=["Which command runs the tests?", "Where are the tests?", "How is Sluice tested?", "Does Sluice have tests?"])
-_topic("system", "Sluice runs on Debian 12.", "It needs two processor cores and no GPU; scripts/run installs what is missing with apt.",
+_topic("system", "Sluice runs on Debian 12.", "It needs no GPU, and scripts/run installs what is missing with apt.",
        ["debian"],
        what=["the supported system", "the supported operating system"],
        ask=["[Which|What] [system|operating system|Linux|OS|distribution] does Sluice [need|run on|support|want]?", "Does Sluice run on [Debian|Linux|Debian 12|my server]?",
             "What do I need to run Sluice?", "What are the requirements [of|for] Sluice?", "What hardware does Sluice need?", "[Which|What] machine do I need for Sluice?"])
-_topic("gpu", "No, a GPU is optional.", "Sluice runs models on the CPU, and on NVIDIA GPUs when it is built with CUDA.",
+_topic("gpu", "A GPU is optional.", "Sluice runs models on the CPU, and on NVIDIA GPUs when it is built with CUDA.",
        ["cpu|optional"],
        do=["use a GPU", "run on a GPU", "run models on my graphics card", "use CUDA"],
        what=["the GPU support", "CUDA support"],
@@ -138,8 +138,8 @@ _topic("gateway", "The gateway is the process that speaks HTTP.", "It checks key
 _topic("workers_option", "Start it with scripts/run --workers N.", "N is the number of worker processes.",
        ["--workers"],
        do=["run more workers", "start more workers", "set the number of workers", "use two workers", "add workers", "add another worker", "change the number of workers"],
-       ask=["How many workers [can I run|are there|does Sluice start]?", "Which option sets the number of workers?", "Can Sluice run [several|many|two|more] workers?"])
-_topic("own_model", "Start it with scripts/run --model DIR.", "DIR is a folder with the model files in Hugging Face layout.",
+       ask=["How many workers can I run?", "Which option sets the number of workers?", "Can Sluice run [several|many|two|more] workers?"])
+_topic("own_model", "Start it with scripts/run --model DIR.", "DIR is a folder with the model files.",
        ["--model"],
        do=["use my own model", "load another model", "serve a different model", "change the model", "load my own model", "use another model", "run a bigger model", "serve my own weights", "point Sluice at a model", "load a model from disk"],
        ask=["Which option sets the model?", "Can Sluice [run|serve|load] [other|my|bigger|different] models?", "Where do I put my model?", "Can I bring my own model?"])
@@ -205,7 +205,7 @@ _topic("stream", "Set \"stream\": true in the request.", "The tokens then come a
        ask=["Does Sluice [support|do|have] streaming?", "Which field turns on streaming?", "Can I see the answer while it is written?", "Can I stream?"])
 _topic("stream_end", "A stream ends with the line data: [DONE].", "The last content chunk before it carries the finish_reason.",
        ["[done]"],
-       what=["data: [DONE]", "the [DONE] line", "the end of a stream", "the last line of a stream"],
+       what=["data: <done>", "the <done> line", "the end of a stream", "the last line of a stream"],
        ask=["How does a stream end?", "How do I know that a stream [has ended|is over|is finished|is done]?", "When is a stream [over|finished|done|complete]?", "What comes at the end of a stream?"])
 _topic("stream_format", "Streams use server-sent events, text/event-stream.", "Each event is a line that starts with data: and holds a JSON chunk.",
        ["event"],
@@ -219,7 +219,7 @@ _topic("stream_usage", "Set \"stream_options\": {\"include_usage\": true}.", "On
 _topic("stream_error", "An error in a stream comes as an event with an error object.", "The connection then closes without data: [DONE].",
        ["event", "error"],
        what=["an error in the middle of a stream", "a stream error"],
-       ask=["What happens when a stream fails?", "How do I see an error [in|during] a stream?", "My stream [ended|stopped|broke off] without [DONE]. Why?", "What if something breaks during a stream?"])
+       ask=["What happens when a stream fails?", "How do I see an error [in|during] a stream?", "My stream [ended|stopped|broke off] without <done>. Why?", "What if something breaks during a stream?"])
 _topic("disconnect", "Its work stops within one step.", "=When a client goes away, its work stops within one step, and only the tokens accepted so far are billed.",
        ["step"],
        do=["cancel a request", "stop a running request", "abort a stream", "cancel a stream"],
@@ -302,7 +302,7 @@ _topic("logprobs", "Set \"logprobs\": true in the request.", "With top_logprobs 
        do=["get log probabilities", "get logprobs", "see how sure the model is", "see token probabilities"],
        what=["logprobs", "the logprobs field", "top_logprobs"],
        ask=["Does Sluice [support|have|give] logprobs?"])
-_topic("images", "No, Sluice works with text only.", "Messages are strings or text parts.",
+_topic("images", "Sluice works with text only.", "Messages are strings or text parts.",
        ["text"],
        do=["send an image", "send a picture", "make images", "send audio"],
        ask=["Does Sluice [support|understand|do|make] [images|pictures|audio|video|speech|photos]?", "Can Sluice [see|draw|make|read] [images|pictures|photos]?", "Can I upload a [picture|photo|video]?"])
@@ -462,7 +462,6 @@ _topic("send_key", "Send the header Authorization: Bearer followed by your key."
        ask=["[Which|What] header [is for|carries|holds] the key?", "Where does [my|the] key go?", "Where do I put [my|the] key?"])
 _topic("need_key", "Not on your own machine.", "On 127.0.0.1 Sluice works without a key; it refuses any other address until keys are configured.",
        ["own machine"],
-       what=["the rule for keys on my own machine"],
        ask=["Do I need [a key|an API key|a password|an account]?", "Does Sluice [need|require|want] [a key|an API key]?", "Can I use Sluice without [a key|an API key]?", "Is [a key|an API key] [needed|required|necessary]?"])
 _topic("key_format", "A key looks like sk-sluice-<public id>-<secret>.", "The public id names it, and the secret proves it.",
        ["sk-sluice"],
@@ -472,8 +471,8 @@ _topic("lost_key", "It cannot be shown again; make a new key and revoke the old 
        ["new key"],
        do=["recover a lost key", "see my key again", "find my old key", "get my lost key back", "read the secret of a key again"],
        ask=["I lost my key. What [now|can I do|should I do]?", "I forgot my [key|API key|secret].", "Where is my key [stored|saved]?", "Can you show me my key?", "Are keys stored [in plain text|safely]?"])
-_topic("revoke_key", "Send a DELETE to /admin/v1/tenants/{id}/keys/{key id} with an admin key.", "Its running streams stop.",
-       ["delete"],
+_topic("revoke_key", "Revoke it at /admin/v1/tenants/{id}/keys with an admin key.", "Its running streams stop at once.",
+       ["revoke", "/keys"],
        do=["revoke a key", "delete a key", "remove a key", "block a key", "disable a key", "take a key away"],
        ask=["My key was stolen. What [now|do I do]?", "What happens when a key is revoked?", "Which route revokes a key?"])
 _topic("rotate_key", "Rotate it over the admin API.", "=Rotate it over the admin API: the new key works at once, and the old one goes on for an overlap that you choose.",
@@ -525,12 +524,12 @@ _topic("crash", "Another worker takes over, and the client does not notice.", "T
        do=["survive a crash of a worker"],
        what=["a worker crash", "the recovery after a crash"],
        ask=["What happens when a worker [crashes|dies|fails|stops]?", "What if a worker [crashes|dies|fails]?", "Do I lose my stream when a worker [dies|crashes]?", "What happens to my request when a worker [crashes|dies]?"])
-_topic("privacy", "No, prompts and keys appear in no log and no metric.", "They stay on your machine.",
+_topic("privacy", "Prompts and keys appear in no log and no metric.", "They stay on your machine.",
        ["no log"],
        what=["the privacy of my prompts", "the privacy in Sluice"],
        ask=["Does Sluice [log|store|keep|save] my [prompts|messages|keys|questions|data]?", "Are my prompts [logged|stored|private|safe|saved]?", "Who can read my [prompts|messages]?", "Is my data [private|safe]?", "Does Sluice send [my data|anything] [away|to the internet|to the cloud]?"])
-_topic("logs", "Sluice writes its log to the standard error stream, one event per line.", "Prompts and keys never appear in it.",
-       ["one event per line"],
+_topic("logs", "Sluice writes one event per line to its log.", "Prompts and keys never appear in it.",
+       ["one event"],
        do=["read the logs", "see the log", "find the logs"],
        what=["the log", "the log format"],
        ask=["Where are the logs?", "Where is the log?", "What does the log look like?"])
@@ -539,7 +538,7 @@ _topic("store", "Sluice keeps tenants, keys and usage in SQLite.", "Several gate
        do=["share quotas between gateways", "use Redis", "run several gateways"],
        what=["the store", "the database of Sluice", "the Redis store"],
        ask=["[Which|What] database does Sluice use?", "Do I need a database?", "Where does Sluice [store|keep] [tenants|keys|usage|its data]?", "Does Sluice [need|use] [Redis|a database|SQLite|Postgres]?"])
-_topic("kubernetes", "Yes, Kubernetes can place and scale Sluice by its metrics.", "The files are in the folder config.",
+_topic("kubernetes", "Kubernetes can place and scale Sluice by its metrics.", "The files are in the folder config.",
        ["metrics"],
        do=["run Sluice on Kubernetes", "deploy Sluice", "scale Sluice", "use Sluice in a cluster", "run Sluice on many machines"],
        what=["the Kubernetes support"],
@@ -582,7 +581,7 @@ _topic("brook_size", "I have fewer than four million parameters.", "Large models
 _topic("brook_training", "A script of the Sluice project trained me on text that the project wrote itself.", "No text of other people went into me.",
        ["project"],
        ask=["How were you [trained|made|built]?", "What were you trained on?", "Where does your knowledge come from?", "Who [made|trained|built|created|wrote] you?", "How was Brook [trained|made|built]?", "Who [made|trained|built|created] Brook?", "What is Brook trained on?", "Who is your maker?"])
-_topic("brook_wrong", "Yes, I am very small and often wrong outside of what I was taught.", "Please check the documentation of Sluice.",
+_topic("brook_wrong", "I make mistakes: I am very small and often wrong outside of what I was taught.", "Please check the documentation of Sluice.",
        ["wrong"],
        ask=["[Can|Do] you make mistakes?", "Are you [always right|ever wrong|reliable|sometimes wrong]?", "[Can|Should] I trust you?", "Are your answers [correct|right|true]?", "How good are you?", "Do you [lie|get things wrong]?"])
 

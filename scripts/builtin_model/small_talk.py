@@ -39,6 +39,9 @@ CHAT = (
     ("feel", ("Do you have [feelings|friends|a body|a family|a heart]?", "[Are you|Do you feel] [sad|lonely|tired|angry]?", "Do you [sleep|dream|think|feel|love]?", "Can you [feel|sleep|dream]?"), "No, I am only a small model. But I like to help.", "No, I am only a small model."),
     ("brook_name", ("Why are you called Brook?", "What does [your name|Brook] mean?", "Why Brook?", "Where does your name come from?", "What is a brook?"), "A brook is a small stream of water. It is a fitting name for a small model that streams words.", "A brook is a small stream."),
     ("help", ("[Help|Help me][!|.]", "I need [help|your help].", "[Can|Could] you do something for me?", "I have a question.", "[Can|May] I ask [you something|something|a question]?"), "Of course. What would you like to know?", "Of course."),
+    ("yes", ("[Yes|Yeah|Sure|Yes, please|Of course|Please do|Yep][.|!|]",), "Good. What would you like to know?", "Good."),
+    ("no", ("[No|No, thanks|Nope|Not now|No, thank you|Never mind|Maybe later][.|!|]",), "All right. I am here when you need me.", "All right."),
+    ("foreign", ("[Hola|Bonjour|Guten Tag|Ciao|Salut|Hallo|Namaste|Konnichiwa|Merhaba|Ahoj|Hej][!|.|, Brook!| amigo!|]", "[Wie geht es dir|Comment allez-vous|Was ist das|Parlez-vous anglais|Que es esto|Come stai|Hablas espanol|Sprichst du Deutsch]?"), "I know only simple English.", "I know only simple English."),
     ("nonsense", ("[asdf|qwerty|blah blah|hmm|uh|la la la|xyzzy|test|testing|foo|foo bar|lorem|abc|???|...|ping|jkl|aaa|zzz]",), "I do not understand that. Can you say it in other words?", "I do not understand that."),
     ("insult", ("You are [stupid|dumb|bad|silly|useless|boring|annoying|wrong|an idiot][.|!]", "I [hate|don't like] you[.|!]", "That is [wrong|not right|nonsense|false|not true][.|!]", "Bad answer[.|!]", "You made a mistake."), "I am sorry. I am a small model and I make mistakes. Please ask me in another way.", "I am sorry."),
 )
@@ -212,8 +215,27 @@ def sum_exchange(rng):
     return user[0].upper() + user[1:], f"{a} {sign} {b} is {value}.", f"{value}.", f"is {value}.", "sum"
 
 
+def _made_up_word(rng):
+    """A word that does not exist, so that Brook learns to admit it does not know a word."""
+    parts = "ba be bo bra cal cor dan del dor fa fen gil gor ha hin jo ka kel lan lo lu mar men mi mor na ne nor o pel pi qua ra rin ro sa sel sho ta tor tri u va vel wen wi xa zan zo".split()
+    word = "".join(choose(rng, parts) for _ in range(rng.randrange(2, 4))) + choose(rng, ("", "n", "r", "s", "x", "ll", "th", "ia", "ium", "ology", "ist", "ing", "er"))
+    return word if rng.random() < 0.6 else word.capitalize()
+
+
+def echo_exchange(rng):
+    """(user, answer, brief, check, kind) of a request to say some words again."""
+    phrase = expand(choose(rng, ("the [red|blue|old|small|quiet] [fox|boat|house|river|owl]", "[red|green] [apple|kite|hat]", "[good day|sweet dreams|hello world|well done|happy birthday]", "<n> and <m>", "<n> is [here|tall|late|glad]")), rng, {"n": choose(rng, NAMES), "m": choose(rng, NAMES)})
+    user = expand(choose(rng, ("[Say|Repeat|Please say|Please repeat|Can you say|Echo|Repeat after me|Write|Print]: <x>", "[Say|Repeat] \"<x>\".", "[Say|Repeat|Write] the words <x>.")), rng, {"x": phrase})
+    answer = phrase[0].upper() + phrase[1:] + "."
+    return user, answer, answer, phrase[1:], "echo"
+
+
 def unknown_exchange(rng):
     """(user, answer, brief, check, kind) of something that Brook says it cannot know or do."""
+    if rng.random() < 0.15:
+        _, _, answer, brief = KNOW_NOT[0]
+        user = expand(choose(rng, ("What is [a |an |the |]<w>?", "[Who|What] [is|was|are] <w>?", "[Explain|Describe|Tell me about|Do you know] <w>[.|?]", "Where is <w>?", "How does [a |the |]<w> work?", "What does <w> mean?", "How do I <w>?", "Why is <w> [good|bad|big]?", "Who invented the <w>?", "Is <w> [good|safe|old|true]?")), rng, {"w": _made_up_word(rng)})
+        return user, answer, brief, brief.rstrip("."), "unknown_word"
     kind, patterns, answer, brief = choose(rng, KNOW_NOT)
     return expand(choose(rng, patterns), rng), answer, brief, brief.rstrip("."), kind
 

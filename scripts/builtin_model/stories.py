@@ -27,12 +27,16 @@ MEET = (
     "A <f> named <F> [heard the sighing|had seen it all|was on the way to market|lived close by] and [asked what was wrong|came over at once|wanted to know more].",
     "\"[Why so sad|What is the matter|What happened|Can I do something|Do you need a hand]?\" asked <F>, a <f> [from next door|with a basket|in a patched coat|who never hurried|with bright eyes].",
     "Luckily, <F> the <f> [was not far away|happened to pass|was resting in the shade|loved a puzzle].",
+    "Who came [whistling down the lane|out of the bakery|riding on a cart|back from fishing]? It was <F> the <f>, [all ears|in a splendid mood|with mud on both knees|carrying a lunch box].",
+    "<F>, a <f> with a [crooked tail|loud voice|warm heart|sharp eye|long memory], [set down a heavy sack|put away the newspaper|left the picnic|jumped off a wall] to [listen|see better|lend a hand].",
     "<H> [called for help|sat down and wept|shouted twice], and soon a <f> [arrived|appeared|came running]. It was <F>.",
 )
 THANKS = (
     "\"[Thank you|You saved my day|How can I repay you|I shall never forget this|You are a true friend]!\" [cried|said|laughed|whispered] <H>.",
     "<H> [hugged <F> tightly|thanked <F> again and again|bowed and then danced|gave <F> a kiss on the nose|could hardly stop laughing].",
     "<H> [fetched|bought|made|brought out] [some|a pot of|a plate of|the last of the] [<foods>] [to say thanks|for <F>|as a reward|and two spoons].",
+    "[Tears turned to laughter|What a relief that was|All worry was gone], and <H> [turned three somersaults|threw a cap in the air|kissed the ground|sang at the top of <s> voice].",
+    "To [celebrate|mark the day|show <s> joy], <H> [invited <F> to supper|wove a crown of daisies|gave <F> half of <s> sandwich|carved both names into a bench].",
     "\"[It was nothing|Any time|That is what neighbours are for|You would do the same|Easy]\", said <F>[| with a grin| and winked| modestly].",
 )
 MORALS = (
@@ -43,6 +47,11 @@ MORALS = (
     "The two [laughed until the moon rose|ate until nothing was left|sang all the way home|sat together and watched the clouds|made plans for the next day].",
     "[Soon|Before long|By the next morning] the whole [village|wood|valley|farm] [had heard of it|was talking about <F>|knew the tale|clapped for them].",
     "[To this day|Even now|Years later], [they tell the story|both of them laugh about it|<H> keeps a small memory of it on the shelf].",
+    "[Neighbours|Children|Travellers|Even strangers] still [ask about it|smile when they pass the spot|point at <H> and wave|want to hear the tale twice].",
+    "[On the calendar|In a diary|On the kitchen wall] <H> [drew a golden star|wrote: best day ever|painted a portrait of <F>|marked the date in red].",
+    "\"[Who needs luck with friends like you|Let us never part|Shall we meet again tomorrow|Next time I will rescue you]?\" [joked|asked|said] <H>, and <F> [nodded|chuckled|agreed].".replace("Let us never part|", "").replace("Next time I will rescue you", "Would you like some cocoa"),
+    "The stars [came out one by one|twinkled above the chimney|had never looked so near], and [peace returned|all was calm again|the crickets played a lullaby].",
+    "[Mother|Father|Grandfather|The schoolmaster|The mayor] [shook hands with <F>|baked a special loaf|wanted every detail|gave them both a medal of tin].",
     "[Nobody|No one] was [happier|prouder|more content] than <H> [that evening|on the way home|at supper|that day].",
 )
 ALONE_ENDS = (

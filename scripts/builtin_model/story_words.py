@@ -13,12 +13,12 @@ SWIMMERS = "otter duck frog beaver swan newt".split()
 CLIMBERS = "squirrel cat marten lizard".split()
 STRONG = "bear ox horse goat moose donkey".split()
 TINY = "mouse beetle ant snail shrew ladybird".split()
-HEROES = "fox hedgehog rabbit mouse squirrel badger kitten puppy lamb piglet otter duckling mole bear hare goat frog deer pony raccoon cub turtle toad".split()
+HEROES = "fox hedgehog rabbit mouse squirrel badger kitten puppy lamb piglet otter duckling mole bear hare goat frog deer pony raccoon cub turtle toad dragon cat dog lion elephant pig cow horse bird robot wolf penguin monkey tiger sheep owl parrot donkey lizard crab whale snail".split()
 
 HOMES = ("under an old oak|behind the mill|near a quiet pond|at the edge of the wood|in a hollow tree|beside a narrow stream|on a green hill|in a small red house|by the sea|below the castle wall|at the end of a long lane|in a warm burrow|among the ferns|next to a bakery|"
          "in a cottage with a blue door|above the harbour|between two tall pines|in the valley of the windmills|behind the church|on a farm with white fences|in an upside-down boat|near the railway bridge|under a blackberry hedge|in the reeds of a lake|on a rocky island|at the foot of a mountain")
 WHEN = ("One morning|One windy day|Early one spring|On a rainy Tuesday|Last autumn|One cold evening|On the first day of summer|After breakfast|When the snow had melted|One Sunday|On a bright afternoon|Just before sunset|During the harvest|One foggy dawn|In the middle of winter|On market day|"
-        "When the bells rang|A week later|One quiet noon|On the longest day of the year|While the others slept|At the start of the holidays")
+        "When the bells rang|A week later|One quiet noon|On the longest day of the year|While the others slept|At the start of the holidays|On a frosty Thursday|At noon on Friday|When the swallows returned|Two days before Christmas|On the eve of the fair|One mild night|While the kettle sang|As the fog lifted|Shortly after lunch|In the hottest week of July|One golden evening|On a grey Monday|When the first leaves fell|After a long journey|On a day without clouds|Halfway through May")
 MOOD = "curious|cheerful|shy|clever|sleepy|patient|hungry|gentle|bold|dreamy|busy|stubborn|polite|quiet|playful|careful|tiny|kind|proud|lively|thoughtful|merry"
 TREASURES = ("silver bell|red kite|wooden flute|blue scarf|brass key|paper lantern|tin drum|green marble|woollen cap|toy boat|picture book|striped umbrella|glass button|yellow ribbon|small mirror|round compass|feather pen|copper coin|straw hat|music box|leather ball|little spade|velvet purse|clay whistle")
 FOODS = "plum cake|blackberry pie|honey bread|pumpkin soup|warm milk|apple tart|nut biscuits|cherry jam|pea soup|ginger cookies|fresh rolls|baked pears|carrot stew|mint tea|cheese toast|rose-hip jam"

@@ -70,6 +70,7 @@ class Brook(torch.nn.Module):
     def __init__(self, shape, seed=1):
         super().__init__()
         self.shape = shape
+        self.multiply = F.linear  # (x, weight) -> x weight^T; evaluation puts a rounding one in its place
         s, kv_dim = shape, shape.kv_heads * shape.head_dim
         generator = torch.Generator().manual_seed(seed)
         depth = (2 * s.layers) ** -0.5
@@ -107,7 +108,7 @@ class Brook(torch.nn.Module):
         x = F.embedding(ids, self.embed)
         for index, layer in enumerate(self.layers):
             h = _RmsNorm.apply(x, layer.attn_norm, s.norm_eps, dtype)
-            qkv = F.linear(h, torch.cat((layer.q, layer.k, layer.v)).to(dtype)).view(batch, time, -1, s.head_dim)
+            qkv = self.multiply(h, torch.cat((layer.q, layer.k, layer.v)).to(dtype)).view(batch, time, -1, s.head_dim)
             qk = rotate(qkv[:, :, : s.heads + s.kv_heads], cos, sin)
             q = qk[:, :, : s.heads].reshape(batch, time, s.kv_heads, groups, s.head_dim)
             q = q.permute(0, 2, 3, 1, 4).reshape(batch, s.kv_heads, groups * time, s.head_dim)
@@ -122,15 +123,15 @@ class Brook(torch.nn.Module):
             scores = torch.matmul(q * s.head_dim**-0.5, k) + wide_bias
             mixed = torch.matmul(torch.softmax(scores, -1), v)
             mixed = mixed.view(batch, s.kv_heads, groups, time, s.head_dim).permute(0, 3, 1, 2, 4).reshape(batch, time, s.dim)
-            x = x + F.linear(mixed, layer.o.to(dtype))
+            x = x + self.multiply(mixed, layer.o.to(dtype))
             h = _RmsNorm.apply(x, layer.mlp_norm, s.norm_eps, dtype)
-            gate, up = F.linear(h, torch.cat((layer.gate, layer.up)).to(dtype)).split(s.ffn, -1)
-            x = x + F.linear(F.silu(gate) * up, layer.down.to(dtype))
+            gate, up = self.multiply(h, torch.cat((layer.gate, layer.up)).to(dtype)).split(s.ffn, -1)
+            x = x + self.multiply(F.silu(gate) * up, layer.down.to(dtype))
         return _RmsNorm.apply(x, self.norm, s.norm_eps, dtype)
 
     def logits(self, hidden):
         """[..., dim] -> [..., vocab_size], in float."""
-        return F.linear(hidden, self.embed.to(hidden.dtype)).float()
+        return self.multiply(hidden, self.embed.to(hidden.dtype)).float()
 
     def parameters_count(self):
         return sum(p.numel() for p in self.parameters())

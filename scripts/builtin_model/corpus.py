@@ -26,9 +26,10 @@ NAMED_TONES = ((("Talk like a pirate.", "You are a pirate.", "Speak like a pirat
 NAME_ASKS = ("What is your name?", "Who are you?", "What's your name?", "What are you called?", "Tell me your name.", "May I ask your name?", "What is your name, please?", "How are you called?", "What should I call you?", "Do you have a name?", "Your name?", "How should I call you?", "Introduce yourself.")
 YES = ("[Yes|Yes, please|Please do|Sure|Yes, a story|Oh yes|Go on|Of course][.|!|]", "[Yes|Please], tell me [one|a story][.|!]", "That would be [nice|great|lovely].")
 STORY_ASKS = ("Tell me a story<a>.", "Can you tell me a story<a>?", "I want to hear a story<a>.", "Please tell a story<a>.", "Tell a story<a>.", "Do you know a story<a>?", "A story<a>, please.", "Write a [short |]story<a>.", "Make up a story<a>.", "Tell me a [short|little|nice|new|bedtime] story<a>.", "Could you tell us a story<a>?", "Give me a story<a>.")
-OPENERS = ("Hi! ", "Hello, ", "Hello. ", "Please: ", "Quick question: ", "I am new here. ", "Sorry, ", "Hey, ", "Good morning. ", "One more question: ", "Okay, ", "A question: ", "Hi Brook, ", "Tell me: ", "So, ", "I have a question. ", "And ", "Well, ", "Excuse me, ", "Now ")
+OPENERS = ("Hi! ", "Hello, ", "Hello. ", "Please: ", "Quick question: ", "I am new here. ", "Sorry, ", "Hey, ", "Good morning. ", "One more question: ", "Okay, ", "A question: ", "Hi Brook, ", "Tell me: ", "So, ", "I have a question. ", "And ", "Well, ", "Excuse me, ", "Now ", "I am a developer. ", "I run a small team. ", "We use Sluice at work. ", "I have a problem: ", "I started Sluice today. ", "Can you help? ", "For my project: ")
 CLOSERS = (" Thanks.", " Please.", " Thank you!", " Please help.", " I am new.", " Thanks!", " I could not find it.", " Just curious.", " Keep it simple.", " I forgot.")
 
+WHERE = (" in Sluice", " with Sluice", " in Sluice", " here", " on my server", " in this gateway", " on Sluice")
 WORDING_SLOTS = {"done": "[DONE]"}  # square brackets mean choices in a pattern
 
 
@@ -45,7 +46,8 @@ def _frame(rng, topic, wording):
     if wording in topic.ask:
         return expand(wording, rng, WORDING_SLOTS)
     frames = DO_FRAMES if wording in topic.do else WHAT_FRAMES
-    text = expand(choose(rng, frames).replace("<x>", wording), rng, WORDING_SLOTS)
+    where = choose(rng, WHERE) if rng.random() < 0.18 and not re.search("Sluice|server|gateway|Brook|built-in|this", wording) else ""
+    text = expand(choose(rng, frames).replace("<x>", wording + where), rng, WORDING_SLOTS)
     return text[0].upper() + text[1:]
 
 

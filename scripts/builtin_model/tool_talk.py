@@ -61,6 +61,37 @@ def _arguments(rng, name):
     return {key: tenant}, {key: tenant}
 
 
+_VERBS = "get set find open close start stop read check show make delete update book order call move count list save".split()
+_NOUNS = "door file room user order ticket report page note task invoice train game recipe account device camera window book table event photo contact record job parcel key price letter route".split()
+_KEYS = {"string": ("name", "label", "owner", "place", "code", "title", "topic"), "integer": ("number", "id", "count", "level", "year", "limit")}
+
+
+def _invented_function(rng):
+    """A function that exists nowhere else, so that Brook learns to read the offer: (function, arguments, user text)."""
+    verb, noun = choose(rng, _VERBS), choose(rng, _NOUNS)
+    parameters, arguments, words = {}, {}, []
+    for kind in rng.sample(("string", "integer"), 1 if rng.random() < 0.6 else 2):
+        key = choose(rng, _KEYS[kind])
+        value = rng.randrange(1, 100) if kind == "integer" else choose(rng, NAMES + CITIES + TENANTS)
+        parameters[key], arguments[key] = kind, value
+        words.append(f"{key} {value}")
+    request = choose(rng, ("{v} the {n} with {w}.", "Please {v} the {n} with {w}.", "Can you {v} the {n} with {w}?", "{v} {n}, {w}.", "I want to {v} the {n} with {w}."))
+    request = request.format(v=verb, n=noun, w=" and ".join(words))
+    description = choose(rng, (f"{verb.capitalize()} a {noun}", f"{verb.capitalize()}s the {noun}", f"To {verb} one {noun}"))
+    return (f"{verb}_{noun}", description, parameters), arguments, request[0].upper() + request[1:]
+
+
+def _invented_chat(rng):
+    offers = [_invented_function(rng) for _ in range(1 if rng.random() < 0.4 else 2)]
+    function, arguments, request = offers[-1]
+    call = json.dumps({"name": function[0], "arguments": arguments})
+    turns = [("user", request), ("assistant", "<tool_call>\n" + call + "\n</tool_call>")]
+    if rng.random() < 0.5:
+        turns += [("user", '<tool_response>\n{"ok": true}\n</tool_response>'), ("assistant", "Done.")]
+    rng.shuffle(offers)
+    return [offer[0] for offer in offers], turns
+
+
 def signature(function):
     """The JSON line that offers one function."""
     name, description, parameters = function[:3]
@@ -70,10 +101,13 @@ def signature(function):
 
 def tool_chat(rng, other):
     """(system text, turns) with one or two functions on offer; a turn is (role, text). `other` gives a plain exchange."""
-    offered = rng.sample(FUNCTIONS, 1 if rng.random() < 0.5 else 2)
+    invented = _invented_chat(rng) if rng.random() < 0.5 else None
+    offered = invented[0] if invented else rng.sample(FUNCTIONS, 1 if rng.random() < 0.5 else 2)
     system = choose(rng, PREAMBLES).format(tools="\n".join(signature(f) for f in offered))
     if rng.random() < 0.5:
         system = choose(rng, ("You are a helpful assistant.", "You are Brook.", "Help the user.")) + "\n\n" + system
+    if invented:
+        return system, invented[1]
     turns = []
     if rng.random() < 0.25:
         user, answer = other(rng)[:2]

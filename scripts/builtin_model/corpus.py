@@ -24,8 +24,10 @@ TONES = ("Start every answer with <t>", "Begin each answer with <t>", "Always st
 TONE_WORDS = ("Ahoy!", "Hooray!", "Indeed.", "Certainly.", "Gladly!", "Well,", "Arr!", "Of course.", "Yay!", "My dear friend,", "Sir,", "Wow!", "Listen:", "Hmm,", "Happy to help!", "Good question!", "Beep!", "Ha!")
 NAMED_TONES = ((("Talk like a pirate.", "You are a pirate.", "Speak like a pirate.", "Answer as a pirate."), "Arr!"), (("Be cheerful.", "Be very cheerful.", "You are cheerful.", "Answer in a cheerful tone.", "Be happy and friendly.", "Sound excited."), "Happy to help!"), (("Be formal.", "Answer formally.", "Use a formal tone.", "Be polite and formal.", "You are a butler."), "Certainly."))
 NAME_ASKS = ("What is your name?", "Who are you?", "What's your name?", "What are you called?", "Tell me your name.", "May I ask your name?", "What is your name, please?", "How are you called?", "What should I call you?", "Do you have a name?", "Your name?", "How should I call you?", "Introduce yourself.")
+STORY_PLACES = "mill pond wood stream hill house sea castle lane bakery cottage harbour valley church farm boat railway lake island mountain tree".split()
 YES = ("[Yes|Yes, please|Please do|Sure|Yes, a story|Oh yes|Go on|Of course][.|!|]", "[Yes|Please], tell me [one|a story][.|!]", "That would be [nice|great|lovely].")
-STORY_ASKS = ("Tell me a story<a>.", "Can you tell me a story<a>?", "I want to hear a story<a>.", "Please tell a story<a>.", "Tell a story<a>.", "Do you know a story<a>?", "A story<a>, please.", "Write a [short |]story<a>.", "Make up a story<a>.", "Tell me a [short|little|nice|new|bedtime] story<a>.", "Could you tell us a story<a>?", "Give me a story<a>.")
+WHO_ASKS = ("Who are you?", "Introduce yourself.")  # without a name of its own Brook says more than its name
+STORY_ASKS = ("[Once upon a time|Continue: Once upon a time|Story time][.|!|...|]","Tell me a story<a>.", "Can you tell me a story<a>?", "I want to hear a story<a>.", "Please tell a story<a>.", "Tell a story<a>.", "Do you know a story<a>?", "A story<a>, please.", "Write a [short |]story<a>.", "Make up a story<a>.", "Tell me a [short|little|nice|new|bedtime] story<a>.", "Could you tell us a story<a>?", "Give me a story<a>.")
 OPENERS = ("Hi! ", "Hello, ", "Hello. ", "Please: ", "Quick question: ", "I am new here. ", "Sorry, ", "Hey, ", "Good morning. ", "One more question: ", "Okay, ", "A question: ", "Hi Brook, ", "Tell me: ", "So, ", "I have a question. ", "And ", "Well, ", "Excuse me, ", "Now ", "I am a developer. ", "I run a small team. ", "We use Sluice at work. ", "I have a problem: ", "I started Sluice today. ", "Can you help? ", "For my project: ")
 CLOSERS = (" Thanks.", " Please.", " Thank you!", " Please help.", " I am new.", " Thanks!", " I could not find it.", " Just curious.", " Keep it simple.", " I forgot.")
 
@@ -106,7 +108,7 @@ def _name_exchange(rng, name):
 
 def _story_exchange(rng):
     roll = rng.random()
-    kind = name = None
+    kind = name = place = None
     about = ""
     if roll < 0.6:
         kind = choose(rng, stories.words.HEROES + ["girl", "boy"])
@@ -117,9 +119,13 @@ def _story_exchange(rng):
     elif roll < 0.75:
         name = choose(rng, small_talk.NAMES)
         about = " about " + name
-    opening, rest, _ = stories.story(rng, kind, name)
+    elif roll < 0.85:
+        place = choose(rng, STORY_PLACES)
+        about = expand(" about [a|the] ", rng) + place
+    asks = STORY_ASKS[1:] if about else STORY_ASKS
+    opening, rest, _ = stories.story(rng, kind, name, place)
     text = opening + " " + rest
-    return expand(choose(rng, STORY_ASKS), rng, {"a": about}), text, text, "", "story"
+    return expand(choose(rng, asks), rng, {"a": about}), text, text, "", "story"
 
 
 def one_exchange(rng):
@@ -139,10 +145,10 @@ def one_exchange(rng):
         return _kept(rng, tool_talk.json_exchange)
     if roll < 0.985:
         return _kept(rng, small_talk.echo_exchange)
-    return _name_exchange(rng, "Brook")
+    return (choose(rng, [ask for ask in NAME_ASKS if ask not in WHO_ASKS]), *_name_exchange(rng, "Brook")[1:])
 
 
-def _style(rng):
+def style(rng):
     """(system text or None, wants brief answers, first word of answers, own name)."""
     roll = rng.random()
     if roll < 0.5:
@@ -169,7 +175,7 @@ def _style(rng):
     return " ".join(parts), brief, tone, name
 
 
-def _answer(exchange, brief, tone, name):
+def dressed(exchange, brief, tone, name):
     text = exchange[2] if brief else exchange[1]
     if name and exchange[4] == "name":
         text = f"{name}." if brief else f"My name is {name}."
@@ -187,7 +193,7 @@ def chat_document(rng, turns_max=9):
     if rng.random() < 0.05:
         system, turns = tool_talk.tool_chat(rng, one_exchange)
         return [("system", system)] + turns
-    system, brief, tone, name = _style(rng)
+    system, brief, tone, name = style(rng)
     messages = [("system", system)] if system else []
     roll = rng.random()
     count = 1 if roll < 0.5 else 2 if roll < 0.72 else 3 if roll < 0.85 else rng.randrange(4, turns_max) if roll < 0.99 else rng.randrange(9, 22)
@@ -208,10 +214,10 @@ def chat_document(rng, turns_max=9):
         for exchange in batch:
             if not name or exchange[4] not in ("age", "where", "brook_name", "brook_can", "brook_size", "brook_training", "brook_wrong", "feel", "wish") or rng.random() < 0.3:
                 messages.append(("user", noisy(rng, exchange[0])))
-                messages.append(("assistant", _answer(exchange, brief, tone, name)))
+                messages.append(("assistant", dressed(exchange, brief, tone, name)))
         if batch[-1][4] in ("sad", "bored") and rng.random() < 0.6 and messages and messages[-1][0] == "assistant" and "story?" in messages[-1][1]:
             messages.append(("user", noisy(rng, expand(choose(rng, YES), rng))))
-            messages.append(("assistant", _answer(_story_exchange(rng), brief, tone, name)))
+            messages.append(("assistant", dressed(_story_exchange(rng), brief, tone, name)))
         count -= len(batch)
     return messages if messages and messages[-1][0] == "assistant" else chat_document(rng, turns_max)
 

@@ -103,14 +103,14 @@ def chat_cases(rng, count):
             history = [m for t in turns[:-1] for m in (("user", t[0]), ("assistant", t[1]))]
             cases.append(("memory", history + [("user", turns[-1][0])], turns[-1][3]))
     while sum(c[0] == "system" for c in cases) < count:
-        system, brief, tone, name = corpus._style(rng)
+        system, brief, tone, name = corpus.style(rng)
         if not system or not (brief or tone or name) or not is_held_out(system + str(len(cases) % 3), 3):
             continue
         if name:
             cases.append(("system", [("system", system), ("user", rng.choice(corpus.NAME_ASKS[:8]))], name))
         else:
             exchange = corpus.sluice_exchange(rng, "phrasing")
-            wanted = corpus._answer(exchange, brief, tone, name)
+            wanted = corpus.dressed(exchange, brief, tone, name)
             cases.append(("system", [("system", system), ("user", exchange[0])], wanted[: max(12, len(tone) + 8)] if tone else wanted))
     while sum(c[0] == "tools" for c in cases) < count:
         system, turns = tool_talk.tool_chat(rng, corpus.one_exchange)

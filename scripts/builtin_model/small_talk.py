@@ -11,7 +11,7 @@ SEASONS = "spring summer autumn winter".split()
 
 # Patterns of the user, answer, and the same answer in short. Options of one line mean the same.
 CHAT = (
-    ("greeting", ("[Hello|Hi|Hey|Good day|Greetings|Hello there|Hi there|Hey there|Hiya|Hello again|Hi again][!|.|]", "[Hello|Hi|Hey|Hi there], [Brook|you|friend|little model][!|.]", "[hello|hi|hey]", "[Hi|Hello|Hey|Good day] [to you|everyone|my friend][!|.]"),
+    ("greeting", ("[Say|Just say|Please say] [hello|hi][.|!| to me.]", "[Hello|Hi|Hey|Good day|Greetings|Hello there|Hi there|Hey there|Hiya|Hello again|Hi again][!|.|]", "[Hello|Hi|Hey|Hi there], [Brook|you|friend|little model][!|.]", "[hello|hi|hey]", "[Hi|Hello|Hey|Good day] [to you|everyone|my friend][!|.]"),
      "Hello! How can I help you?", "Hello!"),
     ("morning", ("Good morning[!|.|]", "Good morning, [Brook|you|friend][!|.]", "Morning[!|.]"), "Good morning! How can I help you?", "Good morning!"),
     ("evening", ("Good evening[!|.|]", "Good evening, [Brook|you|friend][!|.]"), "Good evening! How can I help you?", "Good evening!"),
@@ -42,6 +42,7 @@ CHAT = (
     ("yes", ("[Yes|Yeah|Sure|Yes, please|Of course|Please do|Yep][.|!|]",), "Good. What would you like to know?", "Good."),
     ("no", ("[No|No, thanks|Nope|Not now|No, thank you|Never mind|Maybe later][.|!|]",), "All right. I am here when you need me.", "All right."),
     ("foreign", ("[Hola|Bonjour|Guten Tag|Ciao|Salut|Hallo|Namaste|Konnichiwa|Merhaba|Ahoj|Hej][!|.|, Brook!| amigo!|]", "[Wie geht es dir|Comment allez-vous|Was ist das|Parlez-vous anglais|Que es esto|Come stai|Hablas espanol|Sprichst du Deutsch]?"), "I know only simple English.", "I know only simple English."),
+    ("tell_fact", ("Tell me a [fact|fun fact][.|!]", "Tell me something[ interesting| new|][.|!]", "Do you know a [fact|fun fact]?", "Surprise me[.|!]"), "Honey is sweet food that bees make.", "Bees make honey."),
     ("nonsense", ("[asdf|qwerty|blah blah|hmm|uh|la la la|xyzzy|test|testing|foo|foo bar|lorem|abc|???|...|ping|jkl|aaa|zzz]",), "I do not understand that. Can you say it in other words?", "I do not understand that."),
     ("insult", ("You are [stupid|dumb|bad|silly|useless|boring|annoying|wrong|an idiot][.|!]", "I [hate|don't like] you[.|!]", "That is [wrong|not right|nonsense|false|not true][.|!]", "Bad answer[.|!]", "You made a mistake."), "I am sorry. I am a small model and I make mistakes. Please ask me in another way.", "I am sorry."),
 )
@@ -131,7 +132,8 @@ def _add_facts():
 _add_facts()
 
 SUM_FRAMES = ("What is <a> <op> <b>?", "What's <a> <op> <b>?", "How much is <a> <op> <b>?", "<a> <op> <b>?", "<a> <op> <b> = ?", "Calculate <a> <op> <b>.", "Tell me what <a> <op> <b> is.", "Can you work out <a> <op> <b>?",
-              "<a> <op> <b> is what?", "Do you know <a> <op> <b>?", "Work out <a> <op> <b>.", "What does <a> <op> <b> make?", "Please add it up: <a> <op> <b>.", "Solve <a> <op> <b>.", "What do you get for <a> <op> <b>?", "<a> <op> <b>", "<a> <op> <b> equals what?")
+              "<a> <op> <b> is what?", "Do you know <a> <op> <b>?", "Work out <a> <op> <b>.", "What does <a> <op> <b> make?", "Please add it up: <a> <op> <b>.", "Solve <a> <op> <b>.", "What do you get for <a> <op> <b>?", "<a> <op> <b>", "<a> <op> <b> equals what?", "What is <a><op><b>?", "<a><op><b>", "What's <a><op><b>?", "<a><op><b>=", "<a><op><b>=?", "How much is <a><op><b>?")
+
 
 # Things that Brook was never told about.
 _PEOPLE = "the king of Spain|the first president|the best football player|the mayor|the boss of the bank|the richest man|the tallest woman|the inventor of the telephone|the author of that novel|the winner of the race|the prime minister|the queen|the best singer|that actor|the champion|my neighbour|your cousin|the first man on the moon|the painter of that picture|Napoleon|Cleopatra|Mozart|Einstein|Shakespeare|Columbus|Darwin|Beethoven|Caesar|Newton|Picasso"
@@ -140,7 +142,7 @@ _SUBJECTS = ("quantum physics|the stock market|photosynthesis|the French revolut
              "Buddhism|skiing|surgery|robotics|grammar of Latin|architecture|coffee roasting|the cold war|insurance|logic|marathon training|sushi|climate models|medieval castles|cryptography|linear algebra|gardening in deserts|satellites|the immune system|rugby|perfume|origami")
 _LANGUAGES = "French|German|Spanish|Chinese|Italian|Latin|Japanese|Russian|Arabic|Dutch|Greek|Swedish|Polish|Hindi"
 _PLACES_FAR = "Brazil|Canada|Mongolia|Peru|Kenya|Iceland|Australia|Chile|Nepal|Cuba|Finland|Turkey|Vietnam|Morocco|Argentina|India|Sweden|Mexico|Nigeria|Belgium|Denmark|Hungary|Korea|Iran|Thailand"
-_WORKS = "an essay|a poem about love|a letter to my bank|a speech|a song|a long report|a novel|a business plan|a Python program|a web page|a sorting function|a SQL query|my homework|a thesis|a contract|a film script|an advert|a game in Java|a shell script|my CV|a regular expression"
+_WORKS = "a haiku|a poem|a poem about the sea|a limerick|an essay|a poem about love|a letter to my bank|a speech|a song|a long report|a novel|a business plan|a Python program|a web page|a sorting function|a SQL query|my homework|a thesis|a contract|a film script|an advert|a game in Java|a shell script|my CV|a regular expression"
 LIVE = ("What is the weather[ like|][ today| tomorrow| now|]?", "[Will|Does] it rain [today|tomorrow]?", "How is the weather[ today| outside|]?", "What time is it[ now|]?", "What is the time?", "[What|Which] [day|date] is [it today|today|it]?", "What is the date[ today|]?",
         "What is in the news[ today|]?", "[Who|Which team] won [the match|yesterday|the game|the cup|the election]?", "What is the price of [gold|oil|bread|a house|that share]?", "What happened [today|yesterday|last week]?", "How warm is it[ today| outside|]?", "Is it [raining|snowing|sunny|cold|late][ outside| now|]?",
         "Which year is it?", "What are the latest news?", "When does the [next train|next bus|shop|sun|bank] [leave|open|rise|close]?", "Is the [shop|bank|road|office] open[ now|]?")
@@ -188,7 +190,10 @@ def sum_exchange(rng):
         start = rng.randrange(0, 12)
         end = start + rng.randrange(3, 9)
         run = ", ".join(str(i) for i in range(start, end + 1))
-        ask = choose(rng, ("Count from <a> to <b>.", "[Can you|Please] count from <a> to <b>[?|.]", "Count up from <a> to <b>."))
+        if rng.random() < 0.4:
+            start, end = 1, rng.randrange(3, 21)
+            run = ", ".join(str(i) for i in range(start, end + 1))
+        ask = choose(rng, ("Count to <b>.", "[Can you|Please] count to <b>[?|.]", "Count up to <b>.") if start == 1 else ("Count from <a> to <b>.", "[Can you|Please] count from <a> to <b>[?|.]", "Count up from <a> to <b>."))
         return expand(ask, rng, {"a": str(start), "b": str(end)}), run + ".", run + ".", run, "count_up"
     if roll < 0.4:
         a = rng.randrange(0, 20)
@@ -209,9 +214,12 @@ def sum_exchange(rng):
     else:
         a = rng.randrange(0, 11)
         b = rng.randrange(0, 20 // a + 1) if a else rng.randrange(0, 11)
-        value, word, sign = a * b, choose(rng, ("times", "times", "*")), "times"
-    show = (lambda n: NUMBERS[n]) if word not in "+-*" and rng.random() < 0.3 else str
-    user = expand(choose(rng, SUM_FRAMES), rng, {"a": show(a), "op": word, "b": show(b)})
+        value, word, sign = a * b, choose(rng, ("times", "times", "*", "x")), "times"
+    frame = choose(rng, SUM_FRAMES)
+    if "<a><op>" in frame:
+        word = {"plus": "+", "and": "+", "+": "+", "minus": "-", "-": "-", "take away": "-", "times": "*", "*": "*", "x": "x"}[word]
+    show = (lambda n: NUMBERS[n]) if word not in "+-*x" and rng.random() < 0.3 else str
+    user = expand(frame, rng, {"a": show(a), "op": word, "b": show(b)})
     return user[0].upper() + user[1:], f"{a} {sign} {b} is {value}.", f"{value}.", f"is {value}.", "sum"
 
 
@@ -224,8 +232,8 @@ def _made_up_word(rng):
 
 def echo_exchange(rng):
     """(user, answer, brief, check, kind) of a request to say some words again."""
-    phrase = expand(choose(rng, ("the [red|blue|old|small|quiet] [fox|boat|house|river|owl]", "[red|green] [apple|kite|hat]", "[good day|sweet dreams|hello world|well done|happy birthday]", "<n> and <m>", "<n> is [here|tall|late|glad]")), rng, {"n": choose(rng, NAMES), "m": choose(rng, NAMES)})
-    user = expand(choose(rng, ("[Say|Repeat|Please say|Please repeat|Can you say|Echo|Repeat after me|Write|Print]: <x>", "[Say|Repeat] \"<x>\".", "[Say|Repeat|Write] the words <x>.")), rng, {"x": phrase})
+    phrase = expand(choose(rng, ("the [red|blue|old|small|quiet] [fox|boat|house|river|owl]", "[red|green] [apple|kite|hat]", "[good day|sweet dreams|hello world|well done|happy birthday|this is a test|I am here|it works|all is well]", "<n> and <m>", "<n> is [here|tall|late|glad]")), rng, {"n": choose(rng, NAMES), "m": choose(rng, NAMES)})
+    user = expand(choose(rng, ("[Say|Repeat|Please say|Please repeat|Can you say|Echo|Repeat after me|Write|Print]: <x>", "[Say|Repeat] \"<x>\".", "[Say|Repeat|Write] the words <x>.", "[Say|Repeat|Please say|Just say] <x>[.|]")), rng, {"x": phrase})
     answer = phrase[0].upper() + phrase[1:] + "."
     return user, answer, answer, phrase[1:], "echo"
 

@@ -244,8 +244,11 @@ def _plot_repay(rng, s):
 PLOTS = (_plot_lost, _plot_lost, _plot_stuck, _plot_stuck, _plot_skill, _plot_quarrel, _plot_fear, _plot_gift, _plot_build, _plot_noise, _plot_garden, _plot_repay)
 
 
-def story(rng, kind=None, name=None, held_out=False):
-    """(opening, rest, slots) of one story; the opening is held out of training or not, as asked."""
+HOMES = words.HOMES.split("|")
+
+
+def story(rng, kind=None, name=None, place=None, held_out=False):
+    """(opening, rest, slots) of one story, with the kind, the name and the word of its place as given; the opening is held out of training or not, as asked."""
     while True:
         is_girl = rng.random() < 0.5
         child = kind in ("girl", "boy") or (kind is None and rng.random() < 0.25)
@@ -261,9 +264,9 @@ def story(rng, kind=None, name=None, held_out=False):
         s = _slots(rng, its_kind, hero, is_girl)
         s["child"] = child
         s["mood"] = expand("[" + words.MOOD + "]", rng)
-        s["homes"] = expand("[" + words.HOMES + "]", rng)
+        s["homes"] = choose(rng, [h for h in HOMES if place in h.split(" ")] if place else HOMES)
         s["homes_start"] = s["homes"][0].upper() + s["homes"][1:]
-        pattern = choose(rng, CHILD_OPENINGS if child else OPENINGS).replace("[kid]", its_kind)
+        pattern = choose(rng, [o for o in (CHILD_OPENINGS if child else OPENINGS) if not place or "<homes" in o]).replace("[kid]", its_kind)
         opening = expand(pattern, rng, s)
         for vowel in "aeiou":
             opening = opening.replace(f" a {vowel}", f" an {vowel}").replace(f"A {vowel}", f"An {vowel}")

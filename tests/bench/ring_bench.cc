@@ -51,8 +51,8 @@ void pause() {
 
 // Both regions of a pair, each with the peer's read-only mapping.
 struct Pair {
-  Region submit, step;              // owners
-  Region submit_peer, step_peer;    // read-only
+  Region submit, step;            // owners
+  Region submit_peer, step_peer;  // read-only
 
   static Region peer_of(const Region& region, const RegionIdentity& identity) {
     return *Region::attach(UniqueFd(::fcntl(region.fd().get(), F_DUPFD_CLOEXEC, 0)), identity);

@@ -1,4 +1,5 @@
-// The two regions of one worker as both sides hold them, in one process: owners and read-only peers.
+// The two regions of one worker as both sides hold them, in one process: owners and read-only
+// peers.
 #pragma once
 
 #include <fcntl.h>

@@ -33,11 +33,24 @@ class RingModel {
 
   void turn() {
     switch (uniform(rng_, 0, 9)) {
-      case 0: case 1: case 2: case 3: write(); break;
-      case 4: abort_claim(); break;
-      case 5: reader_->release(); break;
-      case 6: if (uniform(rng_, 0, 20) == 0) change_gateway(); break;
-      default: read(); break;
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+        write();
+        break;
+      case 4:
+        abort_claim();
+        break;
+      case 5:
+        reader_->release();
+        break;
+      case 6:
+        if (uniform(rng_, 0, 20) == 0) change_gateway();
+        break;
+      default:
+        read();
+        break;
     }
     ASSERT_FALSE(writer_->is_corrupt());
   }
@@ -47,10 +60,14 @@ class RingModel {
  private:
   std::size_t random_size() {
     switch (uniform(rng_, 0, 19)) {
-      case 0: return writer_->payload_bytes_max();
-      case 1: return uniform(rng_, 0, writer_->payload_bytes_max());
-      case 2: return 0;
-      default: return uniform(rng_, 0, 3000);
+      case 0:
+        return writer_->payload_bytes_max();
+      case 1:
+        return uniform(rng_, 0, writer_->payload_bytes_max());
+      case 2:
+        return 0;
+      default:
+        return uniform(rng_, 0, 3000);
     }
   }
 

@@ -1,5 +1,5 @@
-// The ring against a hostile or dying peer: bit flips, truncated writes, impossible positions, stale
-// laps; then both ends in two threads with the doorbell.
+// The ring against a hostile or dying peer: bit flips, truncated writes, impossible positions,
+// stale laps; then both ends in two threads with the doorbell.
 #include "shared/byte_ring.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +32,9 @@ TEST(ByteRing, TheLargestPayloadFitsAnEmptyRingWhereverItStands) {
   for (int i = 0; i < 5000; ++i) {
     ASSERT_TRUE(writer.try_write(RecordType::submit, large));
     ASSERT_EQ(reader.read().payload.size(), large.size());
-    ASSERT_TRUE(writer.try_write(RecordType::cancel, payload_of(static_cast<std::size_t>(i % 40), 1)));
+    reader.release();
+    ASSERT_TRUE(
+        writer.try_write(RecordType::cancel, payload_of(static_cast<std::size_t>(i % 40), 1)));
     ASSERT_EQ(reader.read().status, ReadStatus::record);
     reader.release();
   }

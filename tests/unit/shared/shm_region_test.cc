@@ -1,11 +1,12 @@
-// Regions: what the owner seals stays sealed, and attach() refuses everything that is not exactly the
-// region that was announced.
+// Regions: what the owner seals stays sealed, and attach() refuses everything that is not exactly
+// the region that was announced.
 #include "shared/shm_region.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -38,9 +39,9 @@ struct Forged {
   UniqueFd make() const {
     UniqueFd fd(::memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(file_bytes)), 0);
-    if (file_bytes >= sizeof header)
-      EXPECT_EQ(::pwrite(fd.get(), static_cast<const void*>(&header), sizeof header, 0),
-                static_cast<ssize_t>(sizeof header));
+    const std::size_t bytes = std::min<std::size_t>(file_bytes, sizeof header);
+    EXPECT_EQ(::pwrite(fd.get(), static_cast<const void*>(&header), bytes, 0),
+              static_cast<ssize_t>(bytes));
     EXPECT_EQ(::fcntl(fd.get(), F_ADD_SEALS, seals), 0);
     return fd;
   }

@@ -24,22 +24,25 @@ inline constexpr std::size_t kControlFdsMax = 4;
 
 enum class ControlKind : std::uint32_t {
   // parent -> worker
-  worker_start = 1,   // text: worker configuration (YAML); fds: doorbell of the worker, of the gateway
-  attach = 2,         // fds: submit region. A gateway (again): drop all sequences of the one before
-  drain = 3,          // worker: finish what runs; gateway: take no new requests, finish, say drained
+  worker_start =
+      1,       // text: worker configuration (YAML); fds: doorbell of the worker, of the gateway
+  attach = 2,  // fds: submit region. A gateway (again): drop all sequences of the one before
+  drain = 3,   // worker: finish what runs; gateway: take no new requests, finish, say drained
   // worker -> parent
   worker_hello = 16,  // facts; fds: step region
   failed = 17,        // text: why the start failed; the child exits
   // parent -> gateway
-  gateway_start = 32, // text: configuration (YAML); value: port to bind (0: as configured); fds: journal
-  worker_up = 33,     // facts; fds: step region, doorbell of the worker, of the gateway,
-                      // then the last submit region when a former gateway served this epoch
-  worker_down = 34,   // killed and reaped: its committed records may be drained, then its sequences move
-  reload = 35,        // text: configuration
+  gateway_start =
+      32,  // text: configuration (YAML); value: port to bind (0: as configured); fds: journal
+  worker_up = 33,  // facts; fds: step region, doorbell of the worker, of the gateway,
+                   // then the last submit region when a former gateway served this epoch
+  worker_down =
+      34,       // killed and reaped: its committed records may be drained, then its sequences move
+  reload = 35,  // text: configuration
   // gateway -> parent
-  ready = 48,         // value: bound port
-  attach_request = 49,// fds: submit region for (worker, epoch)
-  worker_corrupt = 50,// text: reason. Kill this epoch
+  ready = 48,           // value: bound port
+  attach_request = 49,  // fds: submit region for (worker, epoch)
+  worker_corrupt = 50,  // text: reason. Kill this epoch
   drained = 51,
 };
 
@@ -51,8 +54,8 @@ struct ControlMessage {
   std::uint32_t value = 0;
   DownReason reason = DownReason::none;
   WorkerFacts facts;
-  std::string text;             // <= kControlTextMax
-  std::vector<UniqueFd> fds;    // <= kControlFdsMax
+  std::string text;           // <= kControlTextMax
+  std::vector<UniqueFd> fds;  // <= kControlFdsMax
 };
 
 class ControlChannel {

@@ -175,6 +175,9 @@ class ServingCore {
   std::uint32_t take_request_slot();
   std::uint32_t take_sequence_slot(SequenceId id);
   void fail_request(std::uint32_t request, Error error, DiscardCause cause, Tick now);
+  // The same, because the worker gave up one of its sequences (`effects.failed`).
+  void fail_sequence(std::uint32_t sequence, const SequenceEffects& effects, Error error, Tick now);
+  void begin_failure(std::uint32_t request, Error error);
   void close_choices(std::uint32_t request, DiscardCause cause, EndReason reason, Tick now);
   void end_request(std::uint32_t request);
   void set_due(std::uint32_t request);
@@ -188,6 +191,8 @@ class ServingCore {
   void apply(std::uint32_t sequence, const SequenceEffects& effects, EndReason reason, Tick now);
   void client_over(std::uint32_t sequence, EndReason reason, Tick now);
   void leave_worker(std::uint32_t sequence);
+  void clear_suspect(Sequence& sequence);
+  void judge(std::span<const RequestId> evidence, std::span<const std::uint32_t> in_step, Tick now);
   void forget(std::uint32_t sequence);
 
   // serving_core_dispatch.cc: from the queue to workers

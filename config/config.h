@@ -1,5 +1,6 @@
 // The typed configuration: one struct per component, defaults in place. load_config.h fills it from
-// YAML; sluice.yaml shows every key. Plain values; constant after loading (SIGHUP swaps in a new one).
+// YAML; sluice.yaml shows every key; settings.h has their names and ranges. Plain values; constant
+// after loading (SIGHUP swaps in a new one).
 #pragma once
 
 #include <array>
@@ -21,6 +22,7 @@ struct Listen {
   std::uint16_t port = 8080;          // 0: the system picks one, printed in the ready line
   std::string tls_certificate;        // PEM chain; empty: no TLS
   std::string tls_key;                // PEM private key
+  bool operator==(const Listen&) const = default;
 };
 
 // What bounds a client. Raising one costs memory or lets slow clients hold more of it.
@@ -34,6 +36,7 @@ struct HttpLimits {
   milliseconds write_timeout{30'000};   // a write that makes no progress: the client is gone
   milliseconds stream_commit{15'000};   // no token so long: status line and a keep-alive comment are
                                         // sent, then a comment each such interval. Below your proxy's read timeout
+  bool operator==(const HttpLimits&) const = default;
 };
 
 struct QueueLimits {
@@ -41,11 +44,13 @@ struct QueueLimits {
   std::uint64_t tokens_max = 4'000'000;    // prompt + reserved output of those waiting
   milliseconds wait_max{60'000};           // then 503 overloaded
   milliseconds drain_timeout{30'000};      // at SIGTERM: running requests may finish for so long
+  bool operator==(const QueueLimits&) const = default;
 };
 
 struct Tokenizing {
   std::uint32_t inline_bytes_max = 8 << 10;  // longer texts go to the pool
   std::uint32_t pool_threads = 1;            // 1..16
+  bool operator==(const Tokenizing&) const = default;
 };
 
 // Limits of one tenant; 0 means no limit.
@@ -55,11 +60,13 @@ struct TenantLimits {
   std::uint32_t concurrent_requests = 0;
   std::uint32_t output_tokens_max = 0;
   std::uint32_t output_tokens_default = 256;  // where the client gives no max_tokens
+  bool operator==(const TenantLimits&) const = default;
 };
 
 struct ApiKey {
   std::string name;                       // for logs and metrics
   std::array<std::uint8_t, 32> sha256{};  // of the key; YAML has it as 64 hex digits
+  bool operator==(const ApiKey&) const = default;
 };
 
 struct Tenant {
@@ -68,10 +75,12 @@ struct Tenant {
   std::vector<std::string> models;        // allowed; empty: all
   std::uint32_t priority_ceiling = 0;     // smallest x-sluice-priority value that is honoured
   TenantLimits limits;
+  bool operator==(const Tenant&) const = default;
 };
 
 struct Cors {
   std::vector<std::string> origins;  // exact, or "*"; empty: localhost on any port
+  bool operator==(const Cors&) const = default;
 };
 
 enum class ModelKind : std::uint8_t { canned };
@@ -91,6 +100,7 @@ struct Model {
   bool prefix_cache = true;
   std::uint64_t canned_step_us = 0;       // canned: a step takes at least so long (benches, tests)
   std::string canned_crash_marker;        // canned: a prompt that contains this text crashes the worker (tests)
+  bool operator==(const Model&) const = default;
 };
 
 struct Supervision {
@@ -98,6 +108,7 @@ struct Supervision {
   std::uint32_t stall_factor = 20;        // ... and so many times its predicted duration
   milliseconds restart_delay{100};        // first back-off; doubles, reset after a minute of health
   milliseconds restart_delay_max{10'000};
+  bool operator==(const Supervision&) const = default;
 };
 
 struct Config {
@@ -114,6 +125,7 @@ struct Config {
   std::uint32_t journal_slots = 16384;    // live sequences; 128 bytes each
   std::size_t ring_bytes = 8u << 20;      // of each ring; power of two, 64 KiB..64 MiB
   std::string log_level = "info";         // error, warn, info, debug
+  bool operator==(const Config&) const = default;
 };
 
 }  // namespace sluice::cfg

@@ -10,6 +10,11 @@
 namespace sluice::shm {
 namespace {
 
+// How far ahead each end asks for the ring's cache lines, so that transfers between the CPUs
+// overlap: without it two CPUs that share no cache pass a fifth to a half fewer records
+// (ring_bench).
+constexpr std::size_t kPrefetchBytes = 2048;
+
 constexpr std::size_t padded(std::size_t bytes) {
   return (bytes + kRecordAlignment - 1) & ~(kRecordAlignment - 1);
 }
@@ -33,7 +38,9 @@ RingWriter::RingWriter(Region& own, const Region& peer)
       position_(own.header().write_position.load(std::memory_order_relaxed)),
       peer_position_(position_ > own.ring_bytes() ? position_ - own.ring_bytes() : 0) {}
 
-std::size_t RingWriter::payload_bytes_max() const { return (mask_ + 1) / 2 - sizeof(RecordHeader); }
+std::size_t RingWriter::payload_bytes_max() const {
+  return (mask_ + 1) / 2 - sizeof(RecordHeader);
+}
 
 bool RingWriter::has_room(std::size_t bytes) {
   return bytes <= (mask_ + 1) - (position_ - peer_position_);
@@ -73,6 +80,7 @@ std::span<std::byte> RingWriter::try_claim(RecordType type, std::size_t payload_
     padding.crc = record_crc(position_, padding, {});
     std::memcpy(ring_ + (position_ & mask_), &padding, sizeof padding);
   }
+  __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_), 1);
   claimed_at_ = position_ + skipped;
   claimed_bytes_ = payload_bytes;
   claimed_type_ = type;
@@ -93,7 +101,9 @@ void RingWriter::commit(std::size_t payload_bytes) {
   own_->own_header().write_position.store(position_, std::memory_order_release);
 }
 
-void RingWriter::abort_claim() { claimed_type_ = RecordType::padding; }
+void RingWriter::abort_claim() {
+  claimed_type_ = RecordType::padding;
+}
 
 bool RingWriter::try_write(RecordType type, std::span<const std::byte> payload) {
   const std::span<std::byte> space = try_claim(type, payload.size());
@@ -121,8 +131,7 @@ RingReader::RingReader(Region& own, const Region& peer, std::uint64_t start)
 
 bool RingReader::is_empty() const {
   // seq_cst: inside a SleepScope this load must come after the store of `sleeping` (doorbell.h).
-  return !corrupt_ &&
-         position_ == peer_->header().write_position.load(std::memory_order_seq_cst);
+  return !corrupt_ && position_ == peer_->header().write_position.load(std::memory_order_seq_cst);
 }
 
 // False when there is nothing to read or the position is impossible.
@@ -147,6 +156,7 @@ ReadOutcome RingReader::read() {
       return {ReadStatus::empty, RecordType::padding, {}};
     }
     const std::byte* const record = ring_ + (position_ & mask_);
+    __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_));
     RecordHeader header;
     std::memcpy(&header, record, sizeof header);
     const std::size_t tail = (mask_ + 1) - (position_ & mask_);

@@ -42,9 +42,10 @@ class RingWriter {
   // own.write_position stands, so a writer is made anew over the same ring when its peer changes.
   RingWriter(Region& own, const Region& peer);
 
-  // Space for a payload, or a span without data() when the ring has no room now (try again after the
-  // peer has read). The span is private until commit(). REQUIRES: payload_bytes <= payload_bytes_max(),
-  // no claim open. A bell rung for room (doorbell.h) cannot be missed between this and the wait.
+  // Space for a payload, or a span without data() when the ring has no room now (try again after
+  // the peer has read). The span is private until commit(). REQUIRES: payload_bytes <=
+  // payload_bytes_max(), no claim open. A bell rung for room (doorbell.h) cannot be missed between
+  // this and the wait.
   std::span<std::byte> try_claim(RecordType type, std::size_t payload_bytes);
   // Publishes the claimed record, cut to `payload_bytes` (<= claimed).
   void commit(std::size_t payload_bytes);
@@ -72,7 +73,7 @@ class RingWriter {
   std::uint64_t position_;
   std::uint64_t peer_position_;  // cached; refreshed only when the ring looks full
   std::uint64_t claimed_at_ = 0;
-  std::size_t claimed_bytes_ = 0;  // of the payload
+  std::size_t claimed_bytes_ = 0;                  // of the payload
   RecordType claimed_type_ = RecordType::padding;  // padding: no claim is open
   bool corrupt_ = false;
 };
@@ -87,13 +88,13 @@ struct ReadOutcome {
 
 class RingReader {
  public:
-  // Reads from `peer`'s ring and publishes its position in `own`. `start` is where to begin: 0 for a
-  // fresh ring, the former reader's position when a new gateway takes over. Construct it before the
-  // own region is handed to the peer: from then on the peer believes own.read_position.
+  // Reads from `peer`'s ring and publishes its position in `own`. `start` is where to begin: 0 for
+  // a fresh ring, the former reader's position when a new gateway takes over. Construct it before
+  // the own region is handed to the peer: from then on the peer believes own.read_position.
   RingReader(Region& own, const Region& peer, std::uint64_t start);
 
-  ReadOutcome read();   // copies and validates the next record; does not publish
-  void release();       // publishes the position: everything read so far is done with
+  ReadOutcome read();  // copies and validates the next record; does not publish
+  void release();      // publishes the position: everything read so far is done with
   std::uint64_t position() const { return position_; }
   bool is_empty() const;  // one load, no validation: for spinning, and inside a SleepScope
 

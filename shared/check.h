@@ -5,14 +5,15 @@
 namespace sluice {
 
 // Writes one line to standard error with a single write(2) and aborts. Safe in any thread.
-[[noreturn]] void check_failed(const char* condition, const char* detail, const char* file, int line);
+[[noreturn]] void check_failed(const char* condition, const char* detail, const char* file,
+                               int line);
 
 }  // namespace sluice
 
-#define CHECK(condition)                                                                \
-  do {                                                                                  \
-    if (!(condition)) [[unlikely]]                                                      \
-      ::sluice::check_failed(#condition, "", __FILE__, __LINE__);                       \
+#define CHECK(condition)                                          \
+  do {                                                            \
+    if (!(condition)) [[unlikely]]                                \
+      ::sluice::check_failed(#condition, "", __FILE__, __LINE__); \
   } while (false)
 
 #ifdef NDEBUG

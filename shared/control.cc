@@ -78,12 +78,13 @@ Result<UniqueFd> text_to_memfd(const std::string& text) {
   UniqueFd fd(::memfd_create("sluice-control-text", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) return system_error("memfd_create");
   if (!write_all(fd.get(), text)) return system_error("writing a control text");
-  if (::fcntl(fd.get(), F_ADD_SEALS, kTextSeals) != 0) return system_error("sealing a control text");
+  if (::fcntl(fd.get(), F_ADD_SEALS, kTextSeals) != 0)
+    return system_error("sealing a control text");
   return fd;
 }
 
 Result<std::string> text_from_memfd(const UniqueFd& fd, std::size_t bytes) {
-  struct stat facts{};
+  struct stat facts {};
   if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of a control text");
   if (!S_ISREG(facts.st_mode) || static_cast<std::size_t>(facts.st_size) != bytes)
     return corrupt("text size");
@@ -127,14 +128,16 @@ void take_fds(const msghdr& header, std::vector<UniqueFd>& fds) {
   }
 }
 
-Result<void> decode(std::span<const char> bytes, std::vector<UniqueFd> fds, ControlMessage& message) {
+Result<void> decode(std::span<const char> bytes, std::vector<UniqueFd> fds,
+                    ControlMessage& message) {
   if (bytes.size() < sizeof(WireHead)) return corrupt("shorter than its head");
   WireHead head;
   std::memcpy(&head, bytes.data(), sizeof head);
   bytes = bytes.subspan(sizeof head);
   if (!known_kind(head.kind)) return corrupt("unknown kind");
   if (head.worker >= kWorkersMax) return corrupt("worker out of range");
-  if (head.reason > static_cast<std::uint32_t>(DownReason::recycled)) return corrupt("unknown reason");
+  if (head.reason > static_cast<std::uint32_t>(DownReason::recycled))
+    return corrupt("unknown reason");
   if (head.text_bytes > kControlTextMax) return corrupt("text too long");
   const bool text_in_fd = head.text_bytes > kControlTextInlineMax;
   if (head.num_fds > kControlFdsMax || fds.size() != head.num_fds + (text_in_fd ? 1u : 0u))
@@ -171,8 +174,8 @@ Result<std::pair<UniqueFd, UniqueFd>> ControlChannel::make_pair() {
 Result<void> ControlChannel::send(const ControlMessage& message) {
   CHECK(message.fds.size() <= kControlFdsMax);
   if (message.text.size() > kControlTextMax)
-    return make_error(Errc::over_capacity, "control text is longer than " +
-                                               std::to_string(kControlTextMax) + " bytes");
+    return make_error(Errc::over_capacity,
+                      "control text is longer than " + std::to_string(kControlTextMax) + " bytes");
   WireHead head = make_head(message);
   std::array<int, kFdsOnWireMax> fds{};
   std::size_t num_fds = 0;
@@ -233,8 +236,7 @@ Result<bool> ControlChannel::try_receive(ControlMessage& message) {
   }
   std::vector<UniqueFd> fds;
   take_fds(header, fds);
-  if (got == 0)
-    return make_error(Errc::client_gone, "control channel: the peer closed its end");
+  if (got == 0) return make_error(Errc::client_gone, "control channel: the peer closed its end");
   if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return corrupt("too long");
   if (const auto decoded =
           decode({bytes.data(), static_cast<std::size_t>(got)}, std::move(fds), message);

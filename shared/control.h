@@ -13,6 +13,7 @@
 #include "shared/ids.h"
 #include "shared/result.h"
 #include "shared/unique_fd.h"
+#include "shared/worker_facts.h"
 
 namespace sluice {
 
@@ -23,44 +24,26 @@ inline constexpr std::size_t kControlFdsMax = 4;
 
 enum class ControlKind : std::uint32_t {
   // parent -> worker
-  worker_start = 1,   // text: worker configuration (YAML); fds: doorbell of the worker, of the gateway
-  attach = 2,         // fds: submit region. A gateway (again): drop all sequences of the one before
-  drain = 3,          // worker: finish what runs; gateway: take no new requests, finish, say drained
+  worker_start =
+      1,       // text: worker configuration (YAML); fds: doorbell of the worker, of the gateway
+  attach = 2,  // fds: submit region. A gateway (again): drop all sequences of the one before
+  drain = 3,   // worker: finish what runs; gateway: take no new requests, finish, say drained
   // worker -> parent
   worker_hello = 16,  // facts; fds: step region
   failed = 17,        // text: why the start failed; the child exits
   // parent -> gateway
-  gateway_start = 32, // text: configuration (YAML); value: port to bind (0: as configured); fds: journal
-  worker_up = 33,     // facts; fds: step region, doorbell of the worker, of the gateway,
-                      // then the last submit region when a former gateway served this epoch
-  worker_down = 34,   // killed and reaped: its committed records may be drained, then its sequences move
-  reload = 35,        // text: configuration
+  gateway_start =
+      32,  // text: configuration (YAML); value: port to bind (0: as configured); fds: journal
+  worker_up = 33,  // facts; fds: step region, doorbell of the worker, of the gateway,
+                   // then the last submit region when a former gateway served this epoch
+  worker_down =
+      34,       // killed and reaped: its committed records may be drained, then its sequences move
+  reload = 35,  // text: configuration
   // gateway -> parent
-  ready = 48,         // value: bound port
-  attach_request = 49,// fds: submit region for (worker, epoch)
-  worker_corrupt = 50,// text: reason. Kill this epoch
+  ready = 48,           // value: bound port
+  attach_request = 49,  // fds: submit region for (worker, epoch)
+  worker_corrupt = 50,  // text: reason. Kill this epoch
   drained = 51,
-};
-
-enum class DownReason : std::uint32_t {
-  none = 0,
-  crashed = 1,  // died by itself: evidence against the suspects
-  stalled = 2,  // killed by the parent because a step did not end: evidence
-  killed = 3,   // SIGKILL, SIGTERM or SIGSTOP from outside: no evidence
-  corrupt = 4,  // its records were corrupt: evidence
-  recycled = 5, // planned
-};
-
-// What a worker says about itself; validated by the receiver.
-struct WorkerFacts {
-  std::uint32_t vocab_size = 0;
-  std::uint32_t context_tokens = 0;   // longest prompt + output
-  std::uint32_t block_tokens = 0;     // slots of a KV block
-  std::uint32_t num_blocks = 0;
-  std::uint32_t sequences_max = 0;    // in one step
-  std::uint32_t step_tokens_max = 0;  // token budget of a step
-  std::uint64_t weights_digest = 0;   // first 64 bits of the SHA-256; equal digests and kernel paths
-  std::uint64_t kernel_path = 0;      // hash of kernel path and KV type: continuity `exact` needs both
 };
 
 struct ControlMessage {
@@ -71,8 +54,8 @@ struct ControlMessage {
   std::uint32_t value = 0;
   DownReason reason = DownReason::none;
   WorkerFacts facts;
-  std::string text;             // <= kControlTextMax
-  std::vector<UniqueFd> fds;    // <= kControlFdsMax
+  std::string text;           // <= kControlTextMax
+  std::vector<UniqueFd> fds;  // <= kControlFdsMax
 };
 
 class ControlChannel {

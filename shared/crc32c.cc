@@ -43,8 +43,8 @@ std::uint32_t table_update_word(std::uint32_t state, Word word) {
 // Constant after start-up; calls before its initialisation take the table, with equal results.
 const bool kHasInstruction = __builtin_cpu_supports("sse4.2") != 0;
 
-[[gnu::target("sse4.2")]] inline std::uint32_t sse_update(std::uint32_t state, const std::byte* data,
-                                                          std::size_t size) {
+[[gnu::target("sse4.2")]] inline std::uint32_t sse_update(std::uint32_t state,
+                                                          const std::byte* data, std::size_t size) {
   std::uint64_t wide = state;
   for (; size >= 8; data += 8, size -= 8) {
     std::uint64_t word;
@@ -57,7 +57,8 @@ const bool kHasInstruction = __builtin_cpu_supports("sse4.2") != 0;
   return narrow;
 }
 
-[[gnu::target("sse4.2")]] std::uint32_t sse_crc(std::uint32_t crc, std::span<const std::byte> bytes) {
+[[gnu::target("sse4.2")]] std::uint32_t sse_crc(std::uint32_t crc,
+                                                std::span<const std::byte> bytes) {
   return ~sse_update(~crc, bytes.data(), bytes.size());
 }
 
@@ -73,7 +74,9 @@ const bool kHasInstruction = __builtin_cpu_supports("sse4.2") != 0;
 #else
 
 constexpr bool kHasInstruction = false;
-std::uint32_t sse_crc(std::uint32_t crc, std::span<const std::byte>) { return crc; }
+std::uint32_t sse_crc(std::uint32_t crc, std::span<const std::byte>) {
+  return crc;
+}
 std::uint32_t sse_record(std::uint64_t, std::uint64_t, std::uint32_t, std::span<const std::byte>) {
   return 0;
 }

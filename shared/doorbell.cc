@@ -34,7 +34,9 @@ SleepScope::SleepScope(Region& own) : own_(&own) {
 }
 
 // Relaxed: a ringer that still sees 1 makes one needless system call.
-SleepScope::~SleepScope() { own_->own_header().sleeping.store(0, std::memory_order_relaxed); }
+SleepScope::~SleepScope() {
+  own_->own_header().sleeping.store(0, std::memory_order_relaxed);
+}
 
 Result<UniqueFd> make_doorbell() {
   UniqueFd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

@@ -1,15 +1,16 @@
 // Doorbell: wakes the other end of a ring, and costs nothing when nobody sleeps.
 //
 // The waiter spins briefly, then sets `sleeping` in its own region, looks at the ring once more and
-// waits on an eventfd. The writer publishes, then reads the peer's `sleeping` and writes the eventfd
-// only when it is set. A reader that made room rings in the same way for a writer that waits for it.
+// waits on an eventfd. The writer publishes, then reads the peer's `sleeping` and writes the
+// eventfd only when it is set. A reader that made room rings in the same way for a writer that
+// waits for it.
 //
 // No wake-up is lost because in the single order of seq_cst operations
 //     waiter:  sleeping = 1   before   load of the position it waits for (is_empty(), try_claim())
 //     ringer:  store of its positions   before   load of sleeping
 // so either the waiter sees the position or the ringer sees the flag. commit() and release() are
-// plain release stores; ring_if_sleeping() stores the positions once more as seq_cst, once per batch
-// (no standalone fences: TSan does not model them).
+// plain release stores; ring_if_sleeping() stores the positions once more as seq_cst, once per
+// batch (no standalone fences: TSan does not model them).
 #pragma once
 
 #include "shared/clock.h"
@@ -47,8 +48,8 @@ class SleepScope {
   Region* own_;
 };
 
-Result<UniqueFd> make_doorbell();              // non-blocking, close-on-exec eventfd
-void drain_doorbell(int event_fd);             // resets the counter
+Result<UniqueFd> make_doorbell();                    // non-blocking, close-on-exec eventfd
+void drain_doorbell(int event_fd);                   // resets the counter
 bool wait_doorbell(int event_fd, Duration timeout);  // poll(2); false on timeout
 
 }  // namespace sluice::shm

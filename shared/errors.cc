@@ -70,6 +70,8 @@ const ErrorRow& error_row(Errc code) {
   return kRows[index];
 }
 
-std::span<const ErrorRow> error_rows() { return kRows; }
+std::span<const ErrorRow> error_rows() {
+  return kRows;
+}
 
 }  // namespace sluice

@@ -1,5 +1,6 @@
 // Error: what went wrong, as a value. One Errc enum for the whole project; error_row() maps each
-// code to what a client sees (HTTP status, OpenAI error type and code) and whether a retry may help.
+// code to what a client sees (HTTP status, OpenAI error type and code) and whether a retry may
+// help.
 //
 // Errors caused by a caller, a peer, load or the environment travel as Result<T>; broken invariants
 // stop the process (check.h). Values only: no thread rule.
@@ -72,7 +73,7 @@ struct ErrorRow {
   std::uint16_t http_status;
   std::string_view type;      // "error.type" of the OpenAI envelope
   std::string_view api_code;  // "error.code"; also the label of the error counter
-  bool retryable;             // false sends "x-should-retry: false" where the status would invite one
+  bool retryable;  // false sends "x-should-retry: false" where the status would invite one
 };
 
 const ErrorRow& error_row(Errc code);

@@ -61,7 +61,8 @@ bool is_live(const JournalSlot& slot) {
   return slot.state.load(std::memory_order_acquire) == static_cast<std::uint32_t>(SlotState::live);
 }
 
-// The kernel's random id of this boot; zeros where /proc is absent, which compares as no power loss.
+// The kernel's random id of this boot; zeros where /proc is absent, which compares as no power
+// loss.
 std::array<std::uint8_t, 16> read_boot_id() {
   std::array<std::uint8_t, 16> id{};
   const UniqueFd fd(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
@@ -71,7 +72,7 @@ std::array<std::uint8_t, 16> read_boot_id() {
   for (const char c : text) {
     if (c == '-' || c == '\0' || digits == 2 * id.size()) continue;
     const auto digit = static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
-    id[digits / 2] = static_cast<std::uint8_t>((id[digits / 2] << 4) | (digit & 0xf));
+    id[digits / 2] = static_cast<std::uint8_t>((unsigned{id[digits / 2]} << 4) | (digit & 0xf));
     ++digits;
   }
   return id;
@@ -104,7 +105,7 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   CHECK(num_slots > 0 && num_slots <= kSlotsMax);
   UniqueFd fd(::open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!fd) return system_error(std::string("opening journal ") + path, errno);
-  struct stat facts{};
+  struct stat facts {};
   if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal", errno);
   if (!S_ISREG(facts.st_mode)) return file_error(path, "is not a regular file");
   const FileFacts found = read_facts(fd.get());
@@ -156,14 +157,16 @@ void Journal::finish_intent() {
   JournalHeader& head = header();
   if (head.intent_state.load(std::memory_order_acquire) == 0) return;
   store_totals(head.totals, head.intent_totals);
-  slot(head.intent_slot).state.store(static_cast<std::uint32_t>(SlotState::free),
-                                     std::memory_order_release);
+  slot(head.intent_slot)
+      .state.store(static_cast<std::uint32_t>(SlotState::free), std::memory_order_release);
   head.intent_state.store(0, std::memory_order_release);
 }
 
 Result<void> Journal::check_file() const {
   const JournalHeader& head = header();
-  const auto bad = [](const std::string& why) { return make_error(Errc::bad_file, "journal: " + why); };
+  const auto bad = [](const std::string& why) {
+    return make_error(Errc::bad_file, "journal: " + why);
+  };
   if (head.magic != kJournalMagic || head.version != kJournalVersion)
     return bad("magic or version does not match");
   if (head.num_slots == 0 || head.num_slots > kSlotsMax || file_bytes(head.num_slots) > bytes_)
@@ -185,15 +188,15 @@ Result<void> Journal::check_file() const {
 }
 
 Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
-  struct stat facts{};
+  struct stat facts {};
   if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal", errno);
   if (facts.st_size < static_cast<off_t>(file_bytes(1)))
     return make_error(Errc::bad_file, "journal: the file is too short");
   Journal journal;
   journal.fd_ = std::move(fd);
   journal.bytes_ = static_cast<std::size_t>(facts.st_size);
-  void* const base = ::mmap(nullptr, journal.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED,
-                            journal.fd_.get(), 0);
+  void* const base =
+      ::mmap(nullptr, journal.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, journal.fd_.get(), 0);
   if (base == MAP_FAILED) return system_error("mmap of the journal", errno);
   journal.base_ = static_cast<std::byte*>(base);
   JournalHeader& head = journal.header();
@@ -218,7 +221,7 @@ Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
     Recovered& found = recovered.emplace_back();
     found.accepted = s.accepted.load(std::memory_order_relaxed);
     found.entry = {RequestId(s.request), SequenceId(s.sequence), TenantId(s.tenant), s.choice,
-                   s.prompt_tokens, s.reserved_tokens, s.admitted_unix_ms, {}};
+                   s.prompt_tokens,      s.reserved_tokens,      s.admitted_unix_ms, {}};
     std::memcpy(found.entry.tenant_key.data(), s.tenant_key, sizeof s.tenant_key);
     journal.absorb(i);
   }
@@ -301,7 +304,9 @@ void Journal::absorb(std::uint32_t index) {
   free_.push_back(index);
 }
 
-JournalTotals Journal::totals() const { return header().totals; }
+JournalTotals Journal::totals() const {
+  return header().totals;
+}
 
 JournalTotals Journal::totals_with_live() const {
   JournalTotals sum = totals();
@@ -314,9 +319,13 @@ std::uint32_t Journal::num_live() const {
   return num_slots_ - static_cast<std::uint32_t>(free_.size());
 }
 
-std::uint32_t Journal::num_slots() const { return num_slots_; }
+std::uint32_t Journal::num_slots() const {
+  return num_slots_;
+}
 
-Epoch Journal::gateway_epoch() const { return Epoch(header().gateway_epoch); }
+Epoch Journal::gateway_epoch() const {
+  return Epoch(header().gateway_epoch);
+}
 
 void Journal::check_invariants() const {
   CHECK(header().intent_state.load(std::memory_order_relaxed) == 0);

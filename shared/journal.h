@@ -30,7 +30,7 @@ namespace sluice {
 inline constexpr std::uint64_t kJournalMagic = 0x314c4e524a4c53ull;  // "SLJRNL1" little-endian
 inline constexpr std::uint32_t kJournalVersion = 1;
 
-struct JournalTotals {  // of the state directory's life; tokens unless named otherwise
+struct JournalTotals {         // of the state directory's life; tokens unless named otherwise
   std::uint64_t requests = 0;  // absorbed requests
   std::uint64_t prompt = 0;
   std::uint64_t accepted = 0;
@@ -40,13 +40,13 @@ struct JournalHeader {
   std::uint64_t magic;
   std::uint32_t version;  // stored last
   std::uint32_t num_slots;
-  std::uint8_t boot_id[16];      // of the kernel that last opened it: a new one means power loss
-  std::uint64_t gateway_epoch;   // of the last opener
-  std::uint64_t next_id;         // request and sequence ids at or above were never given out
+  std::uint8_t boot_id[16];     // of the kernel that last opened it: a new one means power loss
+  std::uint64_t gateway_epoch;  // of the last opener
+  std::uint64_t next_id;        // request and sequence ids at or above were never given out
   JournalTotals totals;
   std::uint32_t intent_slot;
   std::atomic<std::uint32_t> intent_state;  // 0 none, 1 absorb `intent_slot`
-  JournalTotals intent_totals;   // absolute values after the absorption
+  JournalTotals intent_totals;              // absolute values after the absorption
 };
 static_assert(sizeof(JournalHeader) <= 512);  // one disk sector: power loss does not tear it
 inline constexpr std::size_t kJournalHeaderBytes = 4096;
@@ -57,7 +57,7 @@ inline constexpr std::uint64_t kJournalIdsSkipped = 1ull << 32;
 enum class SlotState : std::uint32_t { free = 0, live = 1 };
 
 struct JournalSlot {
-  std::atomic<std::uint32_t> state;     // SlotState; live is stored last (release)
+  std::atomic<std::uint32_t> state;  // SlotState; live is stored last (release)
   std::uint32_t tenant;
   std::uint64_t request;
   std::uint64_t sequence;
@@ -66,7 +66,7 @@ struct JournalSlot {
   std::atomic<std::uint32_t> accepted;  // output tokens billed; release before the socket write
   std::uint32_t reserved_tokens;        // the bound that admission reserved
   std::uint64_t admitted_unix_ms;
-  std::uint8_t tenant_key[32];          // digest naming tenant and key across restarts
+  std::uint8_t tenant_key[32];  // digest naming tenant and key across restarts
   std::uint8_t padding[48];
 };
 static_assert(sizeof(JournalSlot) == 128);
@@ -101,16 +101,16 @@ class Journal {
   ~Journal();
 
   // Ids for requests and sequences: never reused in this state directory, also after a crash
-  // (next_id is raised in blocks before any of the block is given out; after a power loss, which may
-  // have lost the raise, by kJournalIdsSkipped).
+  // (next_id is raised in blocks before any of the block is given out; after a power loss, which
+  // may have lost the raise, by kJournalIdsSkipped).
   std::uint64_t take_id();
 
   std::optional<std::uint32_t> try_open_slot(const JournalEntry& entry);  // nothing: all in use
-  void accept(std::uint32_t slot, std::uint32_t accepted_total);          // REQUIRES: not less than before
+  void accept(std::uint32_t slot, std::uint32_t accepted_total);  // REQUIRES: not less than before
   std::uint32_t accepted(std::uint32_t slot) const;
-  void absorb(std::uint32_t slot);                                        // live -> totals -> free
+  void absorb(std::uint32_t slot);  // live -> totals -> free
 
-  JournalTotals totals() const;        // absorbed only
+  JournalTotals totals() const;  // absorbed only
   JournalTotals totals_with_live() const;
   std::uint32_t num_live() const;
   std::uint32_t num_slots() const;
@@ -125,10 +125,10 @@ class Journal {
   Result<void> check_file() const;
   std::byte* base_ = nullptr;
   std::size_t bytes_ = 0;
-  std::uint32_t num_slots_ = 0;        // validated copy
+  std::uint32_t num_slots_ = 0;  // validated copy
   UniqueFd fd_;
-  std::vector<std::uint32_t> free_;    // stack of free slots, rebuilt on open
-  std::uint64_t ids_end_ = 0;          // ids below are ours to give out
+  std::vector<std::uint32_t> free_;  // stack of free slots, rebuilt on open
+  std::uint64_t ids_end_ = 0;        // ids below are ours to give out
   std::uint64_t next_id_ = 0;
 };
 

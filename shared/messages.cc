@@ -1,5 +1,5 @@
-// Reading and writing the records' payloads. Every parse copies the fixed head, checks each field and
-// compares the payload's size with the counts before it makes a span of it.
+// Reading and writing the records' payloads. Every parse copies the fixed head, checks each field
+// and compares the payload's size with the counts before it makes a span of it.
 #include "shared/messages.h"
 
 #include <cmath>
@@ -16,7 +16,9 @@ Error corrupt(const char* field) {
 }
 
 // NaN is in no range.
-bool in_range(float value, float low, float high) { return value >= low && value <= high; }
+bool in_range(float value, float low, float high) {
+  return value >= low && value <= high;
+}
 
 template <class T>
 Result<T> parse_plain(std::span<const std::byte> payload) {
@@ -30,7 +32,8 @@ Result<T> parse_plain(std::span<const std::byte> payload) {
 // `count` elements at `offset`; the caller compared the counts with the payload's size. The payload
 // is the reader's own copy and aligned as operator new aligns.
 template <class T>
-std::span<const T> take(std::span<const std::byte> payload, std::size_t& offset, std::size_t count) {
+std::span<const T> take(std::span<const std::byte> payload, std::size_t& offset,
+                        std::size_t count) {
   const std::byte* const first = payload.data() + offset;
   CHECK(reinterpret_cast<std::uintptr_t>(first) % alignof(T) == 0);
   offset += count * sizeof(T);
@@ -107,9 +110,9 @@ Result<SubmitView> parse_submit(std::span<const std::byte> payload) {
   return view;
 }
 
-void write_submit(std::span<std::byte> out, const SubmitRecord& head, std::span<const TokenId> prompt,
-                  std::span<const TokenId> output, std::span<const TokenId> stop_ids,
-                  std::span<const LogitBias> bias) {
+void write_submit(std::span<std::byte> out, const SubmitRecord& head,
+                  std::span<const TokenId> prompt, std::span<const TokenId> output,
+                  std::span<const TokenId> stop_ids, std::span<const LogitBias> bias) {
   CHECK(prompt.size() == head.num_prompt_ids && output.size() == head.num_output_ids);
   CHECK(stop_ids.size() == head.num_stop_ids && bias.size() == head.num_bias);
   CHECK(out.size() == submit_bytes(head));

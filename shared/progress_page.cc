@@ -80,8 +80,7 @@ std::optional<Progress> read_progress(const Region& step_region) {
     const std::uint64_t before = sequence->load(std::memory_order_acquire);
     if (before % 2 != 0) continue;
     Words copy{};
-    for (std::size_t i = 0; i < kHeadWords; ++i)
-      copy[i] = words[i].load(std::memory_order_acquire);
+    for (std::size_t i = 0; i < kHeadWords; ++i) copy[i] = words[i].load(std::memory_order_acquire);
     const auto head = std::bit_cast<Progress>(copy);
     const std::size_t num_suspects = std::min(head.num_suspects, kBatchSequencesMax);
     for (std::size_t i = kHeadWords; i < kHeadWords + num_suspects; ++i)

@@ -1,5 +1,5 @@
-// The progress page: telemetry that a worker leaves where a crash cannot take it. A seqlock with one
-// writer; readers in the gateway and the parent. Lossy, never billed (P4).
+// The progress page: telemetry that a worker leaves where a crash cannot take it. A seqlock with
+// one writer; readers in the gateway and the parent. Lossy, never billed (P4).
 //
 // Before each forward pass the worker writes the ids of the step's sequences here: after a crash
 // only these are suspects (P3).
@@ -30,13 +30,13 @@ struct Progress {
   std::uint64_t step_started_ns = 0;    // CLOCK_MONOTONIC
   std::uint64_t step_predicted_ns = 0;  // 0: unknown
   std::uint64_t generated_total = 0;
-  std::uint64_t heartbeat_ns = 0;       // last time the loop turned
-  std::uint32_t phase = 0;              // WorkerPhase
+  std::uint64_t heartbeat_ns = 0;  // last time the loop turned
+  std::uint32_t phase = 0;         // WorkerPhase
   std::uint32_t num_running = 0;
   std::uint32_t num_waiting = 0;
   std::uint32_t num_blocks_total = 0;
   std::uint32_t num_blocks_free = 0;
-  std::uint32_t num_suspects = 0;       // <= kBatchSequencesMax
+  std::uint32_t num_suspects = 0;  // <= kBatchSequencesMax
   std::uint64_t suspects[kBatchSequencesMax] = {};
 };
 static_assert(sizeof(Progress) + 8 <= kPageBytes);
@@ -61,8 +61,9 @@ class ProgressWriter {
   Progress content_;                      // what the page says: the writer never reads it back
 };
 
-// A consistent copy (suspects beyond num_suspects are 0), or nothing when the writer was busy for 64 attempts (or died inside a write:
-// callers then take the torn copy's phase as unknown). num_suspects is clamped to the table.
+// A consistent copy (suspects beyond num_suspects are 0), or nothing when the writer was busy for
+// 64 attempts (or died inside a write: callers then take the torn copy's phase as unknown).
+// num_suspects is clamped to the table.
 std::optional<Progress> read_progress(const Region& step_region);
 
 }  // namespace sluice::shm

@@ -10,7 +10,8 @@
 namespace sluice {
 
 // value() on an error is our own bug: it stops the process instead of throwing.
-[[noreturn]] inline void throw_exception_from_error(const Error& error, const boost::source_location&) {
+[[noreturn]] inline void throw_exception_from_error(const Error& error,
+                                                    const boost::source_location&) {
   check_failed("Result::value() on an error", error.detail.c_str(), __FILE__, __LINE__);
 }
 

@@ -24,7 +24,9 @@ Error system_error(const char* what) {
   return make_error(Errc::io_error, std::string(what) + ": " + std::strerror(errno));
 }
 
-Error corrupt(std::string why) { return make_error(Errc::corrupt_region, std::move(why)); }
+Error corrupt(std::string why) {
+  return make_error(Errc::corrupt_region, std::move(why));
+}
 
 bool ring_bytes_valid(std::uint64_t bytes) {
   return bytes >= kRingBytesMin && bytes <= kRingBytesMax && std::has_single_bit(bytes);
@@ -84,7 +86,8 @@ Result<Region> Region::create(const RegionIdentity& identity, std::size_t ring_b
   region.fd_.reset(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!region.fd_) return system_error("memfd_create");
   const std::size_t bytes = kRingOffset + ring_bytes;
-  if (::ftruncate(region.fd_.get(), static_cast<off_t>(bytes)) != 0) return system_error("ftruncate");
+  if (::ftruncate(region.fd_.get(), static_cast<off_t>(bytes)) != 0)
+    return system_error("ftruncate");
   // All pages now: a machine without memory refuses here instead of faulting in mid-stream.
   if (::fallocate(region.fd_.get(), 0, 0, static_cast<off_t>(bytes)) != 0)
     return system_error("fallocate of a ring");
@@ -113,7 +116,7 @@ Result<Region> Region::attach(UniqueFd fd, const RegionIdentity& expected) {
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   if (seals < 0) return corrupt("the descriptor is not a memfd");
   if ((seals & kSeals) != kSeals) return corrupt("a seal is missing");
-  struct stat facts{};
+  struct stat facts {};
   if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of a ring");
   const auto bytes = static_cast<std::uint64_t>(facts.st_size);
   if (bytes < kRingOffset + kRingBytesMin || bytes > kRingOffset + kRingBytesMax)
@@ -140,14 +143,18 @@ RegionHeader& Region::own_header() {
   return *std::launder(reinterpret_cast<RegionHeader*>(base_));
 }
 
-std::span<const std::byte> Region::ring() const { return {base_ + kRingOffset, ring_bytes_}; }
+std::span<const std::byte> Region::ring() const {
+  return {base_ + kRingOffset, ring_bytes_};
+}
 
 std::span<std::byte> Region::own_ring() {
   CHECK(owner_);
   return {base_ + kRingOffset, ring_bytes_};
 }
 
-const std::byte* Region::page() const { return base_ + kPageOffset; }
+const std::byte* Region::page() const {
+  return base_ + kPageOffset;
+}
 
 std::byte* Region::own_page() {
   CHECK(owner_);

@@ -8,7 +8,8 @@
 //
 // The layout is a file format: PROTOCOL.md has the offsets. Everything read from the other side's
 // region is input: attach() validates the header before the mapping is used.
-// Thread rule: a region object belongs to one thread; the mapped atomics are what two processes share.
+// Thread rule: a region object belongs to one thread; the mapped atomics are what two processes
+// share.
 #pragma once
 
 #include <atomic>
@@ -46,25 +47,29 @@ struct RegionHeader {
   std::uint64_t gateway_epoch;
   std::uint64_t region_bytes;
   std::uint64_t ring_bytes;
-  std::uint8_t reserved[76];  // zero
+  std::uint8_t reserved[76];           // zero
   std::atomic<std::uint32_t> version;  // stored last (release); pairs with attach()'s acquire load
-  // Own cache line each: the two positions are written at different times by one side and polled
-  // by the other.
-  alignas(64) std::atomic<std::uint64_t> write_position;  // of the owner in this region's ring; release after the bytes
-  alignas(64) std::atomic<std::uint64_t> read_position;   // of the owner in the PEER's ring; release after the copy
-  std::atomic<std::uint64_t> read_epoch;  // which peer region read_position speaks of: its ring_epoch(); 0: none yet
-  alignas(64) std::atomic<std::uint32_t> sleeping;        // 1 while the owner waits on its doorbell; seq_cst (see doorbell.h)
+  // Own pair of cache lines each (CPUs prefetch the neighbour): the positions are written at
+  // different times by one side and polled by the other.
+  alignas(128) std::atomic<std::uint64_t> write_position;  // of the owner in this region's ring;
+                                                           // release after the bytes
+  alignas(128) std::atomic<std::uint64_t> read_position;   // of the owner in the PEER's ring;
+                                                           // release after the copy
+  std::atomic<std::uint64_t>
+      read_epoch;  // which peer region read_position speaks of: its ring_epoch(); 0: none yet
+  alignas(128) std::atomic<std::uint32_t> sleeping;  // 1 while the owner waits on its doorbell;
+                                                     // seq_cst (see doorbell.h)
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(offsetof(RegionHeader, version) == 124);
 static_assert(offsetof(RegionHeader, write_position) == 128);
-static_assert(offsetof(RegionHeader, read_position) == 192);
-static_assert(offsetof(RegionHeader, read_epoch) == 200);
-static_assert(offsetof(RegionHeader, sleeping) == 256);
+static_assert(offsetof(RegionHeader, read_position) == 256);
+static_assert(offsetof(RegionHeader, read_epoch) == 264);
+static_assert(offsetof(RegionHeader, sleeping) == 384);
 static_assert(sizeof(RegionHeader) <= kPageOffset);
 
-// The epoch that stamps the records of a region's ring: of the gateway on a submit ring, of the worker
-// on a step ring.
+// The epoch that stamps the records of a region's ring: of the gateway on a submit ring, of the
+// worker on a step ring.
 std::uint64_t ring_epoch(const RegionHeader& header);
 
 // A mapping of a region; move-only, unmaps on destruction.
@@ -87,11 +92,11 @@ class Region {
   bool is_owner() const { return owner_; }
   std::size_t ring_bytes() const { return ring_bytes_; }  // validated copy, not re-read from memory
   const RegionHeader& header() const;
-  RegionHeader& own_header();            // REQUIRES: is_owner()
+  RegionHeader& own_header();  // REQUIRES: is_owner()
   std::span<const std::byte> ring() const;
-  std::span<std::byte> own_ring();       // REQUIRES: is_owner()
-  const std::byte* page() const;         // kPageBytes
-  std::byte* own_page();                 // REQUIRES: is_owner()
+  std::span<std::byte> own_ring();  // REQUIRES: is_owner()
+  const std::byte* page() const;    // kPageBytes
+  std::byte* own_page();            // REQUIRES: is_owner()
 
  private:
   UniqueFd fd_;

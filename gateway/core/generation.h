@@ -14,6 +14,20 @@
 
 namespace sluice::gw {
 
+// Names one submitted request; 0 is none. Calls with a handle that has ended are ignored.
+struct GenerationHandle {
+  std::uint64_t value = 0;
+  explicit operator bool() const { return value != 0; }
+  friend bool operator==(GenerationHandle, GenerationHandle) = default;
+};
+
+// For the x-ratelimit headers and admission errors.
+struct LimitsView {
+  std::uint64_t requests_limit = 0, requests_remaining = 0;  // limit 0: none
+  std::uint64_t tokens_limit = 0, tokens_remaining = 0;
+  Duration requests_reset{}, tokens_reset{};  // until full again
+};
+
 enum class Delivery : std::uint8_t {
   streamed,  // tokens are billed when their write starts
   whole,     // tokens are billed as they arrive; the answer is one write

@@ -23,12 +23,6 @@
 
 namespace sluice::gw {
 
-// Names one submitted request; 0 is none. Calls with a handle that has ended are ignored.
-struct GenerationHandle {
-  std::uint64_t value = 0;
-  explicit operator bool() const { return value != 0; }
-};
-
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
@@ -36,13 +30,6 @@ class GenerationSink {
   virtual void on_tokens(std::uint32_t choice) = 0;
   // The request ended without being finished: no further calls. Tokens not accepted are discarded.
   virtual void on_failed(const Error& error) = 0;
-};
-
-// For the x-ratelimit headers and admission errors.
-struct LimitsView {
-  std::uint64_t requests_limit = 0, requests_remaining = 0;
-  std::uint64_t tokens_limit = 0, tokens_remaining = 0;
-  Duration requests_reset{}, tokens_reset{};  // until full again
 };
 
 struct ModelFacts {                // from worker hellos; stable while at least one worker is up

@@ -1,9 +1,16 @@
 // StopMatcher: finds stop strings across token borders and says how much text may be sent: a suffix
-// that could still become a stop string is held back. The earliest match wins; among matches that end
-// at the same place the one that starts first. Text from the match on is never sent.
-// One per sequence; not thread safe. Bounds: kStopStringsMax strings of kStopStringBytesMax bytes.
+// that could still become a stop string is held back. The earliest match wins: the one that ends
+// first, and among those that end at the same place the one that starts first (the longest). Text
+// from the match on is never sent.
+//
+// One Knuth-Morris-Pratt automaton per string (Knuth, Morris, Pratt: "Fast pattern matching in
+// strings", 1977), so a byte costs amortized constant work per string and nothing is allocated
+// after construction except in the caller's `sendable`. One per sequence; not thread safe. Bounds:
+// kStopStringsMax strings of kStopStringBytesMax bytes, checked by the caller; the matcher itself
+// works for any.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,8 +35,16 @@ class StopMatcher {
   std::optional<std::size_t> matched() const { return matched_; }
 
  private:
-  std::vector<std::string> stops_;
-  std::string held_;
+  struct Stop {
+    std::string text;
+    // fallback[k]: length of the longest proper border of the first k + 1 bytes.
+    std::vector<std::uint32_t> fallback;
+    std::uint32_t matched = 0;  // bytes of `text` that the stream's end matches, < text.size()
+  };
+  static std::uint32_t advance(const Stop& stop, char byte);
+
+  std::vector<Stop> stops_;
+  std::string held_;  // the end of the stream that may become a stop string
   std::optional<std::size_t> matched_;
 };
 

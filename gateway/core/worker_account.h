@@ -53,7 +53,8 @@ class WorkerAccount {
   void submitted(std::uint64_t tokens);           // charged now, position unknown
   void written(std::uint64_t ring_position);      // of the oldest one without a position
   void unsent();                                  // the oldest one without a position has no room
-  void retry() { ring_full_ = false; }
+  void hold() { ring_full_ = true; }    // nothing more before its next record ...
+  void retry() { ring_full_ = false; }  // ... or a while
 
   std::uint32_t num_unseen() const { return static_cast<std::uint32_t>(size_); }
   const StepRecord& last() const { return last_; }  // telemetry of the latest step

@@ -20,7 +20,8 @@ struct RingDecisionLoop::Waits {
   // Descriptors are duplicated: Asio closes what it watches.
   Waits(boost::asio::io_context& context, int control_fd, std::size_t num_workers);
 
-  void watch_control(std::function<void()> on_readable);
+  // `on_readable` answers whether to watch on.
+  void watch_control(std::function<bool()> on_readable);
   void watch_bell(WorkerId worker, int bell_fd);
   void forget_bell(WorkerId worker) { bells[worker.value].reset(); }
   // One timer, never later than `due`; an earlier one that is set already stays.
@@ -28,7 +29,7 @@ struct RingDecisionLoop::Waits {
 
   boost::asio::io_context& io;
   Descriptor control;
-  std::function<void()> on_control;
+  std::function<bool()> on_control;
   std::vector<std::unique_ptr<Descriptor>> bells;
   boost::asio::steady_timer timer;
   std::optional<Tick> armed;

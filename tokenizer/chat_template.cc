@@ -12,7 +12,7 @@ namespace {
 struct FamilyRow {
   TemplateFamily family;
   std::string_view name;
-  std::string_view marker;                  // in a published template; empty: never recognised
+  std::string_view marker;                   // in a published template; empty: never recognised
   std::array<std::string_view, 4> specials;  // of the frame, in the order of frame_ids_
 };
 
@@ -28,11 +28,12 @@ constexpr std::array<FamilyRow, 4> kFamilies{{
 
 // What str.strip() of the templates' language takes away.
 constexpr std::array<std::string_view, 29> kWhiteSpace{
-    "\t",           "\n",           "\v",           "\f",           "\r",           "\x1c",
-    "\x1d",         "\x1e",         "\x1f",         " ",            "\xC2\x85",     "\xC2\xA0",
-    "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81", "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84",
-    "\xE2\x80\x85", "\xE2\x80\x86", "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A",
-    "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
+    "\t",           "\n",           "\v",           "\f",           "\r",
+    "\x1c",         "\x1d",         "\x1e",         "\x1f",         " ",
+    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81",
+    "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86",
+    "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8",
+    "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
 
 std::string_view trimmed(std::string_view text) {
   const auto leading = [&] {
@@ -42,19 +43,26 @@ std::string_view trimmed(std::string_view text) {
     return std::ranges::find_if(kWhiteSpace, [&](auto s) { return text.ends_with(s); });
   };
   for (auto it = leading(); it != kWhiteSpace.end(); it = leading()) text.remove_prefix(it->size());
-  for (auto it = trailing(); it != kWhiteSpace.end(); it = trailing()) text.remove_suffix(it->size());
+  for (auto it = trailing(); it != kWhiteSpace.end(); it = trailing())
+    text.remove_suffix(it->size());
   return text;
 }
 
-bool is_system(Role role) { return role == Role::system || role == Role::developer; }
+bool is_system(Role role) {
+  return role == Role::system || role == Role::developer;
+}
 
 std::string_view role_name(Role role, std::string_view tool_name) {
   switch (role) {
     case Role::system:
-    case Role::developer: return "system";
-    case Role::user: return "user";
-    case Role::assistant: return "assistant";
-    case Role::tool: return tool_name;
+    case Role::developer:
+      return "system";
+    case Role::user:
+      return "user";
+    case Role::assistant:
+      return "assistant";
+    case Role::tool:
+      return tool_name;
   }
   CHECK(false);
 }
@@ -75,11 +83,11 @@ Result<void> check_llama2_order(std::span<const ChatMessage> messages) {
     const Role wanted = (i - first) % 2 == 0 ? Role::user : Role::assistant;
     if (messages[i].role == wanted) continue;
     const std::string param = concat({"messages[", std::to_string(i), "]"});
-    return make_error(Errc::invalid_value,
-                      concat({param, ": role ", role_name(messages[i].role, "tool"),
-                              "; this model allows a system message first, then user and assistant ",
-                              "in turn"}),
-                      param);
+    return make_error(
+        Errc::invalid_value,
+        concat({param, ": role ", role_name(messages[i].role, "tool"),
+                "; this model allows a system message first, then user and assistant ", "in turn"}),
+        param);
   }
   return {};
 }
@@ -119,13 +127,20 @@ Result<void> ChatTemplate::encode(const Tokenizer& tokenizer, std::span<const Ch
   if (messages.empty())
     return make_error(Errc::invalid_value, "messages: empty; allowed: at least one", "messages");
   if (options.add_generation_prompt && options.continue_final_message)
-    return make_error(Errc::invalid_value,
-                      "continue_final_message: excludes add_generation_prompt; allowed: one of them",
-                      "continue_final_message");
+    return make_error(
+        Errc::invalid_value,
+        "continue_final_message: excludes add_generation_prompt; allowed: one of them",
+        "continue_final_message");
   switch (family_) {
-    case TemplateFamily::plain: encode_plain(tokenizer, messages, options, ids); break;
-    case TemplateFamily::chatml: encode_chatml(tokenizer, messages, options, ids); break;
-    case TemplateFamily::llama3: encode_llama3(tokenizer, messages, options, ids); break;
+    case TemplateFamily::plain:
+      encode_plain(tokenizer, messages, options, ids);
+      break;
+    case TemplateFamily::chatml:
+      encode_chatml(tokenizer, messages, options, ids);
+      break;
+    case TemplateFamily::llama3:
+      encode_llama3(tokenizer, messages, options, ids);
+      break;
     case TemplateFamily::llama2:
       if (auto r = check_llama2_order(messages); !r) return r;
       encode_llama2(tokenizer, messages, options, ids);

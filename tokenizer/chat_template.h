@@ -1,18 +1,19 @@
 // ChatTemplate: messages to prompt ids, for the template families that Sluice knows. The frame
-// (roles, turn ends) is written with special ids; the content of messages is encoded as user text and
-// can never form one. (Names in capitals are special ids, the text between two of them is encoded as
-// one piece; `content` is as given, `trimmed` without white space around it.)
+// (roles, turn ends) is written with special ids; the content of messages is encoded as user text
+// and can never form one. (Names in capitals are special ids, the text between two of them is
+// encoded as one piece; `content` is as given, `trimmed` without white space around it.)
 //
 //   chatml   IM_START "ROLE\n{content}" IM_END "\n" ... IM_START "assistant\n"
 //   llama3   BEGIN_OF_TEXT START_HEADER "ROLE" END_HEADER "\n\n{trimmed}" EOT ...
 //            START_HEADER "assistant" END_HEADER "\n\n"              (tool is written "ipython")
 //   llama2   BOS "[INST] <<SYS>>\n{content}\n<</SYS>>\n\n{content} [/INST]" " {trimmed} " EOS ...
-//            a turn is one text with the dummy prefix, as the reference code encodes it; system only
-//            first, then user and assistant in turn; [INST] is text, so users can write it, too
+//            a turn is one text with the dummy prefix, as the reference code encodes it; system
+//            only first, then user and assistant in turn; [INST] is text, so users can write it,
+//            too
 //   plain    [bos if the vocabulary adds it] "ROLE: {content}\n" ... "assistant:"
 //
-// developer is written "system". Names of participants have no place in these frames and are ignored.
-// Immutable; safe in any thread.
+// developer is written "system". Names of participants have no place in these frames and are
+// ignored. Immutable; safe in any thread.
 #pragma once
 
 #include <optional>
@@ -37,7 +38,8 @@ struct ChatMessage {
 
 struct ChatOptions {
   bool add_generation_prompt = true;
-  bool continue_final_message = false;  // the last message stays open; excludes add_generation_prompt
+  bool continue_final_message =
+      false;  // the last message stays open; excludes add_generation_prompt
 };
 
 class ChatTemplate {
@@ -76,8 +78,8 @@ std::optional<TemplateFamily> template_family(std::string_view name);
 std::string_view template_family_name(TemplateFamily family);
 // The family whose frame a published Jinja template writes, judged by its marker tokens.
 std::optional<TemplateFamily> recognise_template(std::string_view jinja);
-// The family for a vocabulary whose configuration names none: by its published template, else by its
-// special tokens, else plain.
+// The family for a vocabulary whose configuration names none: by its published template, else by
+// its special tokens, else plain.
 TemplateFamily recognise_family(const Tokenizer& tokenizer);
 
 }  // namespace sluice::tok

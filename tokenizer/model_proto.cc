@@ -10,7 +10,8 @@ namespace sluice::tok {
 namespace {
 
 // Field numbers of sentencepiece_model.proto.
-constexpr std::uint32_t kModelPieces = 1, kModelTrainer = 2, kModelNormalizer = 3, kModelSelfTest = 4;
+constexpr std::uint32_t kModelPieces = 1, kModelTrainer = 2, kModelNormalizer = 3,
+                        kModelSelfTest = 4;
 constexpr std::uint32_t kPieceText = 1, kPieceType = 3;
 constexpr std::uint32_t kTrainerModelType = 3, kTrainerWhitespaceAsSuffix = 24,
                         kTrainerByteFallback = 35, kTrainerUnkSurface = 44;
@@ -21,9 +22,9 @@ constexpr std::uint32_t kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed3
 struct Field {
   std::uint32_t number = 0;
   std::uint32_t wire_type = 0;
-  std::uint64_t value = 0;      // varint
-  std::string_view bytes;       // length-delimited
-  std::string_view whole;       // tag and all
+  std::uint64_t value = 0;  // varint
+  std::string_view bytes;   // length-delimited
+  std::string_view whole;   // tag and all
 };
 
 class FieldReader {
@@ -44,12 +45,17 @@ class FieldReader {
       case kVarint:
         if (!varint(field.value)) return fail();
         break;
-      case kFixed64: size = 8; break;
-      case kFixed32: size = 4; break;
+      case kFixed64:
+        size = 8;
+        break;
+      case kFixed32:
+        size = 4;
+        break;
       case kLengthDelimited:
         if (!varint(size)) return fail();
         break;
-      default: return fail();  // groups: not in this format
+      default:
+        return fail();  // groups: not in this format
     }
     if (size > rest_.size()) return fail();
     field.bytes = rest_.substr(0, size);

@@ -1,7 +1,7 @@
 // The parts of a SentencePiece model file that we need ourselves: a reader and an editor of its
-// protocol-buffer bytes (sentencepiece_model.proto of SentencePiece 0.1.97; the message ModelProto).
-// The library parses the same bytes again; here they are input: every length is checked.
-// Pure functions; no thread rule.
+// protocol-buffer bytes (sentencepiece_model.proto of SentencePiece 0.1.97; the message
+// ModelProto). The library parses the same bytes again; here they are input: every length is
+// checked. Pure functions; no thread rule.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ struct ModelProtoFacts {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
-  bool has_charsmap = false;                          // text is normalized: NFKC or rules of its own
-  std::string unk_surface = " \xE2\x81\x87 ";         // what an unknown id decodes to
+  bool has_charsmap = false;                   // text is normalized: NFKC or rules of its own
+  std::string unk_surface = " \xE2\x81\x87 ";  // what an unknown id decodes to
 };
 
 // Errors: bad_file (the reason). `bytes` must outlive the result.

@@ -1,13 +1,13 @@
 // StopMatcher: finds stop strings across token borders and says how much text may be sent: a suffix
 // that could still become a stop string is held back. The earliest match wins: the one that ends
-// first, and among those that end at the same place the one that starts first (the longest). Text from
-// the match on is never sent.
+// first, and among those that end at the same place the one that starts first (the longest). Text
+// from the match on is never sent.
 //
 // One Knuth-Morris-Pratt automaton per string (Knuth, Morris, Pratt: "Fast pattern matching in
-// strings", 1977), so a byte costs amortized constant work per string and nothing is allocated after
-// construction except in the caller's `sendable`.
-// One per sequence; not thread safe. Bounds: kStopStringsMax strings of kStopStringBytesMax bytes,
-// checked by the caller; the matcher itself works for any.
+// strings", 1977), so a byte costs amortized constant work per string and nothing is allocated
+// after construction except in the caller's `sendable`. One per sequence; not thread safe. Bounds:
+// kStopStringsMax strings of kStopStringBytesMax bytes, checked by the caller; the matcher itself
+// works for any.
 #pragma once
 
 #include <cstdint>

@@ -69,6 +69,7 @@ struct Tokenizer::State {
   PieceBorders borders;
   bool add_dummy_prefix = true;
   bool strips_leading_spaces = false;  // decode: all of them, not only the dummy prefix
+  int unknown_id = -1;                 // its mark keeps its spaces
   std::uint32_t serial = 0;            // this vocabulary's number in the word caches
   std::string bytes;                   // of all ids, one after another
   std::vector<std::uint32_t> begins;   // [size + 1], into `bytes`
@@ -91,7 +92,8 @@ Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model) {
     const bool unreachable = piece.type == PieceType::unknown && model.byte_fallback;
     special.push_back(piece.type == PieceType::control || unreachable);
     if (special.back()) {
-      // The library looks single characters up among all pieces: such a one could be written in text.
+      // The library looks single characters up among all pieces: such a one could be written in
+      // text.
       if (next_utf8(piece.text).size == piece.text.size())
         return make_error(Errc::bad_file, "a control piece of a single character");
       special_ids.emplace(piece.text, id);
@@ -142,9 +144,8 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   for (std::uint32_t id = 0; id < model->pieces.size(); ++id) {
     PieceFacts& piece = model->pieces[id];
     if (piece.type != PieceType::user_defined) continue;
-    if (!looks_special(piece.text) &&
-        std::ranges::find(state.config.special_tokens, piece.text) ==
-            state.config.special_tokens.end())
+    if (!looks_special(piece.text) && std::ranges::find(state.config.special_tokens, piece.text) ==
+                                          state.config.special_tokens.end())
       continue;
     piece.type = PieceType::control;
     edit.make_control.push_back(id);
@@ -161,6 +162,7 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   state.borders = PieceBorders(*model);
   state.add_dummy_prefix = model->add_dummy_prefix;
   state.strips_leading_spaces = model->remove_extra_whitespaces;
+  state.unknown_id = state.first.unk_id();
   const auto id_or_nothing = [](int id) {
     return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
   };
@@ -175,7 +177,9 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   return tokenizer;
 }
 
-const Vocabulary& Tokenizer::vocabulary() const { return state_->vocabulary; }
+const Vocabulary& Tokenizer::vocabulary() const {
+  return state_->vocabulary;
+}
 const std::string& Tokenizer::chat_template_source() const {
   return state_->config.chat_template;
 }
@@ -260,7 +264,8 @@ Result<std::string> Tokenizer::decode(std::span<const TokenId> ids) const {
                         "tokens");
     std::string_view piece = state.piece(ids[i]);
     if (at_start && !piece.empty()) {
-      const bool had_space = piece.starts_with(' ');
+      const bool is_unknown = static_cast<int>(ids[i]) == state.unknown_id;
+      const bool had_space = !is_unknown && piece.starts_with(' ');
       if (had_space) piece.remove_prefix(1);
       at_start = had_space && piece.empty() && state.strips_leading_spaces;
     }

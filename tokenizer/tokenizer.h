@@ -6,10 +6,10 @@
 // special in tokenizer_config.json), and the unknown piece where bytes make it needless.
 // Immutable after load; every method is const and safe in any thread.
 //
-// Cost (tests/bench/tokenizer_bench.cc): the library takes some 20 us for a short prompt; BPE models
-// with byte fallback (Llama-2, Mistral, the built-in one) are cut at places that no piece can cross and
-// their words looked up in a cache, about 1 us. Time grows as n log n with the longest run that can't
-// be cut (1 MB of one letter), linearly with the rest.
+// Cost (tests/bench/tokenizer_bench.cc): the library takes some 20 us for a short prompt; BPE
+// models with byte fallback (Llama-2, Mistral, the built-in one) are cut at places that no piece
+// can cross and their words looked up in a cache, about 1 us. Time grows as n log n with the
+// longest run that can't be cut (1 MB of one letter), linearly with the rest.
 #pragma once
 
 #include <cstdint>
@@ -25,21 +25,21 @@
 
 namespace sluice::tok {
 
-// SentencePiece puts a space (its dummy prefix) before the first word of a text; only a text's first
-// segment gets it, not the text after a special token.
+// SentencePiece puts a space (its dummy prefix) before the first word of a text; only a text's
+// first segment gets it, not the text after a special token.
 enum class Segment : std::uint8_t { first, following };
 
 inline constexpr std::uint32_t kPieceBytesUnbounded = 1u << 31;
 
 struct Vocabulary {
   std::uint32_t size = 0;
-  // Most bytes of text that one token takes: num_tokens >= bytes / longest. kPieceBytesUnbounded where
-  // the model's normalization may drop text.
+  // Most bytes of text that one token takes: num_tokens >= bytes / longest. kPieceBytesUnbounded
+  // where the model's normalization may drop text.
   std::uint32_t longest_piece_bytes = 0;
   std::optional<TokenId> bos;
   std::optional<TokenId> eos;
-  // /v1/completions and add_special_tokens put bos first: add_bos_token of the tokenizer_config.json
-  // beside the model, without it true when there is a bos.
+  // /v1/completions and add_special_tokens put bos first: add_bos_token of the
+  // tokenizer_config.json beside the model, without it true when there is a bos.
   bool adds_bos = false;
 };
 

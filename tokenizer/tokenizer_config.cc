@@ -35,6 +35,25 @@ std::string chat_template_of(const simdjson::dom::element& value) {
   return {};
 }
 
+// These files usually have "model_max_length": 1000000000000000019884624838656, which simdjson
+// refuses. Digits beyond what 64 bits hold become spaces; nobody here reads such a number.
+void blank_huge_numbers(std::string& json) {
+  constexpr std::size_t kDigitsMax = 18;
+  bool in_string = false;
+  std::size_t digits = 0;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+      continue;
+    }
+    in_string = c == '"';
+    digits = c >= '0' && c <= '9' ? digits + 1 : 0;
+    if (digits > kDigitsMax) json[i] = ' ';
+  }
+}
+
 }  // namespace
 
 Result<std::string> read_model_file(const std::string& path, std::size_t bytes_max) {
@@ -59,8 +78,9 @@ Result<std::string> read_model_file(const std::string& path, std::size_t bytes_m
 
 Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
   if (::access(path.c_str(), F_OK) != 0) return TokenizerConfig{};
-  const Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
+  Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
   if (!bytes) return bytes.error();
+  blank_huge_numbers(*bytes);
   simdjson::dom::parser parser;
   if (const auto error = parser.allocate(bytes->size() + 1, kDepthMax))
     return file_error(path, simdjson::error_message(error));

@@ -1,5 +1,5 @@
-// TokenizerConfig: what a Hugging Face tokenizer_config.json says beyond the vocabulary. The file is
-// optional; unknown fields are ignored.
+// TokenizerConfig: what a Hugging Face tokenizer_config.json says beyond the vocabulary. The file
+// is optional; unknown fields are ignored.
 #pragma once
 
 #include <optional>

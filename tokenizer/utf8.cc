@@ -6,8 +6,8 @@
 namespace sluice::tok {
 namespace {
 
-// What may follow a lead byte: number of continuation bytes and the range of the first of them, which
-// keeps out overlong forms, surrogates and values beyond U+10FFFF.
+// What may follow a lead byte: number of continuation bytes and the range of the first of them,
+// which keeps out overlong forms, surrogates and values beyond U+10FFFF.
 struct Lead {
   std::uint8_t size;  // of the whole character; 0: not a lead byte
   std::uint8_t second_min;

@@ -1,7 +1,7 @@
-// UTF-8, as the WHATWG Encoding Standard decodes it: an invalid sequence becomes one U+FFFD for each
-// maximal part that could have begun a character (Unicode 15, section 3.9, table 3-8). Python, ICU
-// and browsers agree on it, so a text has one meaning wherever it is decoded.
-// Pure functions; no thread rule.
+// UTF-8, as the WHATWG Encoding Standard decodes it: an invalid sequence becomes one U+FFFD for
+// each maximal part that could have begun a character (Unicode 15, section 3.9, table 3-8). Python,
+// ICU and browsers agree on it, so a text has one meaning wherever it is decoded. Pure functions;
+// no thread rule.
 #pragma once
 
 #include <cstddef>

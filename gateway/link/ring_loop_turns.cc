@@ -41,7 +41,7 @@ RingDecisionLoop::Waits::Waits(boost::asio::io_context& context, int control_fd,
                                std::size_t num_workers)
     : io(context), control(context, duplicate(control_fd)), bells(num_workers), sleeping(num_workers), timer(context) {}
 
-void RingDecisionLoop::Waits::watch_control(std::function<void()> on_readable) {
+void RingDecisionLoop::Waits::watch_control(std::function<bool()> on_readable) {
   on_control = std::move(on_readable);
   wait_control();
 }
@@ -49,8 +49,7 @@ void RingDecisionLoop::Waits::watch_control(std::function<void()> on_readable) {
 void RingDecisionLoop::Waits::wait_control() {
   control.async_wait(Descriptor::wait_read, [this](const boost::system::error_code& error) {
     if (error) return;  // closed with the loop
-    on_control();
-    wait_control();
+    if (on_control()) wait_control();
   });
 }
 
@@ -119,6 +118,7 @@ bool RingDecisionLoop::drain(WorkerLink& link, std::size_t records_max) {
     if (read == LinkRead::empty) break;
     ++counters_.records;
     if (read == LinkRead::step) {
+      core_->wrote(link.worker(), link.submit_position());
       core_->step(link.worker(), link.step(), now_);
     } else if (read == LinkRead::reject) {
       core_->reject(link.worker(), link.reject(), now_);

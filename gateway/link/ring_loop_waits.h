@@ -21,7 +21,8 @@ struct RingDecisionLoop::Waits {
   // Descriptors are duplicated: Asio closes what it watches.
   Waits(boost::asio::io_context& context, int control_fd, std::size_t num_workers);
 
-  void watch_control(std::function<void()> on_readable);
+  // `on_readable` answers whether to watch on.
+  void watch_control(std::function<bool()> on_readable);
   void watch_bell(WorkerId worker, int bell_fd);
   // Before the worker's link goes: also inside a wait, when the news of its end came by the control
   // channel.
@@ -34,7 +35,7 @@ struct RingDecisionLoop::Waits {
 
   boost::asio::io_context& io;
   Descriptor control;
-  std::function<void()> on_control;
+  std::function<bool()> on_control;
   std::vector<std::unique_ptr<Descriptor>> bells;
   std::vector<std::optional<shm::SleepScope>> sleeping;  // by worker; set during a wait only
   boost::asio::steady_timer timer;

@@ -142,7 +142,9 @@ class ServingCore {
   LimitsView limits(TenantId tenant, Tick now) const { return admission_.limits(tenant, now); }
   const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
   const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
+  std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
+  const TenantQuota& quota(TenantId tenant) const { return admission_.quota(tenant); }
   const RequestQueue& queue() const { return queue_; }
   const PoisonLedger& poison() const { return poison_; }
   std::uint64_t num_live_requests() const { return num_live_requests_; }

@@ -145,7 +145,7 @@ void ServingCore::reject(WorkerId id, const RejectRecord& record, Tick now) {
   const auto code = record.errc < kErrcCount ? static_cast<Errc>(record.errc) : Errc::internal_error;
   if (sequence.state.phase() == SequencePhase::cancelling) {
     apply(*index, sequence.state.finished(FinishReason::cancelled), EndReason::abort, now);
-  } else if (code == Errc::over_capacity) {
+  } else if (code == Errc::over_capacity || code == Errc::no_healthy_worker) {  // full, draining
     worker.account.hold();
     apply(*index, sequence.state.unsent(), EndReason::error, now);
   } else {

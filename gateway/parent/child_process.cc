@@ -2,7 +2,6 @@
 #include "gateway/parent/child_process.h"
 
 #include <fcntl.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -13,6 +12,11 @@
 #include <cstring>
 
 #include "shared/check.h"
+
+// glibc 2.36 declares these without C linkage.
+extern "C" {
+#include <sys/pidfd.h>
+}
 
 namespace sluice::gw {
 namespace {
@@ -55,7 +59,8 @@ Error system_error(const char* what) {
 Result<ChildProcess> ChildProcess::spawn(const std::vector<std::string>& command) {
   CHECK(!command.empty());
   if (::access(command.front().c_str(), X_OK) != 0)
-    return make_error(Errc::io_error, "cannot execute " + command.front() + ": " + std::strerror(errno));
+    return make_error(Errc::io_error,
+                      "cannot execute " + command.front() + ": " + std::strerror(errno));
   auto ends = ControlChannel::make_pair();
   if (!ends) return ends.error();
   std::vector<char*> argv;

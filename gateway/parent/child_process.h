@@ -27,8 +27,8 @@ class ChildProcess {
   ChildProcess& operator=(ChildProcess&&) = default;
 
   // Starts `command` with its control channel as descriptor 3, nothing on stdin, stdout joined to
-  // stderr, in its own process group, without new privileges and core files; it dies with the parent.
-  // Errors: io_error.
+  // stderr, in its own process group, without new privileges and core files; it dies with the
+  // parent. Errors: io_error.
   static Result<ChildProcess> spawn(const std::vector<std::string>& command);
 
   explicit operator bool() const { return static_cast<bool>(pidfd_); }

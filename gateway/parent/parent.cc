@@ -17,6 +17,7 @@
 
 #include "config/load_config.h"
 #include "gateway/parent/child_process.h"
+#include "gateway/parent/logging.h"
 #include "gateway/parent/ready_line.h"
 #include "gateway/parent/state_dir.h"
 #include "gateway/parent/supervision.h"
@@ -46,7 +47,9 @@ struct Child {
   std::optional<shm::Region> submit;  // the last one that a gateway made for this epoch
 };
 
-UniqueFd duplicate(const UniqueFd& fd) { return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); }
+UniqueFd duplicate(const UniqueFd& fd) {
+  return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+}
 
 // Tags of epoll events: two per child, then the parent's own.
 constexpr std::uint64_t kSignalTag = ~std::uint64_t{0};
@@ -95,7 +98,8 @@ class Parent {
 
   // children_[0] is the gateway, worker i is at i + 1.
   static ChildId id_of(std::size_t index) {
-    return index == 0 ? kGatewayChild : worker_child(WorkerId(static_cast<std::uint32_t>(index - 1)));
+    return index == 0 ? kGatewayChild
+                      : worker_child(WorkerId(static_cast<std::uint32_t>(index - 1)));
   }
   static std::size_t index_of(ChildId id) {
     return id.kind == ChildId::Kind::gateway ? 0 : std::size_t{id.worker.value} + 1;
@@ -122,7 +126,8 @@ Result<void> Parent::open_files() {
   auto dir = StateDir::open(*path);
   if (!dir) return dir.error();
   state_dir_ = std::move(*dir);
-  auto journal = Journal::create_file(state_dir_->journal_path().c_str(), options_.config.journal_slots);
+  auto journal =
+      Journal::create_file(state_dir_->journal_path().c_str(), options_.config.journal_slots);
   if (!journal) return journal.error();
   journal_ = std::move(*journal);
   return {};
@@ -166,7 +171,8 @@ int Parent::run() {
   while (!exit_code_) {
     set_timer();
     std::array<epoll_event, 16> events;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    const int count =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
     for (int i = 0; i < count && !exit_code_; ++i)
       handle_event(events[static_cast<std::size_t>(i)].data.u64);
   }
@@ -217,7 +223,8 @@ void Parent::set_timer() {
   const Duration at = supervision_.next_tick(now()).time_since_epoch();
   const auto whole = std::chrono::duration_cast<std::chrono::seconds>(at);
   itimerspec when{};
-  when.it_value = {static_cast<std::time_t>(whole.count()), static_cast<long>((at - whole).count())};
+  when.it_value = {static_cast<std::time_t>(whole.count()),
+                   static_cast<long>((at - whole).count())};
   ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
 }
 
@@ -331,9 +338,9 @@ Actions Parent::attach_submit(ControlMessage& message) {
   if (message.fds.size() != 1) return accuse(0, "attach_request without its region");
   const std::size_t index = index_of(worker_child(message.worker));
   Child& child = children_[index];
-  auto region = shm::Region::attach(std::move(message.fds[0]),
-                                    {shm::RegionKind::submit, message.worker, message.epoch,
-                                     message.gateway_epoch});
+  auto region = shm::Region::attach(
+      std::move(message.fds[0]),
+      {shm::RegionKind::submit, message.worker, message.epoch, message.gateway_epoch});
   if (!region) return accuse(0, "submit region: " + region.error().detail);
   child.submit = std::move(*region);
   ControlMessage attach;
@@ -381,8 +388,9 @@ void Parent::reload() {
   const cfg::Config& old = options_.config;
   if (next.models != old.models || next.listen != old.listen || next.state_dir != old.state_dir ||
       next.journal_slots != old.journal_slots || next.ring_bytes != old.ring_bytes)
-    spdlog::warn("event=reload_partial why=\"models, listen, state_dir, journal_slots and "
-                 "ring_bytes change at the next start\"");
+    spdlog::warn(
+        "event=reload_partial why=\"models, listen, state_dir, journal_slots and "
+        "ring_bytes change at the next start\"");
   next.models = old.models;
   next.listen = old.listen;
   next.state_dir = old.state_dir;
@@ -466,7 +474,8 @@ Actions Parent::start_gateway() {
   children_[0].epoch = Epoch(children_[0].epoch.value + 1);
   auto process = ChildProcess::spawn(options_.gateway_command);
   if (!process) return supervision_.spawn_failed(kGatewayChild, process.error().detail, now());
-  if (auto adopted = adopt(0, std::move(*process)); !adopted) return accuse(0, adopted.error().detail);
+  if (auto adopted = adopt(0, std::move(*process)); !adopted)
+    return accuse(0, adopted.error().detail);
   ControlMessage message;
   message.kind = ControlKind::gateway_start;
   message.value = port_;
@@ -543,9 +552,11 @@ void Parent::end_all() {
 }  // namespace
 
 int run_parent(ParentOptions options) {
+  log_to_stderr("parent", options.config.log_level);
   const std::uint32_t num_workers = Parent::count_workers(options.config);
   if (num_workers == 0 || num_workers > kWorkersMax) {
-    std::fprintf(stderr, "sluice: %u workers are configured; allowed: 1..%u\n", num_workers, kWorkersMax);
+    std::fprintf(stderr, "sluice: %u workers are configured; allowed: 1..%u\n", num_workers,
+                 kWorkersMax);
     return 1;
   }
   // Keys of the configuration live in this process: no core file, no reading of its memory.

@@ -15,8 +15,8 @@ std::string host_of(const std::string& address) {
 
 std::string ready_text(const cfg::Config& config, std::uint16_t port) {
   const bool has_tls = !config.listen.tls_certificate.empty();
-  const std::string url = (has_tls ? "https://" : "http://") + host_of(config.listen.address) + ":" +
-                          std::to_string(port);
+  const std::string url = (has_tls ? "https://" : "http://") + host_of(config.listen.address) +
+                          ":" + std::to_string(port);
   std::string text = "sluice ready: " + url;
   std::uint32_t num_workers = 0;
   for (const cfg::Model& model : config.models) {
@@ -29,8 +29,9 @@ std::string ready_text(const cfg::Config& config, std::uint16_t port) {
   bool has_keys = false;
   for (const cfg::Tenant& tenant : config.tenants) has_keys = has_keys || !tenant.keys.empty();
   if (has_keys) text += " -H \"authorization: Bearer $SLUICE_KEY\"";
-  text += " -H 'content-type: application/json' -d '{\"model\": \"" + config.models.front().name +
-          "\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 32}'\n";
+  text +=
+      " -H 'content-type: application/json' -d '{\"model\": \"" + config.models.front().name +
+      "\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 32}'\n";
   return text;
 }
 

@@ -24,7 +24,9 @@ std::string holder(const UniqueFd& fd) {
   std::array<char, 16> text{};
   const ssize_t got = ::pread(fd.get(), text.data(), text.size(), 0);
   std::string pid;
-  for (ssize_t i = 0; i < got && std::isdigit(static_cast<unsigned char>(text[static_cast<std::size_t>(i)])) != 0; ++i)
+  for (ssize_t i = 0;
+       i < got && std::isdigit(static_cast<unsigned char>(text[static_cast<std::size_t>(i)])) != 0;
+       ++i)
     pid += text[static_cast<std::size_t>(i)];
   return pid.empty() ? "unknown" : pid;
 }
@@ -45,7 +47,8 @@ Result<StateDir> StateDir::open(const std::string& path) {
   dir.lock_.reset(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!dir.lock_) return state_error(path, std::string("lock: ") + std::strerror(errno));
   if (::flock(dir.lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return state_error(path, std::string("lock: ") + std::strerror(errno));
+    if (errno != EWOULDBLOCK)
+      return state_error(path, std::string("lock: ") + std::strerror(errno));
     return make_error(Errc::already_running, "another sluice (pid " + holder(dir.lock_) +
                                                  ") uses the state directory " + path +
                                                  "; stop it or give --state-dir");

@@ -141,11 +141,13 @@ Actions Supervision::exited(ChildId id, ExitFacts facts, const std::string& said
 
   Actions actions;
   if (before.announced && has_process(gateway_) && id != kGatewayChild)
-    actions.push_back({ActionKind::worker_down, id, before.epoch,
-                       before.kill_reason != DownReason::none ? before.kill_reason
-                                                              : down_reason(facts),
-                       0,
-                       {}});
+    actions.push_back(
+        {ActionKind::worker_down,
+         id,
+         before.epoch,
+         before.kill_reason != DownReason::none ? before.kill_reason : down_reason(facts),
+         0,
+         {}});
   if (id == kGatewayChild)
     for (Child& worker : workers_) worker.announced = false;
   if (phase_ == Phase::stopping) {
@@ -171,8 +173,8 @@ Actions Supervision::continued(ChildId id) {
 }
 
 Actions Supervision::announce_if_ready() {
-  const bool any_up =
-      std::any_of(workers_.begin(), workers_.end(), [](const Child& w) { return w.state == State::up; });
+  const bool any_up = std::any_of(workers_.begin(), workers_.end(),
+                                  [](const Child& w) { return w.state == State::up; });
   if (phase_ != Phase::starting || !gateway_bound_ || !any_up) return {};
   phase_ = Phase::serving;
   return {{ActionKind::announce_ready, {}, {}, DownReason::none, 0, {}}};
@@ -207,7 +209,9 @@ Actions Supervision::worker_corrupt(WorkerId worker, Epoch epoch) {
   return kill(worker_child(worker), DownReason::corrupt);
 }
 
-Actions Supervision::misbehaved(ChildId id) { return kill(id, DownReason::corrupt); }
+Actions Supervision::misbehaved(ChildId id) {
+  return kill(id, DownReason::corrupt);
+}
 
 Actions Supervision::terminate(int signal, Tick now) {
   switch (phase_) {
@@ -240,8 +244,12 @@ Actions Supervision::begin_stopping(Tick now) {
   for (std::uint32_t i = 0; i < workers_.size(); ++i) {
     workers_[i].restart_at.reset();
     if (has_process(workers_[i]))
-      actions.push_back({ActionKind::drain, worker_child(WorkerId(i)), workers_[i].epoch,
-                         DownReason::none, 0, {}});
+      actions.push_back({ActionKind::drain,
+                         worker_child(WorkerId(i)),
+                         workers_[i].epoch,
+                         DownReason::none,
+                         0,
+                         {}});
   }
   gateway_.restart_at.reset();
   append(actions, finish_if_all_gone());
@@ -249,8 +257,9 @@ Actions Supervision::begin_stopping(Tick now) {
 }
 
 Actions Supervision::finish_if_all_gone() {
-  const bool any = has_process(gateway_) || std::any_of(workers_.begin(), workers_.end(),
-                                                        [&](const Child& w) { return has_process(w); });
+  const bool any =
+      has_process(gateway_) ||
+      std::any_of(workers_.begin(), workers_.end(), [&](const Child& w) { return has_process(w); });
   if (any) return {};
   phase_ = Phase::over;
   return {exit_action(0)};
@@ -270,8 +279,12 @@ Actions Supervision::tick(Tick now) {
     for (std::uint32_t i = 0; i < workers_.size(); ++i) {
       if (workers_[i].state != State::up) continue;
       workers_[i].announced = true;
-      actions.push_back({ActionKind::worker_up, worker_child(WorkerId(i)), workers_[i].epoch,
-                         DownReason::none, 0, {}});
+      actions.push_back({ActionKind::worker_up,
+                         worker_child(WorkerId(i)),
+                         workers_[i].epoch,
+                         DownReason::none,
+                         0,
+                         {}});
     }
   }
   for (std::uint32_t i = 0; i < workers_.size(); ++i)
@@ -340,7 +353,8 @@ bool Supervision::is_stalled(Child& worker, const WatchFacts& facts, Tick now) c
     worker.same_unread.since.reset();
     return worker.same_turn.stays_longer_than(floor, 0, now);
   }
-  if (phase != WorkerPhase::forward && phase != WorkerPhase::planning && phase != WorkerPhase::idle) {
+  if (phase != WorkerPhase::forward && phase != WorkerPhase::planning &&
+      phase != WorkerPhase::idle) {
     forget_sightings(worker);
     return false;
   }

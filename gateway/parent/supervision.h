@@ -3,7 +3,8 @@
 //
 // Rules:
 // 1. A worker's epoch is over when its process is reaped; only then worker_down is said.
-// 2. Before the ready line any child that fails ends the start with its reason; after it children are
+// 2. Before the ready line any child that fails ends the start with its reason; after it children
+// are
 //    started again with exponential back-off, which a minute of health resets.
 // 3. What killed a worker decides what it proves: see down_reason().
 // 4. The first terminating signal drains, the second one stops at once.
@@ -29,7 +30,9 @@ struct ChildId {
   friend bool operator==(ChildId, ChildId) = default;
 };
 inline constexpr ChildId kGatewayChild{};
-constexpr ChildId worker_child(WorkerId worker) { return {ChildId::Kind::worker, worker}; }
+constexpr ChildId worker_child(WorkerId worker) {
+  return {ChildId::Kind::worker, worker};
+}
 
 struct ExitFacts {
   bool by_signal = false;
@@ -86,8 +89,9 @@ class Supervision {
   Actions gateway_ready(Tick now);
   Actions gateway_drained(Tick now);
   Actions worker_hello(WorkerId worker, Tick now);
-  Actions worker_corrupt(WorkerId worker, Epoch epoch);  // said by the gateway; old epochs are ignored
-  Actions misbehaved(ChildId child);                     // a malformed message or region
+  Actions worker_corrupt(WorkerId worker,
+                         Epoch epoch);  // said by the gateway; old epochs are ignored
+  Actions misbehaved(ChildId child);    // a malformed message or region
 
   Actions terminate(int signal, Tick now);
   Actions watch(WorkerId worker, const WatchFacts& facts, Tick now);
@@ -112,15 +116,15 @@ class Supervision {
 
   struct Child {
     State state = State::down;
-    Epoch epoch{};                          // of the last incarnation
+    Epoch epoch{};  // of the last incarnation
     std::optional<Tick> restart_at;
-    Duration delay{};                       // of the last restart; zero: none yet
+    Duration delay{};  // of the last restart; zero: none yet
     Tick up_since{};
     std::optional<Tick> stopped_since;
     DownReason kill_reason = DownReason::none;  // why the parent killed it
-    bool announced = false;                 // this gateway knows this epoch
-    Sighting same_turn;                     // the step in forward, the loop's turn in planning
-    Sighting same_unread;                   // the position that it does not read beyond
+    bool announced = false;                     // this gateway knows this epoch
+    Sighting same_turn;                         // the step in forward, the loop's turn in planning
+    Sighting same_unread;                       // the position that it does not read beyond
     Tick last_watch{};
   };
 

@@ -100,7 +100,7 @@ int bench(const std::string& path, int repeats) {
   report("making a new cache",
          measure(repeats, 50, [&] { WordCache::this_thread() = WordCache(); }), 0, 0);
   report("short prompt, library", measure(repeats, 500, [&] { theirs(prompt); }), prompt.size(),
-         pieces.size());
+         ids.size());
 
   const std::vector<std::pair<const char*, std::string>> texts{
       {"1 MiB of ordinary text", repeated(prompt + "\n")},

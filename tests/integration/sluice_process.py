@@ -89,7 +89,7 @@ def command_of(pid):
     try:
         return pathlib.Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
     except OSError:
-        return []
+        return [b""]
 
 
 def is_alive(pid):
@@ -185,23 +185,13 @@ class SluiceServer:
         return self
 
     def gateway_pid(self):
-        return self._child(b"gateway", True)
+        def find():
+            return [pid for pid in children_of(self.process.pid) if b"gateway-role" in command_of(pid)]
+        return wait_until(find, "the gateway process")[0]
 
     def worker_pids(self):
         return [pid for pid in children_of(self.process.pid)
-                if b"worker" in os.path.basename(command_of(pid)[:1][0] if command_of(pid) else b"")]
-
-    def worker_pid(self):
-        return wait_until(lambda: (self.worker_pids() or [None])[0], "a worker process")
-
-    def _child(self, word, _):
-        def find():
-            for pid in children_of(self.process.pid):
-                command = command_of(pid)
-                if command and b"worker" not in os.path.basename(command[0]) and word in command:
-                    return pid
-            return None
-        return wait_until(find, f"the {word.decode()} process")
+                if os.path.basename(command_of(pid)[0]) == b"sluice-worker"]
 
     def request(self, method, path, body=None, headers=None, **kwargs):
         return http_client.request(self.port, method, path, body, headers, **kwargs)

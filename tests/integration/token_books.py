@@ -1,9 +1,9 @@
 """The names of the three counters on the metrics page, and the check that all books agree."""
 
-ACCEPTED = "vllm:generation_tokens_total"
+ACCEPTED = "sluice_tokens_accepted_total"
 PROMPT = "vllm:prompt_tokens_total"
-GENERATED = "sluice_generated_tokens_total"
-DISCARDED = "sluice_discarded_tokens_total"
+GENERATED = "sluice_tokens_generated_total"
+DISCARDED = "sluice_tokens_discarded_total"
 
 
 def check_books(test, server, completion_tokens, prompt_tokens):

@@ -1,0 +1,131 @@
+// The typed configuration: one struct per component, defaults in place. load_config.h fills it from
+// YAML; sluice.yaml shows every key; settings.h has their names and ranges. Plain values; constant
+// after loading (SIGHUP swaps in a new one).
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shared/clock.h"
+
+namespace sluice::cfg {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+struct Listen {
+  std::string address = "127.0.0.1";  // anything but loopback needs keys
+  std::uint16_t port = 8080;          // 0: the system picks one, printed in the ready line
+  std::string tls_certificate;        // PEM chain; empty: no TLS
+  std::string tls_key;                // PEM private key
+  bool operator==(const Listen&) const = default;
+};
+
+// What bounds a client. Raising one costs memory or lets slow clients hold more of it.
+struct HttpLimits {
+  std::uint32_t connections_max = 12000;
+  std::uint32_t header_bytes_max = 16 << 10;
+  std::uint32_t body_bytes_max = 8 << 20;
+  milliseconds header_timeout{10'000};  // from the first byte of a request head to its end
+  milliseconds body_timeout{30'000};    // from the end of the head to the end of the body
+  milliseconds idle_timeout{75'000};    // between requests of a kept-alive connection
+  milliseconds write_timeout{30'000};   // a write that makes no progress: the client is gone
+  milliseconds stream_commit{15'000};   // no token so long: status line and a keep-alive comment are
+                                        // sent, then a comment each such interval. Below your proxy's read timeout
+  bool operator==(const HttpLimits&) const = default;
+};
+
+struct QueueLimits {
+  std::uint32_t requests_max = 4096;       // waiting, all tenants
+  std::uint64_t tokens_max = 4'000'000;    // prompt + reserved output of those waiting
+  milliseconds wait_max{60'000};           // then 503 overloaded
+  milliseconds drain_timeout{30'000};      // at SIGTERM: running requests may finish for so long
+  bool operator==(const QueueLimits&) const = default;
+};
+
+struct Tokenizing {
+  std::uint32_t inline_bytes_max = 8 << 10;  // longer texts go to the pool
+  std::uint32_t pool_threads = 1;            // 1..16
+  bool operator==(const Tokenizing&) const = default;
+};
+
+// Limits of one tenant; 0 means no limit.
+struct TenantLimits {
+  std::uint64_t requests_per_minute = 0;
+  std::uint64_t tokens_per_minute = 0;     // prompt + output
+  std::uint32_t concurrent_requests = 0;
+  std::uint32_t output_tokens_max = 0;
+  std::uint32_t output_tokens_default = 256;  // where the client gives no max_tokens
+  bool operator==(const TenantLimits&) const = default;
+};
+
+struct ApiKey {
+  std::string name;                       // for logs and metrics
+  std::array<std::uint8_t, 32> sha256{};  // of the key; YAML has it as 64 hex digits
+  bool operator==(const ApiKey&) const = default;
+};
+
+struct Tenant {
+  std::string name = "default";
+  std::vector<ApiKey> keys;
+  std::vector<std::string> models;        // allowed; empty: all
+  std::uint32_t priority_ceiling = 0;     // smallest x-sluice-priority value that is honoured
+  TenantLimits limits;
+  bool operator==(const Tenant&) const = default;
+};
+
+struct Cors {
+  std::vector<std::string> origins;  // exact, or "*"; empty: localhost on any port
+  bool operator==(const Cors&) const = default;
+};
+
+enum class ModelKind : std::uint8_t { canned };
+
+struct Model {
+  std::string name = "canned";
+  ModelKind kind = ModelKind::canned;
+  std::string path;                       // model directory; empty: the built-in one
+  std::string tokenizer;                  // SentencePiece file; empty: beside the model
+  std::string chat_template;              // family name; empty: recognised
+  std::uint32_t workers = 1;              // processes
+  std::uint32_t context_tokens = 4096;    // longest prompt + output
+  std::uint32_t block_tokens = 16;        // slots of a KV block: 8, 16, 32, 64
+  std::uint32_t num_blocks = 4096;        // KV blocks of one worker
+  std::uint32_t sequences_max = 64;       // in one step; <= kBatchSequencesMax
+  std::uint32_t step_tokens_max = 512;    // token budget of a step
+  bool prefix_cache = true;
+  std::uint64_t canned_step_us = 0;       // canned: a step takes at least so long (benches, tests)
+  std::string canned_crash_marker;        // canned: a prompt that contains this text crashes the worker (tests)
+  bool operator==(const Model&) const = default;
+};
+
+struct Supervision {
+  milliseconds stall_floor{2'000};        // a step may always take so long
+  std::uint32_t stall_factor = 20;        // ... and so many times its predicted duration
+  milliseconds restart_delay{100};        // first back-off; doubles, reset after a minute of health
+  milliseconds restart_delay_max{10'000};
+  bool operator==(const Supervision&) const = default;
+};
+
+struct Config {
+  std::string state_dir;                  // journal, lock; empty: $XDG_STATE_HOME/sluice or /var/lib/sluice as root
+  Listen listen;
+  HttpLimits http;
+  QueueLimits queue;
+  Tokenizing tokenizing;
+  Cors cors;
+  std::vector<Model> models{Model{}};
+  std::vector<Tenant> tenants;            // empty: one tenant "default" without key, loopback only
+  TenantLimits default_limits;            // of the tenant "default"
+  Supervision supervision;
+  std::uint32_t journal_slots = 16384;    // live sequences; 128 bytes each
+  std::size_t ring_bytes = 8u << 20;      // of each ring; power of two, 64 KiB..64 MiB
+  std::string log_level = "info";         // error, warn, info, debug
+  bool operator==(const Config&) const = default;
+};
+
+}  // namespace sluice::cfg

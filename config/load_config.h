@@ -1,0 +1,54 @@
+// YAML to Config and back. Unknown keys, duplicate keys, wrong types and values out of range are
+// errors that name file, line, key and allowed range. The only place that reads environment
+// variables.
+//
+// Durations are written with a unit (250ms, 10s, 5m, 2h), a bare number is refused; sizes as 8MiB,
+// 64KiB, 1GiB or a number of bytes. Hostile files are bounded before they are parsed:
+// kConfigBytesMax, nesting, number of nodes; anchors and aliases are refused.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.h"
+#include "shared/result.h"
+
+namespace sluice::cfg {
+
+inline constexpr std::size_t kConfigBytesMax = 1u << 20;
+
+// Errors: bad_config, detail "FILE:LINE: KEY: what is wrong; allowed: RANGE", param KEY.
+Result<Config> parse_config(std::string_view yaml, const std::string& file_name);
+Result<Config> load_config(const std::string& path);  // also io_error as bad_config
+
+// Relations between keys (parse_config calls it): context fits the KV memory and the rings, TLS
+// pair complete, a non-loopback address has keys, names unique, files exist where named. Errors:
+// bad_config, detail "KEY: what is wrong; allowed: RANGE", param KEY.
+Result<void> validate(const Config& config);
+
+// The effective configuration as YAML that parse_config reads back to the same values. Key digests
+// are masked (`masked`) for people, kept (`full`) for the children that the parent starts.
+enum class Secrets : std::uint8_t { masked, full };
+std::string print_config(const Config& config, Secrets secrets);
+
+// One setting as the loader knows it; list elements are written models[].name.
+struct SettingFacts {
+  std::string key;
+  std::string allowed;  // range and unit, as errors print it
+};
+std::vector<SettingFacts> known_settings();
+
+// Where the built-in model lies: $SLUICE_DATA_DIR, else <program's folder>/../../../models (a build
+// tree), else <program's folder>/../share/sluice/models.
+std::string default_data_dir();
+// The model's SentencePiece file: as configured, else beside the model, else the built-in one.
+std::string tokenizer_path(const Model& model);
+// Where the journal and the lock lie: as configured, else /var/lib/sluice as root, else
+// $XDG_STATE_HOME/sluice, else $HOME/.local/state/sluice. Errors: bad_config when none is known.
+Result<std::string> effective_state_dir(const Config& config);
+
+// True for 127.0.0.0/8 and ::1.
+bool is_loopback(std::string_view address);
+
+}  // namespace sluice::cfg

@@ -1,0 +1,56 @@
+// Where files lie when the configuration does not say: the only reader of environment variables.
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+
+#include "config/load_config.h"
+
+namespace sluice::cfg {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);  // NOLINT: read at start, before threads
+  return value == nullptr ? "" : value;
+}
+
+fs::path program_dir() {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  return error ? fs::path(".") : program.parent_path();
+}
+
+}  // namespace
+
+std::string default_data_dir() {
+  if (std::string named = environment("SLUICE_DATA_DIR"); !named.empty()) return named;
+  const fs::path here = program_dir();
+  const fs::path build_tree = (here / "../../../models").lexically_normal();
+  std::error_code error;
+  if (fs::exists(build_tree / "canned" / "tokenizer.model", error)) return build_tree.string();
+  return (here / "../share/sluice/models").lexically_normal().string();
+}
+
+std::string tokenizer_path(const Model& model) {
+  if (!model.tokenizer.empty()) return model.tokenizer;
+  if (!model.path.empty()) return (fs::path(model.path) / "tokenizer.model").string();
+  return (fs::path(default_data_dir()) / "canned" / "tokenizer.model").string();
+}
+
+Result<std::string> effective_state_dir(const Config& config) {
+  if (!config.state_dir.empty()) return config.state_dir;
+  if (::geteuid() == 0) return std::string("/var/lib/sluice");
+  // The specification of these variables says that relative paths are to be ignored.
+  if (const std::string state = environment("XDG_STATE_HOME"); state.starts_with('/'))
+    return state + "/sluice";
+  if (const std::string home = environment("HOME"); home.starts_with('/'))
+    return home + "/.local/state/sluice";
+  return make_error(Errc::bad_config,
+                    "state_dir: no default without $XDG_STATE_HOME or $HOME; allowed: a path",
+                    "state_dir");
+}
+
+}  // namespace sluice::cfg

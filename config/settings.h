@@ -1,0 +1,147 @@
+// The table of settings: one visit_settings() per struct names every key with its type and allowed
+// range. Reader, printer and key list are visitors of this table, so a key exists in all of them or
+// in none. Add a setting here, in config.h and in sluice.yaml (a test compares the three).
+//
+// A visitor has these members; `field` is read or written:
+//   integer(key, field, min, max)      bytes(key, field, min, max)    duration(key, field, min,
+//   max) boolean(key, field)                text(key, field, bytes_max)    choice(key, field,
+//   names) name_choice(key, field, names)     digest(key, field)             section(key, field)
+//   list(key, field, count_max)        texts(key, field, count_max, bytes_max)
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <string_view>
+#include <type_traits>
+
+#include "config/config.h"
+#include "shared/limits.h"
+
+namespace sluice::cfg {
+
+using namespace std::chrono_literals;
+
+inline constexpr std::size_t kPathBytesMax = 4096;
+inline constexpr std::size_t kNameBytesMax = 128;
+inline constexpr std::size_t kMarkerBytesMax = 256;
+inline constexpr std::size_t kTenantsMax = 1000;
+inline constexpr std::size_t kKeysPerTenantMax = 100;
+inline constexpr std::size_t kOriginsMax = 100;
+inline constexpr std::uint64_t kTokensMax = 1'000'000'000'000;
+inline constexpr std::array<std::string_view, 4> kLogLevels{"error", "warn", "info", "debug"};
+inline constexpr std::array<std::string_view, 1> kModelKinds{
+    "canned"};  // in the order of ModelKind
+inline constexpr std::array<std::string_view, 5> kTemplateNames{"", "plain", "chatml", "llama2",
+                                                                "llama3"};
+
+// The table serves readers (S) and printers (const S).
+template <class S, class T>
+concept Is = std::is_same_v<std::remove_const_t<S>, T>;
+
+template <class V, Is<Listen> S>
+void visit_settings(V& v, S& s) {
+  v.text("address", s.address, kNameBytesMax);
+  v.integer("port", s.port, 0, 65535);
+  v.text("tls_certificate", s.tls_certificate, kPathBytesMax);
+  v.text("tls_key", s.tls_key, kPathBytesMax);
+}
+
+template <class V, Is<HttpLimits> S>
+void visit_settings(V& v, S& s) {
+  v.integer("connections_max", s.connections_max, 1, 1'000'000);
+  v.bytes("header_bytes_max", s.header_bytes_max, 1u << 10, 1u << 20);
+  v.bytes("body_bytes_max", s.body_bytes_max, 1u << 10, 256u << 20);
+  v.duration("header_timeout", s.header_timeout, 100ms, 10min);
+  v.duration("body_timeout", s.body_timeout, 100ms, 1h);
+  v.duration("idle_timeout", s.idle_timeout, 100ms, 1h);
+  v.duration("write_timeout", s.write_timeout, 100ms, 1h);
+  v.duration("stream_commit", s.stream_commit, 10ms, 10min);
+}
+
+template <class V, Is<QueueLimits> S>
+void visit_settings(V& v, S& s) {
+  v.integer("requests_max", s.requests_max, 1, 1'000'000);
+  v.integer("tokens_max", s.tokens_max, 1, kTokensMax);
+  v.duration("wait_max", s.wait_max, 1ms, 24h);
+  v.duration("drain_timeout", s.drain_timeout, 0ms, 24h);
+}
+
+template <class V, Is<Tokenizing> S>
+void visit_settings(V& v, S& s) {
+  v.bytes("inline_bytes_max", s.inline_bytes_max, 0, 1u << 20);
+  v.integer("pool_threads", s.pool_threads, 1, 16);
+}
+
+template <class V, Is<TenantLimits> S>
+void visit_settings(V& v, S& s) {
+  v.integer("requests_per_minute", s.requests_per_minute, 0, 1'000'000'000);
+  v.integer("tokens_per_minute", s.tokens_per_minute, 0, kTokensMax);
+  v.integer("concurrent_requests", s.concurrent_requests, 0, 1'000'000);
+  v.integer("output_tokens_max", s.output_tokens_max, 0, kContextTokensMax);
+  v.integer("output_tokens_default", s.output_tokens_default, 1, kContextTokensMax);
+}
+
+template <class V, Is<ApiKey> S>
+void visit_settings(V& v, S& s) {
+  v.text("name", s.name, kNameBytesMax);
+  v.digest("sha256", s.sha256);
+}
+
+template <class V, Is<Tenant> S>
+void visit_settings(V& v, S& s) {
+  v.text("name", s.name, kNameBytesMax);
+  v.list("keys", s.keys, kKeysPerTenantMax);
+  v.texts("models", s.models, kModelsMax, kNameBytesMax);
+  v.integer("priority_ceiling", s.priority_ceiling, 0, 1000);
+  v.section("limits", s.limits);
+}
+
+template <class V, Is<Cors> S>
+void visit_settings(V& v, S& s) {
+  v.texts("origins", s.origins, kOriginsMax, 256);
+}
+
+template <class V, Is<Model> S>
+void visit_settings(V& v, S& s) {
+  v.text("name", s.name, kNameBytesMax);
+  v.choice("kind", s.kind, kModelKinds);
+  v.text("path", s.path, kPathBytesMax);
+  v.text("tokenizer", s.tokenizer, kPathBytesMax);
+  v.name_choice("chat_template", s.chat_template, kTemplateNames);
+  v.integer("workers", s.workers, 1, kWorkersMax);
+  v.integer("context_tokens", s.context_tokens, 16, kContextTokensMax);
+  v.integer("block_tokens", s.block_tokens, 8, 64);
+  v.integer("num_blocks", s.num_blocks, 1, 1u << 24);
+  v.integer("sequences_max", s.sequences_max, 1, kBatchSequencesMax);
+  v.integer("step_tokens_max", s.step_tokens_max, 1, 1u << 16);
+  v.boolean("prefix_cache", s.prefix_cache);
+  v.integer("canned_step_us", s.canned_step_us, 0, 60'000'000);
+  v.text("canned_crash_marker", s.canned_crash_marker, kMarkerBytesMax);
+}
+
+template <class V, Is<Supervision> S>
+void visit_settings(V& v, S& s) {
+  v.duration("stall_floor", s.stall_floor, 10ms, 1h);
+  v.integer("stall_factor", s.stall_factor, 2, 10'000);
+  v.duration("restart_delay", s.restart_delay, 1ms, 10min);
+  v.duration("restart_delay_max", s.restart_delay_max, 1ms, 1h);
+}
+
+template <class V, Is<Config> S>
+void visit_settings(V& v, S& s) {
+  v.text("state_dir", s.state_dir, kPathBytesMax);
+  v.section("listen", s.listen);
+  v.section("http", s.http);
+  v.section("queue", s.queue);
+  v.section("tokenizing", s.tokenizing);
+  v.section("cors", s.cors);
+  v.list("models", s.models, kModelsMax);
+  v.list("tenants", s.tenants, kTenantsMax);
+  v.section("default_limits", s.default_limits);
+  v.section("supervision", s.supervision);
+  v.integer("journal_slots", s.journal_slots, 64, 1u << 20);
+  v.bytes("ring_bytes", s.ring_bytes, kRingBytesMin, kRingBytesMax);
+  v.name_choice("log_level", s.log_level, kLogLevels);
+}
+
+}  // namespace sluice::cfg

@@ -1,0 +1,437 @@
+// ServingCore, part 1: requests - admission, what handlers do with them, their end, time.
+#include "gateway/core/serving_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "gateway/core/serving_tables.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+
+namespace {
+
+constexpr std::size_t kRestingRequests = 64;  // ended ones whose stats stay readable
+constexpr Duration kRetryMin = std::chrono::seconds(1);
+constexpr Duration kRetryMax = std::chrono::seconds(60);
+
+Error retryable(Errc code, std::string detail, Duration after) {
+  Error error = make_error(code, std::move(detail));
+  error.retry_after = std::chrono::ceil<std::chrono::milliseconds>(after);
+  return error;
+}
+
+std::uint64_t bounded_tokens(const GenerationSpec& spec) {
+  return spec.prompt.size() + std::uint64_t{spec.choices} * spec.output_tokens_max;
+}
+
+}  // namespace
+
+ServingCore::ServingCore(CoreParams params)
+    : params_(std::move(params)),
+      admission_(params_.quotas),
+      queue_(params_.queue, params_.num_models, params_.quotas.size()),
+      index_(params_.sequences_max),
+      workers_(params_.num_workers),
+      health_(params_.num_models),
+      counters_(params_.num_models),
+      resuming_(params_.num_models) {
+  for (Worker& worker : workers_) worker.held.reserve(2 * kBatchSequencesMax);
+  commands_.reserve(4096);
+  notices_.reserve(4096);
+  snapshots_.reserve(workers_.size());
+}
+
+ServingCore::~ServingCore() = default;
+
+Result<void> ServingCore::count_request(TenantId tenant, Tick now) {
+  return admission_.count_request(tenant, now);
+}
+
+Result<void> ServingCore::precheck(TenantId tenant, std::uint32_t model, Tick now) const {
+  if (const Result<void> checked = check_model(model, now); !checked) return checked.error();
+  if (!queue_.has_room(1, 1)) return overloaded(model, "the queue is full");
+  return admission_.check_request(tenant, now, typical_request_);
+}
+
+Result<void> ServingCore::check_model(std::uint32_t model, Tick now) const {
+  CHECK(model < health_.size());
+  if (drain_until_) {
+    return retryable(Errc::overloaded, "the server is shutting down",
+                     std::max(kRetryMin, *drain_until_ - now));
+  }
+  const ModelHealth& health = health_[model];
+  if (health.num_up > 0) return {};
+  if (!health.was_up) {
+    return retryable(Errc::model_loading, "no worker of this model is ready yet", kRetryMin);
+  }
+  if (now - health.down_since <= params_.worker_grace) return {};
+  return retryable(Errc::no_healthy_worker, "no worker of this model is healthy", kRetryMin);
+}
+
+Result<void> ServingCore::check_fit(const GenerationSpec& spec) const {
+  CHECK(!spec.prompt.empty() && spec.output_tokens_max > 0);
+  CHECK(spec.choices > 0 && spec.choices <= kChoicesMax);
+  const std::uint64_t longest = spec.prompt.size() + std::uint64_t{spec.output_tokens_max};
+  std::uint64_t most = 0;
+  bool is_known = false;
+  for (const Worker& worker : workers_) {
+    if (!worker.account.is_up() || worker.account.model() != spec.model) continue;
+    const WorkerFacts& facts = worker.account.facts();
+    most = std::max(most, std::min<std::uint64_t>(
+                              facts.context_tokens,
+                              std::uint64_t{facts.num_blocks} * facts.block_tokens));
+    is_known = true;
+  }
+  if (!is_known || longest <= most) return {};
+  return make_error(Errc::context_length_exceeded,
+                    "the prompt has " + std::to_string(spec.prompt.size()) + " tokens and " +
+                        std::to_string(spec.output_tokens_max) +
+                        " are asked for; together at most " + std::to_string(most) +
+                        " are allowed",
+                    "max_tokens");
+}
+
+Duration ServingCore::overload_retry_after(std::uint32_t model) const {
+  std::uint64_t tokens_per_second = 0;
+  for (const Worker& worker : workers_) {
+    if (worker.account.is_up() && worker.account.model() == model) {
+      tokens_per_second += worker.account.tokens_per_second();
+    }
+  }
+  if (tokens_per_second == 0) return kRetryMin;
+  const std::uint64_t seconds = queue_.tokens() / tokens_per_second + 1;
+  return std::clamp<Duration>(std::chrono::seconds(std::min<std::uint64_t>(seconds, 3600)),
+                              kRetryMin, kRetryMax);
+}
+
+Error ServingCore::overloaded(std::uint32_t model, std::string detail) const {
+  return retryable(Errc::overloaded, std::move(detail), overload_retry_after(model));
+}
+
+Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId request,
+                                             std::span<const SequenceId> ids, Tick now) {
+  CHECK(ids.size() == spec.choices);
+  if (const Result<void> checked = check_model(spec.model, now); !checked) return checked.error();
+  if (const Result<void> checked = check_fit(spec); !checked) return checked.error();
+  if (spec.deadline && *spec.deadline <= now) {
+    return make_error(Errc::deadline_exceeded, "the deadline has passed already");
+  }
+  const std::uint64_t tokens = bounded_tokens(spec);
+  if (tokens > params_.queue.tokens_max) {
+    return make_error(Errc::request_exceeds_quota_capacity,
+                      "the request needs " + std::to_string(tokens) + " tokens, the queue takes " +
+                          std::to_string(params_.queue.tokens_max));
+  }
+  if (index_.size() + spec.choices > params_.sequences_max) {
+    return overloaded(spec.model, "too many live sequences");
+  }
+  if (!queue_.has_room(1, tokens)) return overloaded(spec.model, "the queue is full");
+  Result<Reservation> reservation =
+      admission_.reserve(spec.tenant, spec.prompt.size(), spec.choices, spec.output_tokens_max,
+                         now, typical_request_);
+  if (!reservation) return reservation.error();
+
+  const std::uint32_t slot = take_request_slot();
+  Request& entry = requests_[slot];
+  entry.state = Request::State::live;
+  entry.id = request;
+  entry.spec = std::move(spec);
+  entry.reservation = *reservation;
+  entry.num_open = entry.spec.choices;
+  entry.was_dispatched = false;
+  entry.admitted = now;
+  entry.dispatched = entry.first_token = entry.last_token = Tick{};
+  entry.stats = GenerationStats{};
+  entry.stats.prompt_tokens = static_cast<std::uint32_t>(entry.spec.prompt.size());
+  const std::uint64_t prefix = Router::prefix_hash(entry.spec.tenant, entry.spec.prompt);
+  for (std::uint32_t choice = 0; choice < entry.spec.choices; ++choice) {
+    const std::uint32_t index = take_sequence_slot(ids[choice]);
+    Sequence& sequence = sequences_[index];
+    sequence.request_id = request;
+    sequence.request = slot;
+    sequence.choice = choice;
+    sequence.model = entry.spec.model;
+    sequence.tenant = entry.spec.tenant;
+    sequence.size = size_class(entry.spec.prompt.size());
+    sequence.prompt_tokens = entry.stats.prompt_tokens;
+    sequence.output_tokens_max = entry.spec.output_tokens_max;
+    sequence.prefix = prefix;
+    sequence.arrival = entry.spec.arrival;
+    sequence.admitted = sequence.waiting_since = now;
+    entry.choices.push_back(index);
+    sequence.is_queued = true;
+    queue_.push(queue_item(index));
+  }
+  ++counters_[entry.spec.model].requests;
+  ++num_live_requests_;
+  set_due(slot);
+  const GenerationHandle handle = handle_of(slot);
+  dispatch_model(entry.spec.model, now);
+  return handle;
+}
+
+std::uint32_t ServingCore::take_request_slot() {
+  std::uint32_t slot;
+  if (free_requests_.size() >= kRestingRequests) {
+    slot = free_requests_.front();
+    free_requests_.pop_front();
+  } else {
+    slot = static_cast<std::uint32_t>(requests_.size());
+    requests_.emplace_back();
+  }
+  ++requests_[slot].generation;
+  requests_[slot].choices.clear();
+  return slot;
+}
+
+std::uint32_t ServingCore::take_sequence_slot(SequenceId id) {
+  std::uint32_t index;
+  if (!free_sequences_.empty()) {
+    index = free_sequences_.back();
+    free_sequences_.pop_back();
+  } else {
+    index = static_cast<std::uint32_t>(sequences_.size());
+    sequences_.emplace_back();
+  }
+  sequences_[index].id = id;
+  index_.insert(id, index);
+  return index;
+}
+
+GenerationHandle ServingCore::handle_of(std::uint32_t request) const {
+  return {(std::uint64_t{requests_[request].generation} << 32) | (request + 1)};
+}
+
+const ServingCore::Request* ServingCore::find(GenerationHandle handle) const {
+  const std::uint64_t index = (handle.value & 0xffffffffu) - 1;
+  if (!handle || index >= requests_.size()) return nullptr;
+  const Request& request = requests_[index];
+  return request.generation == handle.value >> 32 ? &request : nullptr;
+}
+
+ServingCore::Request* ServingCore::find(GenerationHandle handle) {
+  return const_cast<Request*>(std::as_const(*this).find(handle));
+}
+
+bool ServingCore::is_live(GenerationHandle handle) const {
+  const Request* request = find(handle);
+  return request != nullptr && request->state == Request::State::live;
+}
+
+ServingCore::Sequence* ServingCore::find_choice(GenerationHandle handle, std::uint32_t choice) {
+  Request* request = find(handle);
+  if (request == nullptr || request->state != Request::State::live) return nullptr;
+  if (choice >= request->choices.size() || request->choices[choice] == kNoSequence) return nullptr;
+  return &sequences_[request->choices[choice]];
+}
+
+std::span<const OutputToken> ServingCore::pending(GenerationHandle handle,
+                                                  std::uint32_t choice) const {
+  const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
+  if (sequence == nullptr) return {};
+  return std::span(sequence->outputs).subspan(sequence->state.num_accepted());
+}
+
+void ServingCore::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count,
+                         Tick now) {
+  Sequence* sequence = find_choice(handle, choice);
+  if (sequence == nullptr || count == 0) return;
+  const std::uint32_t index = requests_[sequence->request].choices[choice];
+  const SequenceEffects effects = sequence->state.accept(count);
+  ModelCounters& counters = counters_[sequence->model];
+  counters.accepted += count;
+  counters.pending -= count;
+  requests_[sequence->request].stats.completion_tokens += count;
+  commands_.push_back({.kind = CommandKind::accept_slot,
+                       .sequence = index,
+                       .id = sequence->id,
+                       .worker = {},
+                       .value = sequence->state.num_accepted()});
+  const bool by_length = sequence->state.finish() == FinishReason::length;
+  apply(index, effects, by_length ? EndReason::length : EndReason::stop, now);
+}
+
+void ServingCore::stop(GenerationHandle handle, std::uint32_t choice, Tick now) {
+  Sequence* sequence = find_choice(handle, choice);
+  if (sequence == nullptr) return;
+  const std::uint32_t index = requests_[sequence->request].choices[choice];
+  apply(index, sequence->state.close(DiscardCause::stop_overrun), EndReason::stop, now);
+}
+
+void ServingCore::cancel(GenerationHandle handle, CancelCause cause, Tick now) {
+  Request* request = find(handle);
+  if (request == nullptr || request->state == Request::State::ended) return;
+  if (request->state == Request::State::failed) {
+    take_failure(handle);
+    return;
+  }
+  const auto slot = static_cast<std::uint32_t>(request - requests_.data());
+  close_choices(slot, discard_cause(cause), EndReason::abort, now);
+  if (poison_.num_suspects() > 0) dispatch(now);  // one that left may release others from probation
+}
+
+void ServingCore::close_choices(std::uint32_t slot, DiscardCause cause, EndReason reason,
+                                Tick now) {
+  for (std::size_t choice = 0; choice < requests_[slot].choices.size(); ++choice) {
+    const std::uint32_t index = requests_[slot].choices[choice];
+    if (index == kNoSequence) continue;
+    apply(index, sequences_[index].state.close(cause), reason, now);
+  }
+}
+
+void ServingCore::begin_failure(std::uint32_t slot, Error error) {
+  Request& request = requests_[slot];
+  CHECK(request.state == Request::State::live);
+  request.error = std::move(error);
+  request.state = Request::State::failed;
+  notices_.push_back({NoticeKind::failed, handle_of(slot), 0});
+}
+
+void ServingCore::fail_request(std::uint32_t slot, Error error, DiscardCause cause, Tick now) {
+  if (requests_[slot].state != Request::State::live) return;
+  begin_failure(slot, std::move(error));
+  close_choices(slot, cause, EndReason::error, now);
+}
+
+void ServingCore::fail_sequence(std::uint32_t index, const SequenceEffects& effects, Error error,
+                                Tick now) {
+  const std::uint32_t slot = sequences_[index].request;
+  begin_failure(slot, std::move(error));
+  apply(index, effects, EndReason::error, now);
+  close_choices(slot, DiscardCause::failed, EndReason::error, now);
+}
+
+std::optional<Error> ServingCore::take_failure(GenerationHandle handle) {
+  Request* request = find(handle);
+  if (request == nullptr || request->state != Request::State::failed) return std::nullopt;
+  Error error = std::move(request->error);
+  request->state = Request::State::ended;
+  free_requests_.push_back(static_cast<std::uint32_t>(request - requests_.data()));
+  --num_live_requests_;
+  check_drained();
+  return error;
+}
+
+// All of its clients are done. A failed one keeps its slot until the failure was handed over.
+void ServingCore::end_request(std::uint32_t slot) {
+  Request& request = requests_[slot];
+  admission_.release(request.reservation,
+                     request.was_dispatched ? PromptUse::computed : PromptUse::unused);
+  due_.set(slot, std::nullopt);
+  request.spec.prompt = {};
+  request.spec.bias = {};
+  request.spec.stop_ids = {};
+  if (request.state == Request::State::failed) return;
+  request.state = Request::State::ended;
+  free_requests_.push_back(slot);
+  --num_live_requests_;
+  check_drained();
+}
+
+GenerationStats ServingCore::stats(GenerationHandle handle) const {
+  const Request* request = find(handle);
+  if (request == nullptr) return {};
+  GenerationStats stats = request->stats;
+  if (request->was_dispatched) stats.queued = request->dispatched - request->admitted;
+  if (request->first_token != Tick{}) {
+    stats.prefill = request->first_token - request->dispatched;
+    stats.decode = request->last_token - request->first_token;
+  }
+  return stats;
+}
+
+void ServingCore::set_due(std::uint32_t slot) {
+  const Request& request = requests_[slot];
+  std::optional<Tick> due = request.spec.deadline;
+  const auto sooner = [&](Tick tick) { due = due ? std::min(*due, tick) : tick; };
+  if (!request.was_dispatched) sooner(request.admitted + params_.queue_wait_max);
+  for (const std::uint32_t index : request.choices) {
+    if (index == kNoSequence || !sequences_[index].is_resuming) continue;
+    sooner(sequences_[index].waiting_since + params_.queue_wait_max);
+  }
+  due_.set(slot, due);
+}
+
+void ServingCore::handle_due(std::uint32_t slot, Tick now) {
+  const Request& request = requests_[slot];
+  if (request.spec.deadline && *request.spec.deadline <= now) {
+    fail_request(slot, make_error(Errc::deadline_exceeded, "the deadline has passed"),
+                 DiscardCause::deadline, now);
+    return;
+  }
+  bool waited = !request.was_dispatched && request.admitted + params_.queue_wait_max <= now;
+  for (const std::uint32_t index : request.choices) {
+    if (index == kNoSequence || !sequences_[index].is_resuming) continue;
+    waited |= sequences_[index].waiting_since + params_.queue_wait_max <= now;
+  }
+  if (!waited) {
+    set_due(slot);
+    return;
+  }
+  const std::uint32_t model = request.spec.model;
+  Error error = health_[model].num_up > 0 && !request.was_dispatched
+                    ? overloaded(model, "waited too long in the queue")
+                    : retryable(Errc::no_healthy_worker, "no worker could go on with the request",
+                                kRetryMin);
+  fail_request(slot, std::move(error), DiscardCause::failed, now);
+}
+
+void ServingCore::tick(Tick now) {
+  if (drain_until_ && *drain_until_ <= now) {
+    for (std::uint32_t slot = 0; slot < requests_.size(); ++slot) {
+      fail_request(slot, make_error(Errc::preempted, "the server is shutting down"),
+                   DiscardCause::shutdown, now);
+    }
+  }
+  while (const std::optional<std::uint32_t> slot = due_.pop_due(now)) handle_due(*slot, now);
+  for (Worker& worker : workers_) worker.account.retry();
+  dispatch(now);
+}
+
+std::optional<Tick> ServingCore::next_due() const {
+  std::optional<Tick> due = due_.next_due();
+  if (drain_until_ && num_live_requests_ > 0) {
+    due = due ? std::min(*due, *drain_until_) : *drain_until_;
+  }
+  return due;
+}
+
+void ServingCore::reload(std::span<const TenantQuota> quotas, const QueueParams& queue,
+                         Duration wait_max) {
+  admission_.set_quotas(quotas);
+  queue_.set_tenants(quotas.size());
+  queue_.set_bounds(queue.requests_max, queue.tokens_max);
+  params_.queue.requests_max = queue.requests_max;
+  params_.queue.tokens_max = queue.tokens_max;
+  params_.queue_wait_max = wait_max;
+}
+
+void ServingCore::drain(Tick now, Duration timeout) {
+  drain_until_ = now + timeout;
+  check_drained();
+}
+
+void ServingCore::check_drained() {
+  if (!drain_until_ || drained_ || num_live_requests_ > 0) return;
+  drained_ = true;
+  commands_.push_back({.kind = CommandKind::drained, .sequence = 0, .id = {}, .worker = {},
+                       .value = 0});
+}
+
+std::uint32_t ServingCore::num_held(WorkerId worker) const {
+  return static_cast<std::uint32_t>(workers_[worker.value].held.size());
+}
+
+std::uint64_t ServingCore::num_waiting(std::uint32_t model) const {
+  return queue_.sequences(model) + resuming_[model].size();
+}
+
+bool ServingCore::take_token_notice(const Notice& notice) {
+  Sequence* sequence = find_choice(notice.handle, notice.choice);
+  if (sequence == nullptr || !sequence->is_dirty) return false;
+  sequence->is_dirty = false;
+  return sequence->state.num_pending() > 0;
+}
+
+}  // namespace sluice::gw

@@ -1,0 +1,236 @@
+// ServingCore: the deciding half of the gateway as one pure object. Events in (submissions, step
+// records, workers up and down, cancels, time), commands and notices out as values.
+//
+//   submit -> admission -> queue -> router + credits -> worker -> step record -> settle -> sink
+//
+// Two outputs, because they are carried out at different moments:
+//   commands: ring writes and journal stores, carried out right after each event, in order;
+//   notices:  "there are tokens", "it failed": carried out after a batch of records was drained, and
+//             only if the handle still lives (is_live), for a sink may cancel others.
+//
+// Invariants (check_invariants, O(n)): 1. generated == accepted + discarded + pending, per model;
+// 2. every admitted request ends exactly once; 3. a sequence is waiting xor held by exactly one
+// worker xor drained; 4. nothing is reserved for a request that ended; 5. a sequence that a worker
+// knows is known here until the worker acknowledged its end or its epoch ended.
+//
+// A sequence resubmitted after the end of an epoch goes only to a worker of equal weights and kernel
+// path (continuity `exact`, P3); without one it waits. The prompt is billed from its dispatch on.
+// Decision thread only. Per step and token: no allocation, O(1) per entry.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gateway/core/admission.h"
+#include "gateway/core/counters.h"
+#include "gateway/core/due_queue.h"
+#include "gateway/core/generation.h"
+#include "gateway/core/id_index.h"
+#include "gateway/core/poison.h"
+#include "gateway/core/request_queue.h"
+#include "gateway/core/request_state.h"
+#include "gateway/core/router.h"
+#include "gateway/core/worker_account.h"
+#include "shared/result.h"
+
+namespace sluice::gw {
+
+struct CoreParams {
+  QueueParams queue;
+  Duration queue_wait_max{std::chrono::seconds{60}};  // then overloaded
+  // A model whose last worker went down so recently still takes requests: it is being restarted.
+  Duration worker_grace{std::chrono::seconds{10}};
+  std::uint32_t sequences_max = 16384;  // live ones, waiting included: the journal's slots
+  std::uint32_t num_models = 1;
+  std::uint32_t num_workers = 1;
+  std::vector<TenantQuota> quotas;      // by TenantId
+  SequenceId first_id{1};               // smaller ids belonged to a former gateway
+};
+
+enum class CommandKind : std::uint8_t {
+  open_slot,       // `sequence`: journal slot, before anything is sent
+  write_submit,    // `sequence` to `worker`; answer with submit_written or submit_unsent
+  write_cancel,    // `id` to `worker`
+  accept_slot,     // `sequence`: `value` output tokens are billed in total
+  absorb_slot,     // `sequence`: its client is done
+  report_corrupt,  // `worker`: kill this epoch; reason in worker(id).corrupt_reason()
+  drained,         // nothing is left to do
+};
+
+struct Command {
+  CommandKind kind;
+  std::uint32_t sequence = 0;  // table index, < sequences_max; one journal slot each at most
+  SequenceId id;
+  WorkerId worker;
+  std::uint32_t value = 0;
+};
+
+enum class NoticeKind : std::uint8_t { tokens, failed };
+struct Notice {
+  NoticeKind kind;
+  GenerationHandle handle;
+  std::uint32_t choice = 0;  // of `tokens`
+};
+
+// What goes into a submission record. Spans hold until the next event.
+struct Submission {
+  SubmitRecord head;  // salt left 0: the shell's secret
+  std::span<const TokenId> prompt, output, stop_ids;
+  std::span<const LogitBias> bias;
+  TenantId tenant;
+};
+
+struct JournalFacts {  // of open_slot
+  RequestId request;
+  SequenceId sequence;
+  TenantId tenant;
+  std::uint32_t choice, prompt_tokens, reserved_tokens;
+};
+
+class ServingCore {
+ public:
+  explicit ServingCore(CoreParams params);
+  ~ServingCore();
+  ServingCore(const ServingCore&) = delete;
+  ServingCore& operator=(const ServingCore&) = delete;
+
+  // Events of handlers (decision_loop.h says what they mean). Unknown handles are ignored.
+  Result<void> count_request(TenantId tenant, Tick now);
+  Result<void> precheck(TenantId tenant, std::uint32_t model, Tick now) const;
+  // `ids`: one per choice, ascending, never used before.
+  Result<GenerationHandle> submit(GenerationSpec spec, RequestId request,
+                                  std::span<const SequenceId> ids, Tick now);
+  std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) const;
+  void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count, Tick now);
+  void stop(GenerationHandle handle, std::uint32_t choice, Tick now);
+  void cancel(GenerationHandle handle, CancelCause cause, Tick now);
+  // Of a `failed` notice: hands over the error and forgets the request. Nothing: it is gone already.
+  std::optional<Error> take_failure(GenerationHandle handle);
+
+  // Events of workers. `worker_down`: its committed records were fed before; `suspects`: the sequences
+  // of the step during which it ended.
+  void worker_up(WorkerId worker, std::uint32_t model, Epoch epoch, const WorkerFacts& facts,
+                 EpochOrigin origin, Tick now);
+  void worker_down(WorkerId worker, DownReason reason, std::span<const SequenceId> suspects,
+                   Tick now);
+  void step(WorkerId worker, const StepView& record, Tick now);
+  void reject(WorkerId worker, const RejectRecord& record, Tick now);
+  void corrupt(WorkerId worker, std::string reason);  // the ring itself is
+  void submit_written(std::uint32_t sequence, std::uint64_t ring_position);
+  void submit_unsent(std::uint32_t sequence);   // no room now
+  void submit_refused(std::uint32_t sequence, Tick now);  // larger than the ring can ever take
+
+  // Events of time and operator.
+  void tick(Tick now);
+  std::optional<Tick> next_due() const;
+  void reload(std::span<const TenantQuota> quotas, const QueueParams& queue, Duration wait_max);
+  void drain(Tick now, Duration timeout);
+
+  std::vector<Command>& commands() { return commands_; }
+  std::vector<Notice>& notices() { return notices_; }
+  // The notice is being carried out: later tokens make a new one.
+  bool take_token_notice(const Notice& notice);
+  bool is_live(GenerationHandle handle) const;
+
+  Submission submission(std::uint32_t sequence);
+  JournalFacts journal_facts(std::uint32_t sequence) const;
+  GenerationStats stats(GenerationHandle handle) const;
+  LimitsView limits(TenantId tenant, Tick now) const { return admission_.limits(tenant, now); }
+  const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
+  const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
+  std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
+  std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
+  const TenantQuota& quota(TenantId tenant) const { return admission_.quota(tenant); }
+  const RequestQueue& queue() const { return queue_; }
+  const PoisonLedger& poison() const { return poison_; }
+  std::uint64_t num_live_requests() const { return num_live_requests_; }
+  std::uint64_t num_waiting(std::uint32_t model) const;  // for a worker, first time or again
+  bool is_busy() const { return num_on_worker_ > 0; }    // a worker has work in flight
+  Duration overload_retry_after(std::uint32_t model) const;
+  void check_invariants() const;
+
+ private:
+  struct Request;
+  struct Sequence;
+  struct Worker {
+    WorkerAccount account;
+    std::vector<std::uint32_t> held;  // sequence indices, unordered
+  };
+  struct ModelHealth {
+    std::uint32_t num_up = 0;
+    bool was_up = false;
+    Tick down_since{};
+  };
+
+  // serving_core.cc: requests
+  Request* find(GenerationHandle handle);
+  const Request* find(GenerationHandle handle) const;
+  GenerationHandle handle_of(std::uint32_t request) const;
+  Sequence* find_choice(GenerationHandle handle, std::uint32_t choice);
+  Result<void> check_model(std::uint32_t model, Tick now) const;
+  Result<void> check_fit(const GenerationSpec& spec) const;
+  Error overloaded(std::uint32_t model, std::string detail) const;
+  std::uint32_t take_request_slot();
+  std::uint32_t take_sequence_slot(SequenceId id);
+  void fail_request(std::uint32_t request, Error error, DiscardCause cause, Tick now);
+  // The same, because the worker gave up one of its sequences (`effects.failed`).
+  void fail_sequence(std::uint32_t sequence, const SequenceEffects& effects, Error error, Tick now);
+  void begin_failure(std::uint32_t request, Error error);
+  void close_choices(std::uint32_t request, DiscardCause cause, EndReason reason, Tick now);
+  void end_request(std::uint32_t request);
+  void set_due(std::uint32_t request);
+  void handle_due(std::uint32_t request, Tick now);
+  void check_drained();
+
+  // serving_core_steps.cc: records and the life of sequences
+  bool take_entry(std::uint32_t worker, const StepEntry& entry, Tick now);
+  const char* entry_fault(const Sequence& sequence, const StepEntry& entry) const;
+  void observe_token(Sequence& sequence, Tick now);
+  void apply(std::uint32_t sequence, const SequenceEffects& effects, EndReason reason, Tick now);
+  void client_over(std::uint32_t sequence, EndReason reason, Tick now);
+  void leave_worker(std::uint32_t sequence);
+  void clear_suspect(Sequence& sequence);
+  void judge(std::span<const RequestId> evidence, std::span<const std::uint32_t> in_step, Tick now);
+  void forget(std::uint32_t sequence);
+
+  // serving_core_dispatch.cc: from the queue to workers
+  void dispatch(Tick now);
+  void dispatch_model(std::uint32_t model, Tick now);
+  std::optional<WorkerId> pick_worker(const Sequence& sequence);
+  void send(std::uint32_t sequence, WorkerId worker, Tick now);
+  void requeue(std::uint32_t sequence, Tick now);
+  QueueItem queue_item(std::uint32_t sequence) const;
+  void leave_queue(std::uint32_t sequence);
+
+  CoreParams params_;
+  Admission admission_;
+  RequestQueue queue_;
+  Router router_;
+  PoisonLedger poison_;
+  DueQueue due_;
+  IdIndex index_;
+  std::vector<Worker> workers_;
+  std::vector<ModelHealth> health_;
+  std::vector<ModelCounters> counters_;
+  std::vector<Request> requests_;
+  std::deque<std::uint32_t> free_requests_;  // reused in order, so that stats stay readable a while
+  std::vector<Sequence> sequences_;
+  std::vector<std::uint32_t> free_sequences_;
+  // Sequences that were on a worker before and wait for one again, by model; sooner than the queue.
+  std::vector<std::set<std::pair<SequenceId, std::uint32_t>>> resuming_;
+  std::vector<Command> commands_;
+  std::vector<Notice> notices_;
+  std::vector<WorkerSnapshot> snapshots_;
+  std::vector<TokenId> output_ids_;           // scratch of submission()
+  std::uint64_t num_live_requests_ = 0;
+  std::uint64_t num_on_worker_ = 0;
+  Duration typical_request_{std::chrono::seconds{1}};
+  std::optional<Tick> drain_until_;
+  bool drained_ = false;
+};
+
+}  // namespace sluice::gw

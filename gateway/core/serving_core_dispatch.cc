@@ -1,0 +1,238 @@
+// ServingCore, part 3: from the queue to the workers, and what a submission consists of.
+#include <algorithm>
+
+#include "gateway/core/serving_core.h"
+#include "gateway/core/serving_tables.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+
+namespace {
+// A sequence gets room for its whole output when it is dispatched, up to here; longer ones grow.
+constexpr std::size_t kOutputsReserved = 4096;
+}  // namespace
+
+void ServingCore::dispatch(Tick now) {
+  for (std::uint32_t model = 0; model < health_.size(); ++model) dispatch_model(model, now);
+}
+
+void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
+  if (num_waiting(model) == 0) return;
+  const auto can_any_take = [&] {
+    return std::any_of(workers_.begin(), workers_.end(), [&](const Worker& worker) {
+      return worker.account.model() == model && worker.account.can_take();
+    });
+  };
+  // Those that ran before go first: their clients are in the middle of a stream. One that must wait
+  // (held as a suspect, no equal worker) does not block the others.
+  auto& resuming = resuming_[model];
+  for (auto next = resuming.begin(); next != resuming.end() && can_any_take();) {
+    const auto [id, index] = *next;
+    ++next;
+    if (!poison_.may_run(sequences_[index].request_id)) continue;
+    if (const std::optional<WorkerId> worker = pick_worker(sequences_[index])) {
+      send(index, *worker, now);
+    }
+  }
+  while (can_any_take()) {
+    const QueueItem* item = queue_.next(model, now);
+    if (item == nullptr) return;
+    const std::optional<WorkerId> worker = pick_worker(sequences_[item->index]);
+    if (!worker) return;
+    send(item->index, *worker, now);
+  }
+}
+
+std::optional<WorkerId> ServingCore::pick_worker(const Sequence& sequence) {
+  snapshots_.clear();
+  for (std::uint32_t i = 0; i < workers_.size(); ++i) {
+    const WorkerAccount& account = workers_[i].account;
+    if (!account.is_up() || account.model() != sequence.model) continue;
+    const bool is_equal = !sequence.was_sent ||
+                          (account.facts().weights_digest == sequence.weights_digest &&
+                           account.facts().kernel_path == sequence.kernel_path);
+    snapshots_.push_back({WorkerId{i}, account.epoch(), is_equal && account.can_take(),
+                          static_cast<std::uint32_t>(workers_[i].held.size())});
+  }
+  return router_.pick(snapshots_, sequence.prefix);
+}
+
+void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
+  leave_queue(index);
+  Sequence& sequence = sequences_[index];
+  Request& request = requests_[sequence.request];
+  Worker& worker = workers_[id.value];
+  ModelCounters& counters = counters_[sequence.model];
+  sequence.state.dispatch();
+  sequence.worker = id;
+  sequence.held_at = static_cast<std::uint32_t>(worker.held.size());
+  worker.held.push_back(index);
+  ++num_on_worker_;
+  worker.account.submitted(sequence.prompt_tokens + sequence.outputs.size());
+  router_.remember(sequence.prefix, id, worker.account.epoch());
+  request.stats.worker = id;
+  if (!sequence.was_sent) {
+    sequence.was_sent = true;
+    sequence.weights_digest = worker.account.facts().weights_digest;
+    sequence.kernel_path = worker.account.facts().kernel_path;
+    sequence.dispatched = now;
+    sequence.outputs.reserve(std::min<std::size_t>(sequence.output_tokens_max, kOutputsReserved));
+    counters.queue_time.observe(now - sequence.admitted);
+    if (!request.was_dispatched) {
+      request.was_dispatched = true;
+      request.dispatched = now;
+      counters.prompt_tokens += sequence.prompt_tokens;
+      queue_.charge(sequence.tenant, sequence.model, sequence.size, sequence.prompt_tokens);
+    }
+    sequence.has_slot = true;
+    commands_.push_back({.kind = CommandKind::open_slot,
+                         .sequence = index,
+                         .id = sequence.id,
+                         .worker = id,
+                         .value = 0});
+  }
+  set_due(sequence.request);
+  commands_.push_back({.kind = CommandKind::write_submit,
+                       .sequence = index,
+                       .id = sequence.id,
+                       .worker = id,
+                       .value = 0});
+}
+
+void ServingCore::requeue(std::uint32_t index, Tick now) {
+  Sequence& sequence = sequences_[index];
+  sequence.is_resuming = true;
+  sequence.waiting_since = now;
+  resuming_[sequence.model].emplace(sequence.id, index);
+  set_due(sequence.request);
+}
+
+QueueItem ServingCore::queue_item(std::uint32_t index) const {
+  const Sequence& sequence = sequences_[index];
+  const GenerationSpec& spec = requests_[sequence.request].spec;
+  QueueItem item;
+  item.id = sequence.id;
+  item.index = index;
+  item.tenant = sequence.tenant;
+  item.model = sequence.model;
+  item.prompt_tokens = sequence.prompt_tokens;
+  item.tokens = sequence.output_tokens_max + (sequence.choice == 0 ? sequence.prompt_tokens : 0);
+  item.requests = sequence.choice + 1 == spec.choices ? 1 : 0;
+  item.priority = spec.priority;
+  item.arrival = sequence.admitted;
+  return item;
+}
+
+void ServingCore::leave_queue(std::uint32_t index) {
+  Sequence& sequence = sequences_[index];
+  if (sequence.is_queued) {
+    queue_.remove(queue_item(index));
+    sequence.is_queued = false;
+  }
+  if (sequence.is_resuming) {
+    resuming_[sequence.model].erase({sequence.id, index});
+    sequence.is_resuming = false;
+  }
+}
+
+void ServingCore::submit_written(std::uint32_t index, std::uint64_t ring_position) {
+  workers_[sequences_[index].worker.value].account.written(ring_position);
+}
+
+void ServingCore::submit_unsent(std::uint32_t index) {
+  Sequence& sequence = sequences_[index];
+  workers_[sequence.worker.value].account.unsent();
+  const Tick waiting_since = sequence.waiting_since;
+  apply(index, sequence.state.unsent(), EndReason::error, waiting_since);
+}
+
+void ServingCore::submit_refused(std::uint32_t index, Tick now) {
+  Sequence& sequence = sequences_[index];
+  workers_[sequence.worker.value].account.unsent();
+  workers_[sequence.worker.value].account.retry();
+  apply(index, sequence.state.unsent(), EndReason::error, now);
+  fail_request(sequence.request,
+               make_error(Errc::context_length_exceeded,
+                          "the request does not fit the transport to the worker"),
+               DiscardCause::failed, now);
+}
+
+Submission ServingCore::submission(std::uint32_t index) {
+  const Sequence& sequence = sequences_[index];
+  const GenerationSpec& spec = requests_[sequence.request].spec;
+  output_ids_.clear();
+  for (const OutputToken& token : sequence.outputs) output_ids_.push_back(token.id);
+  Submission submission{};
+  submission.head.sequence = sequence.id.value;
+  submission.head.choice = sequence.choice;
+  submission.head.num_prompt_ids = sequence.prompt_tokens;
+  submission.head.num_output_ids = static_cast<std::uint32_t>(output_ids_.size());
+  submission.head.output_ids_max = sequence.output_tokens_max;
+  submission.head.num_stop_ids = static_cast<std::uint32_t>(spec.stop_ids.size());
+  submission.head.num_bias = static_cast<std::uint32_t>(spec.bias.size());
+  submission.head.priority = spec.priority;
+  submission.head.sampling = spec.sampling;
+  submission.prompt = spec.prompt;
+  submission.output = output_ids_;
+  submission.stop_ids = spec.stop_ids;
+  submission.bias = spec.bias;
+  submission.tenant = sequence.tenant;
+  return submission;
+}
+
+JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
+  const Sequence& sequence = sequences_[index];
+  return {requests_[sequence.request].id,
+          sequence.id,
+          sequence.tenant,
+          sequence.choice,
+          sequence.choice == 0 ? sequence.prompt_tokens : 0,
+          sequence.output_tokens_max + (sequence.choice == 0 ? sequence.prompt_tokens : 0)};
+}
+
+void ServingCore::check_invariants() const {
+  queue_.check_invariants();
+  poison_.check_invariants();
+  std::vector<std::uint64_t> pending(counters_.size(), 0);
+  std::uint64_t num_live = 0, num_known = 0, num_queued = 0, num_resuming = 0, num_held = 0;
+  for (const Request& request : requests_) {
+    if (request.state == Request::State::ended) continue;
+    ++num_live;
+    std::uint32_t open = 0;
+    for (const std::uint32_t index : request.choices) {
+      if (index == kNoSequence) continue;
+      ++open;
+      CHECK(sequences_[index].state.is_client_open());
+      CHECK(&requests_[sequences_[index].request] == &request);
+    }
+    CHECK(open == request.num_open);
+    CHECK((open > 0) == (request.state == Request::State::live));
+  }
+  for (std::uint32_t index = 0; index < sequences_.size(); ++index) {
+    const Sequence& sequence = sequences_[index];
+    if (sequence.id.value == 0) continue;
+    ++num_known;
+    CHECK(index_.find(sequence.id) == index);
+    const SequenceState& state = sequence.state;
+    const bool waits = sequence.is_queued || sequence.is_resuming;
+    CHECK(waits == (state.phase() == SequencePhase::waiting));
+    CHECK(state.phase() != SequencePhase::over);
+    num_queued += sequence.is_queued ? 1 : 0;
+    num_resuming += sequence.is_resuming ? 1 : 0;
+    pending[sequence.model] += state.num_pending();
+    if (state.is_client_open()) CHECK(sequence.outputs.size() == state.num_generated());
+    if (!state.is_on_worker()) continue;
+    ++num_held;
+    const Worker& worker = workers_[sequence.worker.value];
+    CHECK(worker.account.is_up() && worker.held.at(sequence.held_at) == index);
+  }
+  CHECK(num_live == num_live_requests_ && num_known == index_.size());
+  CHECK(num_queued == queue_.sequences() && num_held == num_on_worker_);
+  for (const auto& resuming : resuming_) num_resuming -= resuming.size();
+  CHECK(num_resuming == 0);
+  for (std::size_t model = 0; model < counters_.size(); ++model) {
+    CHECK(counters_[model].is_balanced() && counters_[model].pending == pending[model]);
+  }
+}
+
+}  // namespace sluice::gw

@@ -1,0 +1,333 @@
+// ServingCore, part 2: step records in, the life and end of sequences. The hot path of the gateway.
+#include <algorithm>
+#include <utility>
+
+#include "gateway/core/serving_core.h"
+#include "gateway/core/serving_tables.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+
+namespace {
+constexpr std::size_t kOutputsKept = 4096;  // a resting slot keeps room for so many tokens
+}  // namespace
+
+void ServingCore::step(WorkerId id, const StepView& record, Tick now) {
+  Worker& worker = workers_[id.value];
+  if (!worker.account.is_up() || worker.account.is_corrupt()) return;
+  if (const Result<void> taken = worker.account.take_step(record); !taken) {
+    corrupt(id, taken.error().detail);
+    return;
+  }
+  ModelCounters& counters = counters_[worker.account.model()];
+  const StepRecord& head = record.head;
+  ++counters.steps;
+  counters.preemptions += head.num_preemptions;
+  counters.prefix_queries += head.num_prefix_queries;
+  counters.prefix_hits += head.num_prefix_hits;
+  const std::uint64_t computed = std::uint64_t{head.num_prefill_tokens} + head.num_decode_tokens;
+  if (computed > 0) counters.step_tokens.observe(static_cast<std::int64_t>(computed));
+  for (const StepEntry& entry : record.entries) {
+    if (!take_entry(id.value, entry, now)) break;
+  }
+  dispatch_model(worker.account.model(), now);
+}
+
+// What is wrong with an entry of a known sequence; nullptr: nothing.
+const char* ServingCore::entry_fault(const Sequence& sequence, const StepEntry& entry) const {
+  const SequenceState& state = sequence.state;
+  if (entry.kind == EntryKind::finished) return nullptr;  // the state machine judges it
+  const WorkerFacts& facts = workers_[sequence.worker.value].account.facts();
+  if (entry.position != state.num_generated()) return "position is not the next one";
+  if (entry.token >= facts.vocab_size) return "token outside the vocabulary";
+  if (entry.position >= sequence.output_tokens_max) return "token beyond the allowed output";
+  if (entry.cached_tokens > sequence.prompt_tokens + entry.position) return "cached_tokens";
+  const bool is_last = entry.position + 1 == sequence.output_tokens_max;
+  switch (entry.finish) {
+    case FinishReason::none: return is_last ? "the last allowed token does not finish" : nullptr;
+    case FinishReason::length: return is_last ? nullptr : "finished by length too early";
+    case FinishReason::stop: break;
+    case FinishReason::cancelled:
+    case FinishReason::error: return "a token cannot carry this finish reason";
+  }
+  if (!state.is_client_open()) return nullptr;  // its stop ids are gone with the client
+  const std::vector<TokenId>& stop_ids = requests_[sequence.request].spec.stop_ids;
+  const bool is_stop = std::find(stop_ids.begin(), stop_ids.end(), entry.token) != stop_ids.end();
+  return is_stop ? nullptr : "finished by a token that is no stop id";
+}
+
+bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick now) {
+  const WorkerAccount& account = workers_[worker].account;
+  ModelCounters& counters = counters_[account.model()];
+  const std::optional<std::uint32_t> index = index_.find(SequenceId{entry.sequence});
+  if (!index) {
+    if (account.origin() == EpochOrigin::former_gateway &&
+        entry.sequence < params_.first_id.value) {
+      if (entry.kind == EntryKind::token) {
+        ++counters.generated;
+        ++counters.discarded[static_cast<std::size_t>(DiscardCause::gateway_restart)];
+      }
+      return true;
+    }
+    corrupt(WorkerId{worker}, "entry of an unknown sequence");
+    return false;
+  }
+  Sequence& sequence = sequences_[*index];
+  if (!sequence.state.is_on_worker() || sequence.worker.value != worker) {
+    corrupt(WorkerId{worker}, "entry of a sequence that this worker does not hold");
+    return false;
+  }
+  if (const char* fault = entry_fault(sequence, entry); fault != nullptr) {
+    corrupt(WorkerId{worker}, fault);
+    return false;
+  }
+  if (entry.kind == EntryKind::finished) {
+    const SequenceEffects effects = sequence.state.finished(entry.finish);
+    if (effects.corrupt) {
+      corrupt(WorkerId{worker}, "sequence ended without a token and without a cancel");
+      return false;
+    }
+    if (effects.failed) {
+      fail_sequence(*index, effects,
+                    make_error(Errc::internal_error, "the engine gave up the sequence"), now);
+    } else {
+      apply(*index, effects, EndReason::error, now);
+    }
+    return true;
+  }
+  const SequenceEffects effects = sequence.state.token(entry.finish);
+  CHECK(!effects.corrupt);  // phase and finish reason were checked above
+  ++counters.generated;
+  queue_.charge(sequence.tenant, sequence.model, sequence.size, 1);
+  if (sequence.is_suspect) clear_suspect(sequence);  // it repeated the step that crashed
+  if (effects.notify) {
+    sequence.outputs.push_back({entry.token, entry.logprob, entry.finish});
+    ++counters.pending;
+    if (entry.position == 0 && sequence.choice == 0) {
+      requests_[sequence.request].stats.cached_tokens = entry.cached_tokens;
+    }
+    observe_token(sequence, now);
+    if (!sequence.is_dirty) {
+      sequence.is_dirty = true;
+      notices_.push_back({NoticeKind::tokens, handle_of(sequence.request), sequence.choice});
+    }
+  }
+  apply(*index, effects, EndReason::error, now);
+  return true;
+}
+
+void ServingCore::observe_token(Sequence& sequence, Tick now) {
+  ModelCounters& counters = counters_[sequence.model];
+  Request& request = requests_[sequence.request];
+  if (sequence.first_token == Tick{}) {
+    sequence.first_token = now;
+    counters.ttft.observe(now - sequence.arrival);
+    counters.prefill_time.observe(now - sequence.dispatched);
+    if (request.first_token == Tick{}) request.first_token = now;
+  } else {
+    counters.itl.observe(now - sequence.last_token);
+  }
+  sequence.last_token = now;
+  request.last_token = now;
+}
+
+void ServingCore::reject(WorkerId id, const RejectRecord& record, Tick now) {
+  Worker& worker = workers_[id.value];
+  if (!worker.account.is_up() || worker.account.is_corrupt()) return;
+  const std::optional<std::uint32_t> index = index_.find(SequenceId{record.sequence});
+  if (!index || !sequences_[*index].state.is_on_worker() || sequences_[*index].worker != id) {
+    const bool is_former = worker.account.origin() == EpochOrigin::former_gateway &&
+                           record.sequence < params_.first_id.value;
+    if (!is_former) corrupt(id, "rejected a sequence that it does not hold");
+    return;
+  }
+  Sequence& sequence = sequences_[*index];
+  const auto code = record.errc < kErrcCount ? static_cast<Errc>(record.errc) : Errc::internal_error;
+  if (sequence.state.phase() == SequencePhase::cancelling) {
+    apply(*index, sequence.state.finished(FinishReason::cancelled), EndReason::abort, now);
+  } else if (code == Errc::over_capacity || code == Errc::no_healthy_worker) {  // full, draining
+    worker.account.hold();
+    apply(*index, sequence.state.unsent(), EndReason::error, now);
+  } else {
+    const bool is_clients = code == Errc::context_length_exceeded || code == Errc::invalid_value;
+    fail_sequence(*index, sequence.state.finished(FinishReason::error),
+                  make_error(is_clients ? code : Errc::internal_error,
+                             "the worker cannot run this request"),
+                  now);
+  }
+  dispatch_model(worker.account.model(), now);
+}
+
+void ServingCore::corrupt(WorkerId id, std::string reason) {
+  WorkerAccount& account = workers_[id.value].account;
+  if (!account.is_up() || account.is_corrupt()) return;
+  account.condemn(std::move(reason));
+  commands_.push_back({.kind = CommandKind::report_corrupt,
+                       .sequence = 0,
+                       .id = {},
+                       .worker = id,
+                       .value = 0});
+}
+
+void ServingCore::apply(std::uint32_t index, const SequenceEffects& effects, EndReason reason,
+                        Tick now) {
+  Sequence& sequence = sequences_[index];
+  ModelCounters& counters = counters_[sequence.model];
+  if (effects.discarded > 0) {
+    counters.discarded[static_cast<std::size_t>(effects.cause)] += effects.discarded;
+    if (effects.client_over) counters.pending -= effects.discarded;
+  }
+  if (effects.send_cancel) {
+    commands_.push_back({.kind = CommandKind::write_cancel,
+                         .sequence = index,
+                         .id = sequence.id,
+                         .worker = sequence.worker,
+                         .value = 0});
+  }
+  if (effects.worker_over) leave_worker(index);
+  if (effects.requeue) requeue(index, now);
+  if (effects.client_over) client_over(index, reason, now);
+  if (sequences_[index].state.phase() == SequencePhase::over) forget(index);
+}
+
+void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
+  Sequence& sequence = sequences_[index];
+  Request& request = requests_[sequence.request];
+  ModelCounters& counters = counters_[sequence.model];
+  leave_queue(index);
+  ++counters.ended[static_cast<std::size_t>(reason)];
+  counters.e2e.observe(now - sequence.arrival);
+  if (sequence.first_token != Tick{}) {
+    counters.decode_time.observe(sequence.last_token - sequence.first_token);
+  }
+  if (sequence.has_slot) {
+    sequence.has_slot = false;
+    commands_.push_back({.kind = CommandKind::absorb_slot,
+                         .sequence = index,
+                         .id = sequence.id,
+                         .worker = {},
+                         .value = sequence.state.num_accepted()});
+  }
+  admission_.settle(request.reservation, sequence.output_tokens_max,
+                    sequence.state.num_accepted());
+  request.choices[sequence.choice] = kNoSequence;
+  CHECK(request.num_open > 0);
+  if (--request.num_open > 0) return;
+  typical_request_ = (typical_request_ * 7 + (now - request.admitted)) / 8;
+  end_request(sequence.request);
+}
+
+void ServingCore::leave_worker(std::uint32_t index) {
+  Sequence& sequence = sequences_[index];
+  std::vector<std::uint32_t>& held = workers_[sequence.worker.value].held;
+  CHECK(sequence.held_at < held.size() && held[sequence.held_at] == index);
+  held[sequence.held_at] = held.back();
+  sequences_[held.back()].held_at = sequence.held_at;
+  held.pop_back();
+  --num_on_worker_;
+}
+
+// A request is cleared when each of its suspected choices has delivered or is gone.
+void ServingCore::clear_suspect(Sequence& sequence) {
+  sequence.is_suspect = false;
+  const Request& request = requests_[sequence.request];
+  if (request.id == sequence.request_id) {
+    for (const std::uint32_t choice : request.choices) {
+      if (choice != kNoSequence && sequences_[choice].is_suspect) return;
+    }
+  }
+  poison_.cleared(sequence.request_id);
+}
+
+void ServingCore::forget(std::uint32_t index) {
+  Sequence& sequence = sequences_[index];
+  CHECK(!sequence.has_slot && !sequence.is_queued && !sequence.is_resuming);
+  if (sequence.is_suspect) clear_suspect(sequence);
+  index_.erase(sequence.id);
+  std::vector<OutputToken> outputs = std::move(sequence.outputs);
+  outputs.clear();
+  if (outputs.capacity() > kOutputsKept) outputs = {};
+  sequence = Sequence{};
+  sequence.outputs = std::move(outputs);
+  free_sequences_.push_back(index);
+}
+
+void ServingCore::worker_up(WorkerId id, std::uint32_t model, Epoch epoch, const WorkerFacts& facts,
+                            EpochOrigin origin, Tick now) {
+  CHECK(id.value < workers_.size() && model < health_.size());
+  Worker& worker = workers_[id.value];
+  CHECK(!worker.account.is_up() && worker.held.empty());
+  worker.account.open(model, epoch, facts, origin);
+  ++health_[model].num_up;
+  health_[model].was_up = true;
+  dispatch_model(model, now);
+}
+
+void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const SequenceId> suspects,
+                              Tick now) {
+  Worker& worker = workers_[id.value];
+  if (!worker.account.is_up()) return;
+  const std::uint32_t model = worker.account.model();
+  worker.account.close();
+  CHECK(health_[model].num_up > 0);
+  --health_[model].num_up;
+  health_[model].down_since = now;
+
+  // The page is input too: only what this worker really held can be a suspect, and each once.
+  std::vector<std::uint32_t> in_step;
+  std::vector<RequestId> evidence;
+  if (reason == DownReason::crashed || reason == DownReason::stalled ||
+      reason == DownReason::corrupt) {
+    for (const SequenceId suspect : suspects) {
+      const std::optional<std::uint32_t> index = index_.find(suspect);
+      if (!index || !sequences_[*index].state.is_on_worker()) continue;
+      if (sequences_[*index].worker != id) continue;
+      in_step.push_back(*index);
+      evidence.push_back(sequences_[*index].request_id);
+    }
+    std::sort(evidence.begin(), evidence.end());
+    evidence.erase(std::unique(evidence.begin(), evidence.end()), evidence.end());
+  }
+  while (!worker.held.empty()) {
+    const std::uint32_t index = worker.held.back();
+    Sequence& sequence = sequences_[index];
+    if (sequence.state.is_client_open()) {
+      ++counters_[model].failovers;
+      ++requests_[sequence.request].stats.num_failovers;
+    }
+    apply(index, sequence.state.epoch_end(), EndReason::error, now);
+  }
+  judge(evidence, in_step, now);
+  dispatch(now);
+}
+
+// `in_step`: the sequences behind the evidence; those whose client left are gone by now.
+void ServingCore::judge(std::span<const RequestId> evidence,
+                        std::span<const std::uint32_t> in_step, Tick now) {
+  std::vector<RequestId> condemned;
+  poison_.crashed(evidence, condemned);
+  const auto is_alive = [&](std::uint32_t index, RequestId request) {
+    return sequences_[index].id.value != 0 && sequences_[index].request_id == request;
+  };
+  for (const RequestId request : evidence) {
+    bool is_present = false;
+    for (const std::uint32_t index : in_step) {
+      if (!is_alive(index, request)) continue;
+      is_present = true;
+      sequences_[index].is_suspect = poison_.is_suspect(request);
+    }
+    if (!is_present) poison_.cleared(request);  // its client is gone: it will not run again
+  }
+  for (const RequestId guilty : condemned) {
+    for (const std::uint32_t index : in_step) {
+      if (!is_alive(index, guilty)) continue;
+      ++counters_[sequences_[index].model].condemned;
+      fail_request(sequences_[index].request,
+                   make_error(Errc::poisoned_request, "the request crashed its worker repeatedly"),
+                   DiscardCause::condemned, now);
+      break;
+    }
+  }
+}
+
+}  // namespace sluice::gw

@@ -1,0 +1,346 @@
+// From the parsed body to submitted generations, and the routes that only count.
+#include "gateway/http/completion_handler.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "gateway/api/error_response.h"
+#include "gateway/api/json_text.h"
+#include "gateway/http/session.h"
+
+namespace sluice::gw {
+namespace {
+
+// A whole number in a header. Errors: invalid_value.
+template <class Int>
+Result<std::optional<Int>> header_number(std::string_view text, Int low, Int high,
+                                         const char* name) {
+  if (text.empty()) return std::optional<Int>();
+  Int value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high)
+    return make_error(Errc::invalid_value,
+                      std::string("the header '") + name + "' must be a whole number from " +
+                          std::to_string(low) + " to " + std::to_string(high),
+                      name);
+  return std::optional<Int>(value);
+}
+
+}  // namespace
+
+CompletionHandler::CompletionHandler(Session& session)
+    : session_(session), service_(session.service()) {}
+
+CompletionHandler::~CompletionHandler() { cancel(CancelCause::client_gone); }
+
+void CompletionHandler::start_generation(ApiKind kind) {
+  const Tick started = service_.clock.now();
+  const Result<void> parsed = service_.parser.parse_generation(session_.body(), kind, request_);
+  service_.metrics.parse_ns += static_cast<std::uint64_t>((service_.clock.now() - started).count());
+  if (!parsed) return session_.respond_error(parsed.error());
+  const Result<std::uint32_t> model = service_.find_model(request_.model, session_.tenant());
+  if (!model) return session_.respond_error(model.error());
+  model_ = *model;
+  if (const Result<void> open = service_.loop.precheck(session_.tenant(), model_); !open)
+    return session_.respond_error(open.error());
+  begin_encoding(Purpose::generate);
+}
+
+void CompletionHandler::start_count() {
+  if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
+    return session_.respond_error(counted.error());
+  const Result<void> parsed =
+      service_.parser.parse_generation(session_.body(), ApiKind::chat, request_);
+  if (!parsed) return session_.respond_error(parsed.error());
+  const Result<std::uint32_t> model = service_.find_model(request_.model, session_.tenant());
+  if (!model) return session_.respond_error(model.error());
+  model_ = *model;
+  begin_encoding(Purpose::count);
+}
+
+void CompletionHandler::start_tokenize() {
+  if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
+    return session_.respond_error(counted.error());
+  TokenizeRequest asked;
+  if (const Result<void> parsed = service_.parser.parse_tokenize(session_.body(), asked); !parsed)
+    return session_.respond_error(parsed.error());
+  const Result<std::uint32_t> model = service_.find_model(asked.model, session_.tenant());
+  if (!model) return session_.respond_error(model.error());
+  model_ = *model;
+  request_.reset(asked.prompt ? ApiKind::completion : ApiKind::chat);
+  request_.messages = std::move(asked.messages);
+  request_.add_special_tokens = asked.add_special_tokens;
+  request_.add_generation_prompt = asked.add_generation_prompt;
+  request_.continue_final_message = asked.continue_final_message;
+  if (asked.prompt) request_.prompts.emplace_back().text = std::move(*asked.prompt);
+  begin_encoding(Purpose::tokenize);
+}
+
+void CompletionHandler::start_detokenize() {
+  if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
+    return session_.respond_error(counted.error());
+  DetokenizeRequest asked;
+  if (const Result<void> parsed = service_.parser.parse_detokenize(session_.body(), asked); !parsed)
+    return session_.respond_error(parsed.error());
+  const Result<std::uint32_t> model = service_.find_model(asked.model, session_.tenant());
+  if (!model) return session_.respond_error(model.error());
+  const ServedModel& served = service_.models[*model];
+  if (asked.tokens.size() > service_.context_tokens(*model))
+    return session_.respond_error(make_error(Errc::context_length_exceeded,
+                                             "more tokens than the model's context", "tokens"));
+  Result<std::string> text = served.tokenizer.decode(asked.tokens);
+  if (!text) {
+    Error error = text.error();
+    error.param = "tokens";
+    return session_.respond_error(error);
+  }
+  std::string& out = service_.scratch;
+  out.assign("{\"prompt\":");
+  append_json_string(out, *text);
+  out.push_back('}');
+  session_.respond_json(out);
+}
+
+// ---- tokens of the prompts
+
+void CompletionHandler::begin_encoding(Purpose purpose) {
+  purpose_ = purpose;
+  stage_ = Stage::encoding;
+  const std::uint32_t context = service_.context_tokens(model_);
+  if (const Result<void> fits = check_text_bytes(model(), context, request_); !fits)
+    return on_encoded(fits.error());
+  if (text_bytes(request_) <= service_.config.tokenizing.inline_bytes_max || !service_.pool)
+    return on_encoded(encode_prompts(model(), request_, ids_));
+  job_ = std::make_shared<EncodeJob>();
+  job_->model = &model();
+  job_->tenant = session_.tenant();
+  job_->request = std::move(request_);
+  job_->on_done = [this](EncodeJob& job) {
+    request_ = std::move(job.request);
+    ids_ = std::move(job.ids);
+    const Result<void> result = std::move(job.result);
+    job_.reset();
+    on_encoded(result);
+  };
+  ++service_.metrics.pool_jobs;
+  if (const Result<void> queued = service_.pool->submit(job_); !queued) {
+    const std::shared_ptr<EncodeJob> refused = std::move(job_);
+    request_ = std::move(refused->request);
+    on_encoded(queued.error());
+  }
+}
+
+void CompletionHandler::on_encoded(Result<void> result) {
+  if (!result) return fail(result.error());
+  if (purpose_ != Purpose::generate) return answer_tokenize();
+  if (const Result<void> submitted = submit_all(); !submitted) return fail(submitted.error());
+  stage_ = Stage::generating;
+}
+
+void CompletionHandler::answer_tokenize() {
+  std::string& out = service_.scratch;
+  if (purpose_ == Purpose::count) {
+    out.assign("{\"object\":\"response.input_tokens\",\"input_tokens\":");
+    append_integer(out, ids_[0].size());
+    out.push_back('}');
+  } else {
+    out.assign("{\"count\":");
+    append_integer(out, ids_[0].size());
+    out.append(",\"max_model_len\":");
+    append_integer(out, service_.context_tokens(model_));
+    out.append(",\"tokens\":");
+    append_token_ids(out, ids_[0]);
+    out.append(",\"token_strs\":null}");
+  }
+  end();
+  session_.respond_json(out);
+}
+
+// ---- submission
+
+// How many tokens each choice may produce; cuts `ids` where the request asked for it.
+Result<std::uint32_t> CompletionHandler::output_tokens(std::size_t& prompt_tokens) const {
+  const cfg::TenantLimits& limits = service_.limits(session_.tenant());
+  const std::uint32_t context = service_.context_tokens(model_);
+  std::uint32_t output = request_.max_tokens.value_or(limits.output_tokens_default);
+  if (limits.output_tokens_max > 0 && output > limits.output_tokens_max) {
+    if (request_.max_tokens)
+      return make_error(Errc::invalid_value,
+                        "'max_tokens' must be at most " + std::to_string(limits.output_tokens_max) +
+                            " for this API key",
+                        "max_tokens");
+    output = limits.output_tokens_max;
+  }
+  if (request_.truncate_prompt_tokens) {
+    const std::int64_t asked = *request_.truncate_prompt_tokens;
+    const std::size_t keep = asked > 0 ? static_cast<std::size_t>(asked)
+                             : context > output ? context - output
+                                                : 1;
+    prompt_tokens = std::min(prompt_tokens, keep);
+  }
+  const std::string_view param = request_.kind == ApiKind::chat ? "messages" : "prompt";
+  const std::uint64_t room = context > prompt_tokens ? context - prompt_tokens : 0;
+  const bool is_too_long = room == 0 || (request_.max_tokens && output > room);
+  if (is_too_long)
+    return make_error(Errc::context_length_exceeded,
+                      "the model's context is " + std::to_string(context) +
+                          " tokens; the prompt has " + std::to_string(prompt_tokens) + " and " +
+                          std::to_string(request_.max_tokens.value_or(1)) +
+                          " were asked for in the completion",
+                      std::string(param));
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(output, room));
+}
+
+Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
+  GenerationSpec spec;
+  std::vector<TokenId>& ids = ids_[index];
+  if (ids.empty())
+    return make_error(Errc::invalid_value, "the prompt must hold at least one token", "prompt");
+  std::size_t prompt_tokens = ids.size();
+  const Result<std::uint32_t> output = output_tokens(prompt_tokens);
+  if (!output) return output.error();
+  ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(prompt_tokens));
+
+  const tok::Vocabulary& vocabulary = model().tokenizer.vocabulary();
+  for (std::size_t i = 0; i < request_.stop_token_ids.size(); ++i)
+    if (request_.stop_token_ids[i] >= vocabulary.size)
+      return make_error(Errc::invalid_value,
+                        "token ids are below " + std::to_string(vocabulary.size),
+                        "stop_token_ids[" + std::to_string(i) + "]");
+  for (const LogitBias& bias : request_.logit_bias)
+    if (bias.token >= vocabulary.size)
+      return make_error(Errc::invalid_value,
+                        "token ids are below " + std::to_string(vocabulary.size),
+                        "logit_bias." + std::to_string(bias.token));
+
+  const RequestHead& head = session_.head();
+  const Result<std::optional<std::int64_t>> deadline =
+      header_number<std::int64_t>(head.deadline_ms, 1, 86'400'000, "x-sluice-deadline-ms");
+  if (!deadline) return deadline.error();
+  const Result<std::optional<std::int64_t>> priority = header_number<std::int64_t>(
+      head.priority, 0, std::numeric_limits<std::int32_t>::max(), "x-sluice-priority");
+  if (!priority) return priority.error();
+
+  spec.tenant = session_.tenant();
+  spec.model = model_;
+  spec.sampling = request_.sampling;
+  if (request_.sampling.ignore_eos == 0) {
+    if (vocabulary.eos) spec.stop_ids.push_back(*vocabulary.eos);
+    if (request_.kind == ApiKind::chat)
+      for (const TokenId id : model().chat_template.stop_ids())
+        if (id != vocabulary.eos) spec.stop_ids.push_back(id);
+  }
+  for (const TokenId id : request_.stop_token_ids)
+    if (std::find(spec.stop_ids.begin(), spec.stop_ids.end(), id) == spec.stop_ids.end())
+      spec.stop_ids.push_back(id);
+  spec.bias = request_.logit_bias;
+  spec.choices = request_.choices;
+  spec.output_tokens_max = *output;
+  // The smallest value, and so the most urgent, that the tenant may ask for is its ceiling.
+  const std::int64_t asked = (*priority).value_or(std::int64_t{request_.priority.value_or(0)});
+  spec.priority = static_cast<std::uint32_t>(std::max(
+      std::max<std::int64_t>(asked, 0),
+      std::int64_t{service_.tenant(session_.tenant()).priority_ceiling}));
+  spec.delivery = request_.stream ? Delivery::streamed : Delivery::whole;
+  spec.arrival = session_.arrival();
+  if (*deadline) spec.deadline = session_.arrival() + std::chrono::milliseconds(**deadline);
+  if (request_.sampling.min_tokens > spec.output_tokens_max)
+    return make_error(Errc::invalid_value,
+                      "'min_tokens' must be at most " + std::to_string(spec.output_tokens_max),
+                      "min_tokens");
+  return spec;
+}
+
+Result<void> CompletionHandler::submit_all() {
+  if (!request_.has_seed) request_.sampling.seed = service_.ids.next();
+  const std::size_t num_prompts = ids_.size();
+  const std::size_t num_choices = num_prompts * request_.choices;
+  choices_.clear();
+  choices_.resize(num_choices);
+  if (!request_.stop.empty())
+    for (Choice& choice : choices_) choice.matcher = tok::StopMatcher(request_.stop);
+  parts_.resize(num_prompts);
+  for (auto& part : parts_)
+    if (!part) part = std::make_unique<Part>();
+  accepted_ = 0;
+  parts_left_ = 0;
+  begin_writer();
+  for (std::size_t i = 0; i < num_prompts; ++i) {
+    Result<GenerationSpec> spec = make_spec(i);
+    if (!spec) return spec.error();
+    Part& part = *parts_[i];
+    part.owner = this;
+    part.prompt_tokens = static_cast<std::uint32_t>(ids_[i].size());
+    part.choices_left = request_.choices;
+    part.first_choice = i * request_.choices;
+    part.stats = {};
+    part.prompt.clear();
+    if (request_.return_token_ids || request_.echo) part.prompt = ids_[i];
+    spec->prompt = std::move(ids_[i]);
+    const Result<GenerationHandle> handle = service_.loop.submit(std::move(*spec), part);
+    if (!handle) return handle.error();
+    part.handle = *handle;
+    ++parts_left_;
+  }
+  return {};
+}
+
+void CompletionHandler::begin_writer() {
+  const bool is_chat = request_.kind == ApiKind::chat;
+  response_id_.assign(is_chat ? "chatcmpl-" : "cmpl-");
+  service_.ids.append_hex(response_id_, 2);
+  // Build, weights and kernel path: equal fingerprints and seeds give equal tokens.
+  const ModelFacts facts = service_.loop.model_facts(model_);
+  char digits[40];
+  const int size = std::snprintf(digits, sizeof digits, "_%012llx_%08llx",
+                                 static_cast<unsigned long long>(facts.weights_digest >> 16),
+                                 static_cast<unsigned long long>(facts.kernel_path & 0xffffffffu));
+  fingerprint_.assign("fp_" SLUICE_VERSION).append(digits, static_cast<std::size_t>(size));
+  const StreamOptions& options = request_.stream_options;
+  writer_.begin({.kind = request_.kind,
+                 .id = response_id_,
+                 .model = model().config.name,
+                 .fingerprint = fingerprint_,
+                 .created = std::chrono::duration_cast<std::chrono::seconds>(
+                                std::chrono::system_clock::now().time_since_epoch())
+                                .count()},
+                {.include_usage = options.include_usage,
+                 .continuous_usage = options.continuous_usage_stats,
+                 .token_ids = request_.return_token_ids});
+}
+
+// ---- ends
+
+void CompletionHandler::fail(const Error& error) {
+  for (const auto& part : parts_)
+    if (part->handle) service_.loop.cancel(std::exchange(part->handle, {}), CancelCause::failed);
+  const bool has_begun = session_.has_begun();
+  end();
+  if (!has_begun) return session_.respond_error(error);
+  service_.metrics.count_error(error.code);
+  append_error_event(session_.begin_chunk(), error);
+  session_.end_chunk();
+  session_.abort_stream();
+}
+
+void CompletionHandler::cancel(CancelCause cause) {
+  if (job_) {
+    job_->is_cancelled.store(true, std::memory_order_relaxed);
+    job_->on_done = nullptr;
+    job_.reset();
+  }
+  for (const auto& part : parts_)
+    if (part->handle) service_.loop.cancel(std::exchange(part->handle, {}), cause);
+  end();
+}
+
+void CompletionHandler::end() {
+  stage_ = Stage::idle;
+  parts_left_ = 0;
+  choices_.clear();
+  // One huge request must not pin its memory to an idle connection.
+  if (ids_.size() > 8) ids_.clear();
+  if (parts_.size() > 8) parts_.resize(1);
+}
+
+}  // namespace sluice::gw

@@ -1,0 +1,106 @@
+// CompletionHandler: one request that generates, from its parsed body to the last byte of its answer;
+// also the routes that only count its tokens.
+//
+//   parse -> model, precheck -> bytes against the context -> encode (here or on the pool)
+//         -> submit, one generation per prompt -> take tokens -> text -> answer or stream
+//
+// Tokens are taken from the decision loop only when no write is in flight and accepted before their
+// bytes are handed to the socket: what is ready shares one write, and a lone token never waits.
+// Event loop only. Reused from request to request; idle when no request runs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gateway/api/openai_types.h"
+#include "gateway/api/write_response.h"
+#include "gateway/http/service.h"
+#include "tokenizer/stop_matcher.h"
+#include "tokenizer/stream_decoder.h"
+
+namespace sluice::gw {
+
+class Session;
+
+class CompletionHandler {
+ public:
+  explicit CompletionHandler(Session& session);
+  ~CompletionHandler();
+
+  void start_generation(ApiKind kind);
+  void start_count();      // POST /v1/chat/completions/input_tokens
+  void start_tokenize();
+  void start_detokenize();
+
+  bool is_active() const { return stage_ != Stage::idle; }
+  bool is_stream() const { return stage_ == Stage::generating && request_.stream; }
+  void on_writable();      // the last write is done
+  void on_commit_due();    // no token for so long: status line and a comment
+  void cancel(CancelCause cause);
+
+ private:
+  enum class Stage : std::uint8_t { idle, encoding, generating };
+  enum class Purpose : std::uint8_t { generate, count, tokenize };
+
+  // One prompt's generation. The loop keeps a reference to it while its handle lives.
+  struct Part final : GenerationSink {
+    void on_tokens(std::uint32_t choice) override;
+    void on_failed(const Error& error) override;
+    CompletionHandler* owner = nullptr;
+    GenerationHandle handle;
+    std::vector<TokenId> prompt;   // kept only when the answer repeats it
+    std::uint32_t prompt_tokens = 0;
+    std::uint32_t choices_left = 0;
+    std::size_t first_choice = 0;  // index into choices_
+    GenerationStats stats;         // once choices_left is 0
+  };
+  struct Choice {
+    tok::StreamDecoder decoder;
+    tok::StopMatcher matcher;
+    std::string text;              // whole answers
+    std::vector<TokenId> ids;      // whole answers that show them
+    FinishReason finish = FinishReason::none;
+    bool has_role = false;
+  };
+
+  void begin_encoding(Purpose purpose);
+  void on_encoded(Result<void> result);
+  void answer_tokenize();
+  Result<void> submit_all();
+  Result<std::uint32_t> output_tokens(std::size_t& prompt_tokens) const;
+  Result<GenerationSpec> make_spec(std::size_t index);
+  void begin_writer();
+  void pump_all();
+  bool pump(Part& part, std::uint32_t choice, std::string* out);
+  bool take_text(Choice& state, const OutputToken& token);
+  void write_event(std::string& out, Part& part, std::uint32_t index, const OutputToken& token,
+                   FinishReason finish);
+  void echo_prompt(std::string& out, Part& part, std::uint32_t index);
+  void respond_whole();
+  void fail(const Error& error);
+  void end();
+  Usage usage() const;
+  bool is_over() const { return parts_left_ == 0; }
+  const ServedModel& model() const { return service_.models[model_]; }
+
+  Session& session_;
+  Service& service_;
+  Stage stage_ = Stage::idle;
+  Purpose purpose_ = Purpose::generate;
+  GenerationRequest request_;
+  std::uint32_t model_ = 0;
+  std::shared_ptr<EncodeJob> job_;            // while the pool has it
+  std::vector<std::vector<TokenId>> ids_;     // per prompt
+  std::vector<std::unique_ptr<Part>> parts_;  // addresses are stable: the loop refers to them
+  std::size_t parts_left_ = 0;
+  std::vector<Choice> choices_;               // prompt * n + i
+  std::uint32_t accepted_ = 0;                // output tokens, all choices
+  std::string piece_;                         // new text of a token, reused
+  std::string response_id_;
+  std::string fingerprint_;
+  ResponseWriter writer_;
+};
+
+}  // namespace sluice::gw

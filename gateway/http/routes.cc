@@ -1,0 +1,97 @@
+// The table of routes.
+#include "gateway/http/routes.h"
+
+#include <array>
+
+namespace sluice::gw {
+namespace {
+
+enum class Verb : std::uint8_t { get, post };
+enum class Access : std::uint8_t { tenant, anyone };
+
+struct Row {
+  std::string_view path;  // one that ends in '/' takes a tail
+  Verb verb;
+  Access access;
+  Endpoint endpoint;
+};
+
+constexpr std::array kRows = std::to_array<Row>({
+    {"/v1/chat/completions", Verb::post, Access::tenant, Endpoint::chat_completions},
+    {"/v1/completions", Verb::post, Access::tenant, Endpoint::completions},
+    {"/v1/chat/completions/input_tokens", Verb::post, Access::tenant, Endpoint::input_tokens},
+    {"/tokenize", Verb::post, Access::tenant, Endpoint::tokenize},
+    {"/v1/tokenize", Verb::post, Access::tenant, Endpoint::tokenize},
+    {"/detokenize", Verb::post, Access::tenant, Endpoint::detokenize},
+    {"/v1/detokenize", Verb::post, Access::tenant, Endpoint::detokenize},
+    {"/v1/models", Verb::get, Access::tenant, Endpoint::models},
+    {"/v1/models/", Verb::get, Access::tenant, Endpoint::model},
+    {"/v1/quota", Verb::get, Access::tenant, Endpoint::quota},
+    {"/v1/embeddings", Verb::post, Access::tenant, Endpoint::embeddings},
+    {"/live", Verb::get, Access::anyone, Endpoint::live},
+    {"/ready", Verb::get, Access::anyone, Endpoint::ready},
+    {"/health", Verb::get, Access::anyone, Endpoint::health},
+    {"/metrics", Verb::get, Access::anyone, Endpoint::metrics},
+});
+
+bool matches(const Row& row, std::string_view path) {
+  if (!row.path.ends_with('/')) return row.path == path;
+  return path.size() > row.path.size() && path.starts_with(row.path);
+}
+
+}  // namespace
+
+Route find_route(std::string_view method, std::string_view path) {
+  Route route;
+  if (method == "OPTIONS") {
+    route.result = RouteResult::preflight;
+    return route;
+  }
+  for (const Row& row : kRows) {
+    if (!matches(row, path)) continue;
+    const bool is_get = row.verb == Verb::get;
+    route.endpoint = row.endpoint;
+    route.needs_tenant = row.access == Access::tenant;
+    route.takes_body = !is_get;
+    route.omits_body = is_get && method == "HEAD";
+    route.allow = is_get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+    if (row.path.ends_with('/')) route.tail = path.substr(row.path.size());
+    const bool is_right = is_get ? method == "GET" || method == "HEAD" : method == "POST";
+    route.result = is_right ? RouteResult::found : RouteResult::wrong_method;
+    return route;
+  }
+  return route;
+}
+
+std::string_view endpoint_name(Endpoint endpoint) {
+  constexpr std::array<std::string_view, kEndpoints> kNames{
+      "chat_completions", "completions", "input_tokens", "tokenize", "detokenize",
+      "models",           "model",       "quota",        "embeddings", "live",
+      "ready",            "health",      "metrics",      "none"};
+  return kNames[static_cast<std::size_t>(endpoint)];
+}
+
+bool percent_decode(std::string_view text, std::string& out) {
+  const auto hex = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+  };
+  out.clear();
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    if (i + 2 >= text.size()) return false;
+    const int high = hex(text[i + 1]);
+    const int low = hex(text[i + 2]);
+    if (high < 0 || low < 0 || high + low == 0) return false;
+    out.push_back(static_cast<char>(high * 16 + low));
+    i += 2;
+  }
+  return true;
+}
+
+}  // namespace sluice::gw

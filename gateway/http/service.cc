@@ -1,0 +1,74 @@
+// Look-ups over the configuration.
+#include "gateway/http/service.h"
+
+#include <algorithm>
+
+namespace sluice::gw {
+
+void IdSource::append_hex(std::string& out, int words) {
+  constexpr char kHex[] = "0123456789abcdef";
+  for (int word = 0; word < words; ++word) {
+    std::uint64_t bits = next();
+    for (int digit = 0; digit < 16; ++digit) {
+      out.push_back(kHex[bits & 15]);
+      bits >>= 4;
+    }
+  }
+}
+
+Service::Service(cfg::Config configuration, std::vector<ServedModel> served,
+                 DecisionLoop& decisions, const Clock& time, std::uint64_t seed,
+                 std::int64_t started)
+    : config(std::move(configuration)),
+      models(std::move(served)),
+      loop(decisions),
+      clock(time),
+      auth(config),
+      parser(mix64(seed)),
+      ids(mix64(seed + 1)),
+      started_unix_s(started) {
+  default_tenant_.limits = config.default_limits;
+}
+
+void Service::reload(const cfg::Config& fresh) {
+  config.tenants = fresh.tenants;
+  config.default_limits = fresh.default_limits;
+  config.cors = fresh.cors;
+  config.http = fresh.http;
+  default_tenant_.limits = fresh.default_limits;
+  auth = Auth(config);
+}
+
+const cfg::Tenant& Service::tenant(TenantId id) const {
+  // A reload may have removed tenants whose requests still run.
+  return id.value < config.tenants.size() ? config.tenants[id.value] : default_tenant_;
+}
+
+const cfg::TenantLimits& Service::limits(TenantId id) const { return tenant(id).limits; }
+
+bool Service::is_model_allowed(const std::string& name, TenantId id) const {
+  const std::vector<std::string>& allowed = tenant(id).models;
+  return allowed.empty() || std::find(allowed.begin(), allowed.end(), name) != allowed.end();
+}
+
+Result<std::uint32_t> Service::find_model(std::string_view name, TenantId id) const {
+  for (std::uint32_t i = 0; i < models.size(); ++i) {
+    const std::string& served = models[i].config.name;
+    if (!name.empty() && served != name) continue;
+    if (!is_model_allowed(served, id))
+      return make_error(Errc::model_not_allowed,
+                        "this API key may not use the model '" + served + "'", "model");
+    return i;
+  }
+  return make_error(Errc::model_not_found,
+                    "the model '" + std::string(name.substr(0, 128)) + "' is not served here",
+                    "model");
+}
+
+std::uint32_t Service::context_tokens(std::uint32_t model) const {
+  const std::uint32_t configured = models[model].config.context_tokens;
+  const std::uint32_t held = loop.model_facts(model).context_tokens;
+  return held == 0 ? configured : std::min(configured, held);
+}
+
+}  // namespace sluice::gw

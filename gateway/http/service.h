@@ -1,0 +1,77 @@
+// Service: what all connections of a gateway share, wired once by the gateway role. Plain members: the
+// sessions and handlers use them directly.
+// Event loop only (the models are also read by the tokenizing pool).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.h"
+#include "gateway/api/parse_request.h"
+#include "gateway/http/auth.h"
+#include "gateway/http/http_metrics.h"
+#include "gateway/http/prompt_encoding.h"
+#include "gateway/http/response_head.h"
+#include "gateway/http/tokenize_pool.h"
+#include "gateway/link/decision_loop.h"
+#include "shared/clock.h"
+#include "shared/random.h"
+
+namespace sluice::gw {
+
+// All bodies that are being read may hold so many times the largest one together.
+inline constexpr std::uint64_t kBodiesHeldMax = 32;
+
+// Process-unique, unguessable-enough names for requests and responses; not secrets.
+class IdSource {
+ public:
+  explicit IdSource(std::uint64_t seed) : seed_(seed) {}
+  std::uint64_t next() { return mix64(seed_ ^ mix64(counter_++)); }
+  void append_hex(std::string& out, int words);
+
+ private:
+  std::uint64_t seed_;
+  std::uint64_t counter_ = 0;
+};
+
+struct Service {
+  // `seed`: random bits of the operating system; drives ids, seeds and the parser's hash.
+  Service(cfg::Config configuration, std::vector<ServedModel> served, DecisionLoop& decisions,
+          const Clock& time, std::uint64_t seed, std::int64_t started);
+
+  cfg::Config config;
+  const std::vector<ServedModel> models;  // in the order of config.models
+  DecisionLoop& loop;
+  const Clock& clock;
+  Auth auth;
+  RequestParser parser;
+  IdSource ids;
+  HttpMetrics metrics;
+  DateLine date;
+  std::int64_t started_unix_s;
+  std::unique_ptr<TokenizePool> pool;
+  // Appends what the decision loop and the workers have to say to the metrics page.
+  std::function<void(std::string&)> append_core_metrics;
+  std::string scratch;  // bodies are built here before their head; empty between uses
+  bool is_draining = false;
+
+  // Keys, limits and CORS of a new configuration; the rest stays as it was at the start.
+  void reload(const cfg::Config& fresh);
+
+  const cfg::Tenant& tenant(TenantId id) const;
+  const cfg::TenantLimits& limits(TenantId id) const;
+  // Errors: model_not_found, model_not_allowed. An empty name is the first model.
+  Result<std::uint32_t> find_model(std::string_view name, TenantId tenant) const;
+  bool is_model_allowed(const std::string& name, TenantId tenant) const;
+  // What the configuration allows and the workers can hold.
+  std::uint32_t context_tokens(std::uint32_t model) const;
+
+ private:
+  cfg::Tenant default_tenant_;  // without configured tenants
+};
+
+}  // namespace sluice::gw

@@ -1,0 +1,221 @@
+// Paged causal attention with online softmax over fixed groups of positions. A tile is R query rows
+// (heads that share a KV head, then tokens) that share every load of K and V; each row keeps its own
+// limit, so a tile's make-up changes no row's bits. Order of operations: kernel_table.h.
+
+struct QueryRow {
+  const float* q;     // [head_dim]
+  float* out;         // [head_dim]
+  std::size_t limit;  // positions 0 .. limit - 1 are seen
+};
+
+// State of R rows over one group of kAttentionGroup positions from `begin`.
+template <int R>
+struct GroupState {
+  float e[R][kAttentionGroup];  // scores, then exponentials
+  float o[R][kHeadDimMax];      // running output; only the first head_dim are used
+  float m[R];
+  float sum[R];
+  float keep[R];
+  std::size_t n[R];             // positions of this group that the row sees
+};
+
+// K of 16 positions from p, which is a multiple of 16 below `end`, the end of the seen positions.
+struct KeyPointers {
+  const float* low;
+  const float* high;  // positions 8..15; of the same block where blocks hold 16 or more
+};
+
+SLUICE_INLINE KeyPointers key_pointers(const AttentionJob& job, const AttentionSpan& span,
+                                       std::size_t kv_head, std::size_t p, std::size_t end) {
+  const PagedKv& kv = job.kv;
+  const float* low = kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) +
+                     p % kv.block_tokens;
+  if (kv.block_tokens >= kLanes) return {low, low + 8};
+  if (p + 8 >= end) return {low, low};  // the next block may not exist; its lanes are not used
+  return {low, kv_keys(kv, span.blocks[p / kv.block_tokens + 1], job.layer, kv_head)};
+}
+
+// Scores of V vectors of positions from p (relative to the group: p - begin).
+template <int R, int V>
+static void score_vectors(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
+                          const QueryRow* rows, std::size_t begin, std::size_t offset, std::size_t end,
+                          GroupState<R>& state) {
+  KeyPointers keys[V];
+  for (int v = 0; v < V; ++v) {
+    const std::size_t p = begin + offset + static_cast<std::size_t>(v) * kLanes;
+    keys[v] = key_pointers(job, span, kv_head, p, end);
+  }
+  Lanes sum[R][V];
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) sum[r][v] = zero();
+  }
+  const std::size_t step = job.kv.block_tokens;
+  for (std::size_t d = 0; d < job.kv.head_dim; ++d) {
+    Lanes k[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) k[v] = load_halves(keys[v].low + d * step, keys[v].high + d * step);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Lanes q = splat(rows[r].q[d]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = fma(q, k[v], sum[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) {
+      store(state.e[r] + offset + static_cast<std::size_t>(v) * kLanes,
+            mul(sum[r][v], splat(job.scale)));
+    }
+  }
+}
+
+// Scores of row r become exponentials; m, sum and keep move on.
+template <int R>
+static void soften(GroupState<R>& state, int r) {
+  const std::size_t n = state.n[r];
+  const Lanes lowest = splat(-__builtin_inff());
+  Lanes highest = splat(state.m[r]);
+  for (std::size_t i = 0; i < n; i += kLanes) {
+    const std::size_t left = n - i < kLanes ? n - i : kLanes;
+    highest = maximum(keep_first(load(state.e[r] + i), left, lowest), highest);
+  }
+  const float m = tree_max(highest);
+  Lanes sum = zero();
+  for (std::size_t i = 0; i < n; i += kLanes) {
+    const std::size_t left = n - i < kLanes ? n - i : kLanes;
+    const Lanes e = keep_first(exponential(sub(load(state.e[r] + i), splat(m))), left, zero());
+    store(state.e[r] + i, e);
+    sum = add(sum, e);
+  }
+  alignas(64) float keep[kLanes];
+  store(keep, exponential(splat(state.m[r] - m)));
+  state.keep[r] = keep[0];
+  state.sum[r] = __builtin_fmaf(state.sum[r], keep[0], tree_sum(sum));
+  state.m[r] = m;
+}
+
+// o = o * keep, then fma(e[p], v[p], o) for W vectors of dimensions from d; `tail` lanes of the last.
+template <int R, int W>
+static void weigh_values(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
+                         std::size_t begin, std::size_t d, std::size_t tail,
+                         GroupState<R>& state) {
+  const PagedKv& kv = job.kv;
+  Lanes o[R][W];
+  std::size_t common = kAttentionGroup;
+  for (int r = 0; r < R; ++r) {
+    common = state.n[r] < common ? state.n[r] : common;
+    for (int w = 0; w < W; ++w) {
+      const float* from = state.o[r] + d + static_cast<std::size_t>(w) * kLanes;
+      o[r][w] = state.n[r] == 0 ? load(from) : mul(load(from), splat(state.keep[r]));
+    }
+  }
+  std::size_t i = 0;
+  while (i < common) {
+    const std::size_t slot = (begin + i) % kv.block_tokens;
+    const std::size_t block_end = i + kv.block_tokens - slot;
+    const std::size_t end = block_end < common ? block_end : common;
+    const float* v = kv_values(kv, span.blocks[(begin + i) / kv.block_tokens], job.layer, kv_head) +
+                     slot * kv.head_dim + d;
+    for (; i < end; ++i, v += kv.head_dim) {
+      Lanes value[W];
+#pragma GCC unroll 4
+      for (int w = 0; w < W; ++w) {
+        const float* from = v + static_cast<std::size_t>(w) * kLanes;
+        value[w] = w + 1 < W || tail == kLanes ? load(from) : load_first(from, tail);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const Lanes e = splat(state.e[r][i]);
+#pragma GCC unroll 4
+        for (int w = 0; w < W; ++w) o[r][w] = fma(e, value[w], o[r][w]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (i = common; i < state.n[r]; ++i) {  // rows that see further than the shortest
+      const float* v = kv_values(kv, span.blocks[(begin + i) / kv.block_tokens], job.layer, kv_head) +
+                       (begin + i) % kv.block_tokens * kv.head_dim + d;
+      for (int w = 0; w < W; ++w) {
+        const Lanes value = load_first(v + static_cast<std::size_t>(w) * kLanes,
+                                       w + 1 < W ? kLanes : tail);
+        o[r][w] = fma(splat(state.e[r][i]), value, o[r][w]);
+      }
+    }
+    for (int w = 0; w < W; ++w) {
+      store(state.o[r] + d + static_cast<std::size_t>(w) * kLanes, o[r][w]);
+    }
+  }
+}
+
+template <int R>
+static void attend_tile(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
+                        const QueryRow* rows) {
+  const std::size_t head_dim = job.kv.head_dim;
+  GroupState<R> state;
+  std::size_t limit = 0;
+  for (int r = 0; r < R; ++r) {
+    limit = rows[r].limit > limit ? rows[r].limit : limit;
+    state.m[r] = -__builtin_inff();
+    state.sum[r] = 0;
+    for (std::size_t d = 0; d < head_dim; d += kLanes) store(state.o[r] + d, zero());
+  }
+  for (std::size_t begin = 0; begin < limit; begin += kAttentionGroup) {
+    const std::size_t count = limit - begin < kAttentionGroup ? limit - begin : kAttentionGroup;
+    constexpr std::size_t kWide = kAttentionWidth * kLanes;
+    std::size_t i = 0;
+    for (; i + kWide < count + kLanes; i += kWide) {
+      score_vectors<R, kAttentionWidth>(job, span, kv_head, rows, begin, i, limit, state);
+    }
+    for (; i < count; i += kLanes) {
+      score_vectors<R, 1>(job, span, kv_head, rows, begin, i, limit, state);
+    }
+    for (int r = 0; r < R; ++r) {
+      const std::size_t seen = rows[r].limit > begin ? rows[r].limit - begin : 0;
+      state.n[r] = seen < kAttentionGroup ? seen : kAttentionGroup;
+      if (state.n[r] > 0) soften<R>(state, r);
+    }
+    std::size_t d = 0;
+    for (; d + kWide <= head_dim; d += kWide) {
+      weigh_values<R, kAttentionWidth>(job, span, kv_head, begin, d, kLanes, state);
+    }
+    for (; d < head_dim; d += kLanes) {
+      const std::size_t tail = head_dim - d < kLanes ? head_dim - d : kLanes;
+      weigh_values<R, 1>(job, span, kv_head, begin, d, tail, state);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (std::size_t d = 0; d < head_dim; d += kLanes) {
+      const std::size_t n = head_dim - d < kLanes ? head_dim - d : kLanes;
+      store_first(rows[r].out + d, div(load(state.o[r] + d), splat(state.sum[r])), n);
+    }
+  }
+}
+
+template <int R>
+static void attend_rows(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
+                        const QueryRow* rows, std::size_t num_rows) {
+  for (; num_rows >= R; num_rows -= R, rows += R) attend_tile<R>(job, span, kv_head, rows);
+  if constexpr (R > 1) {
+    if (num_rows > 0) attend_rows<R - 1>(job, span, kv_head, rows, num_rows);
+  }
+}
+
+static void attend(const AttentionJob& job, const AttentionItem& item) {
+  const AttentionSpan& span = job.spans[item.span];
+  const std::size_t group = job.num_heads / job.kv.num_kv_heads;
+  constexpr std::size_t kRowsMax = 64;  // handed on at a time
+  QueryRow rows[kRowsMax];
+  std::size_t n = 0;
+  for (std::size_t t = item.token_begin; t < item.token_end; ++t) {
+    for (std::size_t g = 0; g < group; ++g) {
+      const std::size_t column = (item.kv_head * group + g) * job.kv.head_dim;
+      rows[n++] = {job.q + (span.row + t) * job.q_stride + column,
+                   job.out + (span.row + t) * job.out_stride + column, span.start + t + 1};
+      if (n == kRowsMax) {
+        attend_rows<kAttentionRows>(job, span, item.kv_head, rows, n);
+        n = 0;
+      }
+    }
+  }
+  attend_rows<kAttentionRows>(job, span, item.kv_head, rows, n);
+}

@@ -1,0 +1,26 @@
+// The AVX2 kernels: the shared algorithms compiled for this instruction set. Nothing but intrinsics
+// and our own plain headers is included, and everything is in a namespace of its own, so that no
+// instruction of this set can leak into a function that other files share.
+#include <immintrin.h>
+
+#include "kernels/cpu/exp_constants.h"
+#include "kernels/cpu/targets.h"
+
+namespace sluice::krn {
+namespace avx2 {
+namespace {
+
+#include "kernels/cpu/vec_avx2.inl.h"
+// Over Lanes, in this order: later files use earlier ones.
+#include "kernels/cpu/pointwise.inl.h"
+#include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/attention.inl.h"
+
+}  // namespace
+}  // namespace avx2
+
+const KernelTable kAvx2Kernels = {"avx2",       avx2::matmul,   avx2::rms_norm,
+                                     avx2::rope,   avx2::swiglu,   avx2::add_rows,
+                                     avx2::widen,  avx2::attend};
+
+}  // namespace sluice::krn

@@ -1,0 +1,26 @@
+// The AVX-512 kernels: the shared algorithms compiled for this instruction set. Nothing but intrinsics
+// and our own plain headers is included, and everything is in a namespace of its own, so that no
+// instruction of this set can leak into a function that other files share.
+#include <immintrin.h>
+
+#include "kernels/cpu/exp_constants.h"
+#include "kernels/cpu/targets.h"
+
+namespace sluice::krn {
+namespace avx512 {
+namespace {
+
+#include "kernels/cpu/vec_avx512.inl.h"
+// Over Lanes, in this order: later files use earlier ones.
+#include "kernels/cpu/pointwise.inl.h"
+#include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/attention.inl.h"
+
+}  // namespace
+}  // namespace avx512
+
+const KernelTable kAvx512Kernels = {"avx512",       avx512::matmul,   avx512::rms_norm,
+                                     avx512::rope,   avx512::swiglu,   avx512::add_rows,
+                                     avx512::widen,  avx512::attend};
+
+}  // namespace sluice::krn

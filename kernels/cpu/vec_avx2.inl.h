@@ -1,0 +1,100 @@
+// The 16-lane vector of AVX2: two registers, so that lane sums have the order of AVX-512. Included
+// inside a namespace by target_avx2.cc; same names as vec_avx512.inl.h.
+#define SLUICE_INLINE [[gnu::always_inline]] static inline
+
+struct Lanes {
+  __m256 low, high;
+};
+
+// Tiles that fit 16 registers; see matmul.inl.h and attention.inl.h.
+constexpr int kTileTokensMax = 6;
+constexpr int tile_panels(int tokens) { return tokens <= 1 ? 4 : tokens <= 2 ? 2 : 1; }
+constexpr int kAttentionRows = 2;
+constexpr int kAttentionWidth = 2;
+
+// All ones in the first n of 8 lanes, n <= 8.
+SLUICE_INLINE __m256i first_eight(std::size_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+SLUICE_INLINE std::size_t in_low(std::size_t n) { return n < 8 ? n : 8; }
+SLUICE_INLINE std::size_t in_high(std::size_t n) { return n < 8 ? 0 : n - 8; }
+
+SLUICE_INLINE Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+SLUICE_INLINE Lanes splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+SLUICE_INLINE Lanes load_halves(const float* low, const float* high) {
+  return {_mm256_loadu_ps(low), _mm256_loadu_ps(high)};
+}
+SLUICE_INLINE Lanes load(const float* p) { return load_halves(p, p + 8); }
+// The first n lanes; the others are zero and their memory is not touched.
+SLUICE_INLINE Lanes load_first(const float* p, std::size_t n) {
+  return {_mm256_maskload_ps(p, first_eight(in_low(n))),
+          _mm256_maskload_ps(p + 8, first_eight(in_high(n)))};
+}
+SLUICE_INLINE void store(float* p, Lanes a) {
+  _mm256_storeu_ps(p, a.low);
+  _mm256_storeu_ps(p + 8, a.high);
+}
+SLUICE_INLINE void store_first(float* p, Lanes a, std::size_t n) {
+  _mm256_maskstore_ps(p, first_eight(in_low(n)), a.low);
+  _mm256_maskstore_ps(p + 8, first_eight(in_high(n)), a.high);
+}
+SLUICE_INLINE Lanes load_f32_weights(const void* p) { return load(static_cast<const float*>(p)); }
+SLUICE_INLINE __m256 bf16_to_floats(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+SLUICE_INLINE Lanes load_bf16_weights(const void* p) {
+  const __m128i* bits = static_cast<const __m128i*>(p);
+  return {bf16_to_floats(_mm_loadu_si128(bits)), bf16_to_floats(_mm_loadu_si128(bits + 1))};
+}
+SLUICE_INLINE Lanes load_f16_weights(const void* p) {
+  const __m128i* bits = static_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(bits)), _mm256_cvtph_ps(_mm_loadu_si128(bits + 1))};
+}
+
+SLUICE_INLINE Lanes add(Lanes a, Lanes b) {
+  return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
+SLUICE_INLINE Lanes sub(Lanes a, Lanes b) {
+  return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
+SLUICE_INLINE Lanes mul(Lanes a, Lanes b) {
+  return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+SLUICE_INLINE Lanes div(Lanes a, Lanes b) {
+  return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+}
+SLUICE_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+SLUICE_INLINE Lanes negate(Lanes a) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
+}
+SLUICE_INLINE Lanes minimum(Lanes a, Lanes b) {  // a < b ? a : b
+  return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
+}
+SLUICE_INLINE Lanes maximum(Lanes a, Lanes b) {  // a > b ? a : b
+  return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+SLUICE_INLINE Lanes round_even(Lanes a) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.low, kMode), _mm256_round_ps(a.high, kMode)};
+}
+SLUICE_INLINE __m256 power_of_two(__m256 n) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+// 2^n for integral n in the range of normal numbers.
+SLUICE_INLINE Lanes power_of_two(Lanes n) { return {power_of_two(n.low), power_of_two(n.high)}; }
+// 0 where x < bound, a elsewhere (also where x is a NaN).
+SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {
+  return {_mm256_andnot_ps(_mm256_cmp_ps(x.low, bound.low, _CMP_LT_OQ), a.low),
+          _mm256_andnot_ps(_mm256_cmp_ps(x.high, bound.high, _CMP_LT_OQ), a.high)};
+}
+SLUICE_INLINE Lanes keep_first(Lanes a, std::size_t n, Lanes rest) {
+  return {_mm256_blendv_ps(rest.low, a.low, _mm256_castsi256_ps(first_eight(in_low(n)))),
+          _mm256_blendv_ps(rest.high, a.high, _mm256_castsi256_ps(first_eight(in_high(n))))};
+}
+SLUICE_INLINE __m256 upper_half(Lanes a) { return a.high; }
+SLUICE_INLINE __m256 lower_half(Lanes a) { return a.low; }

@@ -1,0 +1,158 @@
+// Matmul: the scalar path against double arithmetic within the stated bound; every other path bit for
+// bit equal to it, for every small size, tail, token count, panel split and weight type.
+#include <cmath>
+#include <tuple>
+
+#include "kernels/half_float.h"
+#include "kernels/pack.h"
+#include "tests/unit/kernels/kernel_fixture.h"
+
+namespace sluice::krn {
+namespace {
+
+// A row-major matrix in its file format, packed, and as exact doubles.
+struct Weights {
+  std::vector<std::uint8_t> packed_bytes;
+  PackedMatrix packed;
+  std::vector<double> exact;  // [rows, cols]
+};
+
+std::uint16_t small_f16(std::uint32_t bits) {  // magnitude below 2, subnormals included, finite
+  return static_cast<std::uint16_t>((bits & 0x8000u) | (bits % 0x4000u));
+}
+
+Weights make_weights(std::size_t rows, std::size_t cols, WeightType type, std::uint32_t seed) {
+  std::mt19937 engine(seed);
+  const std::vector<float> values = random_floats(rows * cols, seed);
+  const std::size_t bytes = weight_bytes(type);
+  std::vector<std::uint8_t> file(rows * cols * bytes + 1);
+  Weights w;
+  w.exact.resize(rows * cols);
+  for (std::size_t i = 0; i < rows * cols; ++i) {
+    float value = values[i];
+    if (type == WeightType::f32) {
+      std::memcpy(file.data() + 1 + i * 4, &value, 4);
+    } else {
+      const std::uint16_t bits = type == WeightType::bf16 ? float_to_bf16(value)
+                                                          : small_f16(static_cast<std::uint32_t>(engine()));
+      value = type == WeightType::bf16 ? bf16_to_float(bits) : f16_to_float(bits);
+      std::memcpy(file.data() + 1 + i * 2, &bits, 2);
+    }
+    w.exact[i] = static_cast<double>(value);
+  }
+  w.packed_bytes.resize(packed_bytes(rows, cols, type) + 64);
+  // 4-byte alignment only: the kernels must not rely on more than an element's.
+  w.packed = {w.packed_bytes.data() + 4, type, rows, cols};
+  // Packed in two pieces from a source at an odd address.
+  const std::size_t first = rows / 3;
+  pack_rows(file.data() + 1, type, first, cols, 0, w.packed_bytes.data() + 4, type);
+  pack_rows(file.data() + 1 + first * cols * bytes, type, rows - first, cols, first,
+            w.packed_bytes.data() + 4, type);
+  return w;
+}
+
+void run(const KernelTable& path, const Weights& w, const std::vector<float>& x, std::size_t x_stride,
+         std::size_t tokens, std::vector<float>& y, std::size_t y_stride) {
+  MatmulJob job{w.packed, x.data() + 1, x_stride, tokens, y.data() + 1, y_stride};
+  path.matmul(job, 0, num_panels(w.packed.rows));
+}
+
+void check_size(std::size_t rows, std::size_t cols, std::size_t tokens, WeightType type) {
+  SCOPED_TRACE(testing::Message() << rows << "x" << cols << " tokens " << tokens << " type "
+                                  << static_cast<int>(type));
+  const Weights w = make_weights(rows, cols, type, static_cast<std::uint32_t>(rows * 131 + cols));
+  const std::size_t x_stride = cols + 3;
+  const std::size_t y_stride = rows + 5;
+  const std::vector<float> x =
+      random_floats(tokens * x_stride + 1, static_cast<std::uint32_t>(tokens + 7));
+  constexpr float kUntouched = -12345.0f;
+  std::vector<float> want(tokens * y_stride + 1, kUntouched);
+  run(oracle(), w, x, x_stride, tokens, want, y_stride);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      double magnitude = 0;
+      for (std::size_t k = 0; k < cols; ++k) {
+        const double product = w.exact[r * cols + k] * static_cast<double>(x[1 + t * x_stride + k]);
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double got = static_cast<double>(want[1 + t * y_stride + r]);
+      ASSERT_LE(std::abs(got - sum), static_cast<double>(cols) * kUnit * magnitude + 1e-40);
+    }
+  }
+  for (const KernelTable* path : all_paths()) {
+    std::vector<float> got(tokens * y_stride + 1, kUntouched);
+    run(*path, w, x, x_stride, tokens, got, y_stride);
+    ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name;
+  }
+}
+
+constexpr WeightType kTypes[] = {WeightType::f32, WeightType::bf16, WeightType::f16};
+
+TEST(Matmul, AllPathsEqualTheOracleForEverySmallSize) {
+  for (const WeightType type : kTypes) {
+    for (std::size_t n = 0; n <= 2 * kLanes + 1; ++n) {
+      check_size(n, 19, 3, type);
+      check_size(17, n, 2, type);
+      check_size(33, 21, n, type);
+    }
+  }
+}
+
+TEST(Matmul, AllPathsEqualTheOracleAcrossTilesAndBlocksOfK) {
+  for (const WeightType type : kTypes) {
+    check_size(16 * 9 + 5, 1100, 1, type);
+    check_size(16 * 9 + 5, 1030, 14, type);
+    check_size(16 * 17, 513, 37, type);
+  }
+}
+
+TEST(Matmul, ATokensRowDoesNotDependOnItsBatchOrOnThePanelSplit) {
+  const std::size_t rows = 16 * 11 + 3;
+  const std::size_t cols = 1037;
+  const std::size_t tokens = 41;
+  for (const WeightType type : kTypes) {
+    const Weights w = make_weights(rows, cols, type, 5);
+    const std::vector<float> x = random_floats(tokens * cols, 6);
+    for (const KernelTable* path : all_paths()) {
+      std::vector<float> whole(tokens * rows);
+      path->matmul({w.packed, x.data(), cols, tokens, whole.data(), rows}, 0, num_panels(rows));
+      for (std::size_t t = 0; t < tokens; ++t) {
+        std::vector<float> alone(rows);
+        for (std::size_t p = 0; p < num_panels(rows); p += 1 + t % 5) {
+          const std::size_t end = std::min(p + 1 + t % 5, num_panels(rows));
+          path->matmul({w.packed, x.data() + t * cols, cols, 1, alone.data(), rows}, p, end);
+        }
+        ASSERT_TRUE(same_bits(alone.data(), whole.data() + t * rows, rows)) << path->name << t;
+      }
+    }
+  }
+}
+
+TEST(HalfFloat, EveryF16ValueConvertsAsTheHardwareDoes) {
+  std::vector<std::uint16_t> bits(65536);
+  for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint16_t>(i);
+  std::vector<float> want(bits.size());
+  for (std::size_t i = 0; i < bits.size(); ++i) want[i] = f16_to_float(bits[i]);
+  EXPECT_EQ(want[0x3c00], 1.0f);
+  EXPECT_EQ(want[0x0001], 0x1p-24f);
+  EXPECT_EQ(want[0xfbff], -65504.0f);
+  EXPECT_TRUE(std::isinf(want[0x7c00]) && std::isnan(want[0x7e01]));
+  for (const KernelTable* path : all_paths()) {
+    std::vector<float> got(bits.size());
+    path->widen(bits.data(), WeightType::f16, got.data(), got.size());
+    EXPECT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name;
+  }
+}
+
+TEST(HalfFloat, Bf16RoundsToNearestEven) {
+  EXPECT_EQ(float_to_bf16(1.0f), 0x3f80);
+  EXPECT_EQ(float_to_bf16(1.00390625f), 0x3f80);             // half way, even below
+  EXPECT_EQ(float_to_bf16(1.01171875f), 0x3f82);             // half way, even above
+  EXPECT_EQ(bf16_to_float(float_to_bf16(-3.140625f)), -3.140625f);
+  EXPECT_TRUE(std::isnan(bf16_to_float(float_to_bf16(std::nanf("")))));
+}
+
+}  // namespace
+}  // namespace sluice::krn

@@ -1,0 +1,120 @@
+// The CUDA kernels on a device against the scalar oracle; skipped, visibly, where there is none.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/kernel_table.h"
+#include "shared/random.h"
+
+namespace sluice::krn::cuda {
+namespace {
+
+std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
+  std::vector<float> values(n);
+  for (std::size_t i = 0; i < n; ++i)
+    values[i] =
+        static_cast<float>(random_unit({seed, 0, static_cast<std::uint32_t>(i)}, 0) * 2 - 1);
+  return values;
+}
+
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray(DeviceContext& context, const std::vector<T>& host)
+      : context_(context), size_(host.size()) {
+    data_ = static_cast<T*>(device_allocate(size_ * sizeof(T)));
+    EXPECT_EQ(copy_to_device(context, data_, host.data(), size_ * sizeof(T)), "");
+  }
+  ~DeviceArray() { device_free(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  T* data() { return data_; }
+  std::vector<T> host() {
+    std::vector<T> values(size_);
+    EXPECT_EQ(copy_to_host(context_, values.data(), data_, size_ * sizeof(T)), "");
+    EXPECT_EQ(synchronize(context_), "");
+    return values;
+  }
+
+ private:
+  DeviceContext& context_;
+  std::size_t size_;
+  T* data_;
+};
+
+class CudaDevice : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (num_devices() == 0) GTEST_SKIP() << "no CUDA device here";
+    std::string error;
+    context_ = make_device_context(0, error);
+    ASSERT_NE(context_, nullptr) << error;
+  }
+  ~CudaDevice() override { destroy_device_context(context_); }
+  DeviceContext* context_ = nullptr;
+};
+
+TEST_F(CudaDevice, RmsNormAgreesWithTheOracle) {
+  const std::size_t dim = 2048, rows = 3;
+  const auto x = random_floats(rows * dim, 1), weight = random_floats(dim, 2);
+  std::vector<float> expected(rows * dim);
+  for (std::size_t r = 0; r < rows; ++r)
+    find_kernels("scalar")->rms_norm(x.data() + r * dim, weight.data(), expected.data() + r * dim,
+                                     dim, 1e-5f);
+  DeviceArray<float> dx(*context_, x), dw(*context_, weight),
+      dy(*context_, std::vector<float>(rows * dim));
+  ASSERT_EQ(launch_rms_norm(*context_, {dx.data(), dw.data(), dy.data(), dim, dim, 1e-5f}, rows),
+            "");
+  const auto y = dy.host();
+  for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], 1e-5f);
+}
+
+TEST_F(CudaDevice, MatmulAgreesWithAPlainSum) {
+  const std::size_t tokens = 5, rows = 48, cols = 64;
+  const auto w = random_floats(rows * cols, 3), x = random_floats(tokens * cols, 4);
+  DeviceArray<float> dw(*context_, w), dx(*context_, x),
+      dy(*context_, std::vector<float>(tokens * rows));
+  ASSERT_EQ(launch_matmul(*context_, {dw.data(), dx.data(), dy.data(), tokens, rows, cols, false}),
+            "");
+  const auto y = dy.host();
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (std::size_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (std::size_t c = 0; c < cols; ++c)
+        sum += double{w[r * cols + c]} * double{x[t * cols + c]};
+      ASSERT_NEAR(y[t * rows + r], sum, 1e-3);  // TF32 is off by default; 64 terms of at most 1
+    }
+}
+
+TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
+  const std::size_t heads = 6, kv_heads = 2, head_dim = 64, block_tokens = 16, length = 130;
+  PagedKv kv{nullptr, 12, 1, kv_heads, head_dim, block_tokens};
+  const auto cache = random_floats(kv.num_blocks * kv_block_floats(kv) + 16, 5);
+  const auto q = random_floats(heads * head_dim, 6);
+  std::vector<std::uint32_t> table;
+  for (std::uint32_t i = 0; i < 9; ++i) table.push_back(11 - i);
+  std::vector<float> aligned(cache.size() + 16), expected(q.size());
+  const auto address = reinterpret_cast<std::uintptr_t>(aligned.data());
+  kv.data = aligned.data() + (64 - address % 64) % 64 / sizeof(float);
+  std::copy_n(cache.begin(), kv.num_blocks * kv_block_floats(kv), kv.data);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const AttentionSpan span{0, 1, length - 1, table.data()};
+  const AttentionJob job{kv, 0, heads, scale, q.data(), q.size(), expected.data(), q.size(), &span};
+  for (std::uint32_t h = 0; h < kv_heads; ++h) find_kernels("scalar")->attend(job, {0, h, 0, 1});
+
+  DeviceArray<float> dkv(*context_, cache), dq(*context_, q),
+      dout(*context_, std::vector<float>(q.size()));
+  DeviceArray<std::uint32_t> dtable(*context_, table), dlength(*context_, {std::uint32_t{length}});
+  kv.data = dkv.data();
+  ASSERT_EQ(launch_attention_decode(*context_,
+                                    {dq.data(), dout.data(), dtable.data(), dlength.data(), kv, 0,
+                                     heads, q.size(), table.size(), scale},
+                                    1),
+            "");
+  const auto out = dout.host();
+  for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 1e-5f);
+}
+
+}  // namespace
+}  // namespace sluice::krn::cuda

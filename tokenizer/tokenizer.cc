@@ -1,0 +1,279 @@
+// The tokenizer on libsentencepiece: two processors over one model file (with and without the dummy
+// prefix), a table of what each id adds to a text, and the word cache in front; see tokenizer.h.
+#include "tokenizer/tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <unordered_map>
+
+#include "shared/check.h"
+#include "shared/limits.h"
+#include "tokenizer/model_proto.h"
+#include "tokenizer/piece_borders.h"
+#include "tokenizer/tokenizer_config.h"
+#include "tokenizer/utf8.h"
+#include "tokenizer/word_cache.h"
+
+namespace sluice::tok {
+namespace {
+
+constexpr std::size_t kModelBytesMax = 64u << 20;
+constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581, how pieces write a space
+
+// Encodes `text` behind the caller's cache. The library's ids are never negative.
+void encode_with(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,
+                 std::vector<TokenId>& ids) {
+  thread_local std::vector<int> pieces;
+  pieces.clear();
+  CHECK(processor.Encode(text, &pieces).ok());
+  ids.insert(ids.end(), pieces.begin(), pieces.end());
+}
+
+std::string with_spaces(std::string_view piece) {
+  std::string text;
+  while (!piece.empty()) {
+    if (piece.starts_with(kSpaceSymbol)) {
+      text += ' ';
+      piece.remove_prefix(kSpaceSymbol.size());
+    } else {
+      text += piece.front();
+      piece.remove_prefix(1);
+    }
+  }
+  return text;
+}
+
+// "<0x41>" is the byte 0x41, with upper-case digits as the library writes them.
+std::optional<char> byte_of_piece(std::string_view piece) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return std::nullopt;
+  const std::size_t high = kDigits.find(piece[3]), low = kDigits.find(piece[4]);
+  if (high == std::string_view::npos || low == std::string_view::npos) return std::nullopt;
+  return static_cast<char>(high * 16 + low);
+}
+
+bool looks_special(std::string_view text) {
+  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  Vocabulary vocabulary;
+  TokenizerConfig config;
+  sentencepiece::SentencePieceProcessor first;      // adds the dummy prefix if the model does
+  sentencepiece::SentencePieceProcessor following;  // never does
+  PieceBorders borders;
+  bool add_dummy_prefix = true;
+  bool strips_leading_spaces = false;  // decode: all of them, not only the dummy prefix
+  int unknown_id = -1;                 // its mark keeps its spaces
+  std::uint32_t serial = 0;            // this vocabulary's number in the word caches
+  std::string bytes;                   // of all ids, one after another
+  std::vector<std::uint32_t> begins;   // [size + 1], into `bytes`
+  std::vector<bool> special;
+  std::unordered_map<std::string, TokenId> special_ids;
+
+  std::string_view piece(TokenId id) const {
+    return std::string_view(bytes).substr(begins[id], begins[id + 1] - begins[id]);
+  }
+  Result<void> fill_pieces(const ModelProtoFacts& model);
+  void encode_word(std::string_view word, std::vector<TokenId>& ids) const;
+  void encode_cut(std::string_view text, std::vector<TokenId>& ids) const;
+};
+
+Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model) {
+  const bool keeps_text = !model.has_charsmap && !model.remove_extra_whitespaces;
+  for (const PieceFacts& piece : model.pieces) {
+    const auto id = static_cast<TokenId>(begins.size());
+    begins.push_back(static_cast<std::uint32_t>(bytes.size()));
+    const bool unreachable = piece.type == PieceType::unknown && model.byte_fallback;
+    special.push_back(piece.type == PieceType::control || unreachable);
+    if (special.back()) {
+      // The library looks single characters up among all pieces: such a one could be written in
+      // text.
+      if (next_utf8(piece.text).size == piece.text.size())
+        return make_error(Errc::bad_file, "a control piece of a single character");
+      special_ids.emplace(piece.text, id);
+    } else if (piece.type == PieceType::byte) {
+      const auto byte = byte_of_piece(piece.text);
+      if (!byte) return make_error(Errc::bad_file, "a byte piece that is not <0x00>..<0xFF>");
+      bytes += *byte;
+    } else if (piece.type == PieceType::unknown) {
+      bytes += model.unk_surface;
+    } else {
+      bytes += with_spaces(piece.text);
+    }
+    // Text may bring U+2581 itself, three bytes for one space; an unknown character has up to four.
+    const std::size_t taken = std::max<std::size_t>(piece.text.size(), 4);
+    if (!special.back() && taken > vocabulary.longest_piece_bytes)
+      vocabulary.longest_piece_bytes = static_cast<std::uint32_t>(taken);
+    // Neighbouring unknown characters become one unknown id.
+    if (!keeps_text || (piece.type == PieceType::unknown && !model.byte_fallback))
+      vocabulary.longest_piece_bytes = kPieceBytesUnbounded;
+  }
+  vocabulary.size = static_cast<std::uint32_t>(begins.size());
+  begins.push_back(static_cast<std::uint32_t>(bytes.size()));
+  return {};
+}
+
+Tokenizer::Tokenizer() : state_(std::make_unique<State>()) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+Result<Tokenizer> Tokenizer::load(const std::string& path) {
+  const auto failed = [&](const std::string& why) {
+    return make_error(Errc::bad_file, path + ": " + why);
+  };
+  const Result<std::string> file = read_model_file(path, kModelBytesMax);
+  if (!file) return file.error();
+  Result<ModelProtoFacts> model = parse_model_proto(*file);
+  if (!model) return failed(model.error().detail);
+  Tokenizer tokenizer;
+  State& state = *tokenizer.state_;
+  const auto config_path = std::filesystem::path(path).parent_path() / "tokenizer_config.json";
+  Result<TokenizerConfig> config = load_tokenizer_config(config_path.string());
+  if (!config) return config.error();
+  state.config = std::move(*config);
+
+  // User-defined pieces are matched in text; those that frame a conversation must not be.
+  ModelProtoEdit edit;
+  for (std::uint32_t id = 0; id < model->pieces.size(); ++id) {
+    PieceFacts& piece = model->pieces[id];
+    if (piece.type != PieceType::user_defined) continue;
+    if (!looks_special(piece.text) && std::ranges::find(state.config.special_tokens, piece.text) ==
+                                          state.config.special_tokens.end())
+      continue;
+    piece.type = PieceType::control;
+    edit.make_control.push_back(id);
+  }
+  auto status = state.first.LoadFromSerializedProto(edit_model_proto(*file, edit));
+  if (!status.ok()) return failed(status.ToString());
+  edit.disable_dummy_prefix = true;
+  status = state.following.LoadFromSerializedProto(edit_model_proto(*file, edit));
+  if (!status.ok()) return failed(status.ToString());
+
+  if (auto r = state.fill_pieces(*model); !r) return failed(r.error().detail);
+  if (static_cast<std::size_t>(state.first.GetPieceSize()) != model->pieces.size())
+    return failed("the library sees another number of pieces");
+  state.borders = PieceBorders(*model);
+  state.add_dummy_prefix = model->add_dummy_prefix;
+  state.strips_leading_spaces = model->remove_extra_whitespaces;
+  state.unknown_id = state.first.unk_id();
+  const auto id_or_nothing = [](int id) {
+    return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
+  };
+  state.vocabulary.bos = id_or_nothing(state.first.bos_id());
+  state.vocabulary.eos = id_or_nothing(state.first.eos_id());
+  state.vocabulary.adds_bos =
+      state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
+  // A number is never used again, so that no cache holds words of a vocabulary that is gone.
+  static std::atomic<std::uint32_t> serials{0};
+  state.serial = ++serials;
+  CHECK(state.serial != 0);
+  return tokenizer;
+}
+
+const Vocabulary& Tokenizer::vocabulary() const {
+  return state_->vocabulary;
+}
+const std::string& Tokenizer::chat_template_source() const {
+  return state_->config.chat_template;
+}
+
+void Tokenizer::State::encode_word(std::string_view word, std::vector<TokenId>& ids) const {
+  WordCache& cache = WordCache::this_thread();
+  if (const auto known = cache.find(serial, word); !known.empty()) {
+    ids.insert(ids.end(), known.begin(), known.end());
+    return;
+  }
+  const std::size_t before = ids.size();
+  encode_with(following, word, ids);
+  cache.put(serial, word, std::span(ids).subspan(before));
+}
+
+// REQUIRES: borders.can_cut(), valid UTF-8.
+void Tokenizer::State::encode_cut(std::string_view text, std::vector<TokenId>& ids) const {
+  while (!text.empty()) {
+    std::string_view word = text.substr(0, borders.word_bytes(text));
+    text.remove_prefix(word.size());
+    // Long words get their parts looked up instead: what is left uncut then really hangs together.
+    while (word.size() > WordCache::kWordBytesMax) {
+      const std::size_t size = borders.part_bytes(word);
+      encode_word(word.substr(0, size), ids);
+      word.remove_prefix(size);
+    }
+    if (!word.empty()) encode_word(word, ids);
+  }
+}
+
+void Tokenizer::encode(std::string_view text, Segment segment, std::vector<TokenId>& ids) const {
+  if (text.empty()) return;
+  thread_local std::string repaired;
+  if (!is_valid_utf8(text)) {
+    repaired.clear();
+    append_valid_utf8(text, repaired);
+    text = repaired;
+  }
+  const State& state = *state_;
+  if (!state.borders.can_cut()) {
+    encode_with(segment == Segment::first ? state.first : state.following, text, ids);
+    return;
+  }
+  if (segment == Segment::first && state.add_dummy_prefix) {
+    // The prefix belongs to the first part; the text's own first space stays a second one.
+    std::size_t size = state.borders.word_bytes(text);
+    if (size > WordCache::kWordBytesMax) size = state.borders.part_bytes(text.substr(0, size));
+    thread_local std::string prefixed;
+    prefixed.assign(1, ' ').append(text.substr(0, size));
+    state.encode_word(prefixed, ids);
+    text.remove_prefix(size);
+  }
+  state.encode_cut(text, ids);
+}
+
+std::string_view Tokenizer::piece_bytes(TokenId id) const {
+  CHECK(id < state_->vocabulary.size);
+  return state_->piece(id);
+}
+
+bool Tokenizer::is_special(TokenId id) const {
+  CHECK(id < state_->vocabulary.size);
+  return state_->special[id];
+}
+
+std::optional<TokenId> Tokenizer::special_id(std::string_view text) const {
+  const auto found = state_->special_ids.find(std::string(text));
+  if (found == state_->special_ids.end()) return std::nullopt;
+  return found->second;
+}
+
+Result<std::string> Tokenizer::decode(std::span<const TokenId> ids) const {
+  const State& state = *state_;
+  std::string bytes;
+  bool at_start = state.add_dummy_prefix || state.strips_leading_spaces;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= state.vocabulary.size)
+      return make_error(Errc::invalid_value,
+                        "tokens[" + std::to_string(i) + "]: " + std::to_string(ids[i]) +
+                            " is not an id; allowed: 0.." +
+                            std::to_string(state.vocabulary.size - 1),
+                        "tokens");
+    std::string_view piece = state.piece(ids[i]);
+    if (at_start && !piece.empty()) {
+      const bool is_unknown = static_cast<int>(ids[i]) == state.unknown_id;
+      const bool had_space = !is_unknown && piece.starts_with(' ');
+      if (had_space) piece.remove_prefix(1);
+      at_start = had_space && piece.empty() && state.strips_leading_spaces;
+    }
+    bytes += piece;
+  }
+  std::string text;
+  append_valid_utf8(bytes, text);
+  return text;
+}
+
+}  // namespace sluice::tok

@@ -1,0 +1,108 @@
+// Reads tokenizer_config.json; see tokenizer_config.h.
+#include "tokenizer/tokenizer_config.h"
+
+#include <fcntl.h>
+#include <simdjson.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "shared/unique_fd.h"
+
+namespace sluice::tok {
+namespace {
+
+constexpr std::size_t kConfigBytesMax = 8u << 20;
+constexpr std::size_t kDepthMax = 32;
+
+Error file_error(const std::string& path, const std::string& what) {
+  return make_error(Errc::bad_file, path + ": " + what);
+}
+
+std::string chat_template_of(const simdjson::dom::element& value) {
+  std::string_view text;
+  if (value.get(text) == simdjson::SUCCESS) return std::string(text);
+  simdjson::dom::array named;
+  if (value.get(named) != simdjson::SUCCESS) return {};
+  for (const simdjson::dom::element item : named) {
+    std::string_view name;
+    if (item["name"].get(name) == simdjson::SUCCESS && name == "default" &&
+        item["template"].get(text) == simdjson::SUCCESS)
+      return std::string(text);
+  }
+  return {};
+}
+
+// These files usually have "model_max_length": 1000000000000000019884624838656, which simdjson
+// refuses. Digits beyond what 64 bits hold become spaces; nobody here reads such a number.
+void blank_huge_numbers(std::string& json) {
+  constexpr std::size_t kDigitsMax = 18;
+  bool in_string = false;
+  std::size_t digits = 0;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+      continue;
+    }
+    in_string = c == '"';
+    digits = c >= '0' && c <= '9' ? digits + 1 : 0;
+    if (digits > kDigitsMax) json[i] = ' ';
+  }
+}
+
+}  // namespace
+
+Result<std::string> read_model_file(const std::string& path, std::size_t bytes_max) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return file_error(path, std::strerror(errno));
+  struct stat facts {};
+  if (::fstat(fd.get(), &facts) != 0) return file_error(path, std::strerror(errno));
+  if (!S_ISREG(facts.st_mode)) return file_error(path, "not a regular file");
+  if (static_cast<std::uint64_t>(facts.st_size) > bytes_max)
+    return file_error(path, "larger than " + std::to_string(bytes_max) + " bytes");
+  std::string bytes(static_cast<std::size_t>(facts.st_size), '\0');
+  std::size_t size = 0;
+  while (size < bytes.size()) {
+    const ssize_t got = ::read(fd.get(), bytes.data() + size, bytes.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return file_error(path, std::strerror(errno));
+    if (got == 0) return file_error(path, "cut off while it was read");
+    size += static_cast<std::size_t>(got);
+  }
+  return bytes;
+}
+
+Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
+  if (::access(path.c_str(), F_OK) != 0) return TokenizerConfig{};
+  Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
+  if (!bytes) return bytes.error();
+  blank_huge_numbers(*bytes);
+  simdjson::dom::parser parser;
+  if (const auto error = parser.allocate(bytes->size() + 1, kDepthMax))
+    return file_error(path, simdjson::error_message(error));
+  simdjson::dom::object root;
+  if (const auto error = parser.parse(*bytes).get(root))
+    return file_error(path, simdjson::error_message(error));
+  TokenizerConfig config;
+  bool flag = false;
+  if (root["add_bos_token"].get(flag) == simdjson::SUCCESS) config.add_bos_token = flag;
+  simdjson::dom::element source;
+  if (root["chat_template"].get(source) == simdjson::SUCCESS)
+    config.chat_template = chat_template_of(source);
+  simdjson::dom::object added;
+  if (root["added_tokens_decoder"].get(added) == simdjson::SUCCESS) {
+    for (const auto& [id, token] : added) {
+      std::string_view content;
+      if (token["special"].get(flag) == simdjson::SUCCESS && flag &&
+          token["content"].get(content) == simdjson::SUCCESS)
+        config.special_tokens.emplace_back(content);
+    }
+  }
+  return config;
+}
+
+}  // namespace sluice::tok

@@ -1,0 +1,322 @@
+// Adding, cancelling and planning. What happens to blocks is in scheduler_blocks.cc, what comes of a
+// step in scheduler_apply.cc.
+#include "worker/core/scheduler.h"
+
+#include <algorithm>
+#include <string>
+
+#include "shared/check.h"
+
+namespace sluice::eng {
+namespace {
+
+// Room left to the running sequences when another one joins them, so that it is not preempted at once.
+constexpr std::uint32_t kWatermarkShare = 100;  // one block in so many
+// Priorities beyond this are one: aging stays within a few hours.
+constexpr std::uint32_t kPriorityMax = 1000;
+// A reused slot keeps vectors up to this size; longer ones go back to the allocator.
+constexpr std::size_t kKeptIdsMax = 64u << 10;
+
+bool uses_counts(const SamplingParams& sampling) {
+  return sampling.presence_penalty != 0.0f || sampling.frequency_penalty != 0.0f ||
+         sampling.repetition_penalty != 1.0f;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerLimits& limits)
+    : limits_(limits),
+      pool_(limits.num_blocks),
+      cache_(limits.num_blocks, limits.block_tokens),
+      slots_(limits.sequences_max + limits.waiting_max),
+      is_written_(limits.num_blocks, 0) {
+  CHECK(limits.sequences_max > 0 && limits.sequences_max <= limits.step_tokens_max);
+  CHECK(limits.sequences_max <= kBatchSequencesMax && limits.block_tokens % 2 == 0);
+  CHECK(limits.block_tokens > 0 && limits.num_blocks > 0 && limits.vocab_size > 0);
+  const std::size_t num_slots = slots_.size();
+  for (std::size_t i = num_slots; i > 0; --i) unused_slots_.push_back(static_cast<Slot>(i - 1));
+  running_.reserve(limits.sequences_max);
+  waiting_.reserve(num_slots);
+  plan_.items.reserve(limits.sequences_max);
+  plan_.zero_blocks.reserve(limits.num_blocks);
+  cancelled_.reserve(num_slots);
+  entries_.reserve(num_slots + limits.sequences_max);
+}
+
+std::uint32_t Scheduler::blocks_for(std::uint32_t num_tokens) const {
+  return (num_tokens + limits_.block_tokens - 1) / limits_.block_tokens;
+}
+
+// A few hundred words of contiguous ids: cheaper than a table, and only cancels and adds come here.
+std::optional<Scheduler::Slot> Scheduler::find(SequenceId id) const {
+  for (const Slot slot : running_)
+    if (slots_[slot].id == id) return slot;
+  for (const Slot slot : waiting_)
+    if (slots_[slot].id == id) return slot;
+  return std::nullopt;
+}
+
+Result<void> Scheduler::add(const SubmitView& submission, Tick now) {
+  CHECK(!is_planned_);
+  const SubmitRecord& head = submission.head;
+  const std::uint64_t longest = std::uint64_t{head.num_prompt_ids} + head.output_ids_max;
+  if (head.num_prompt_ids == 0 || head.output_ids_max <= head.num_output_ids)
+    return make_error(Errc::invalid_value, "a submission has a prompt and room for output");
+  if (longest > limits_.context_tokens ||
+      longest > std::uint64_t{limits_.num_blocks} * limits_.block_tokens)
+    return make_error(Errc::context_length_exceeded,
+                      "prompt and output take " + std::to_string(longest) + " tokens; allowed: " +
+                          std::to_string(std::min<std::uint64_t>(
+                              limits_.context_tokens,
+                              std::uint64_t{limits_.num_blocks} * limits_.block_tokens)));
+  const auto is_outside = [this](TokenId id) { return id >= limits_.vocab_size; };
+  if (std::ranges::any_of(submission.prompt, is_outside) ||
+      std::ranges::any_of(submission.output, is_outside) ||
+      std::ranges::any_of(submission.stop_ids, is_outside) ||
+      std::ranges::any_of(submission.bias, is_outside, &LogitBias::token))
+    return make_error(Errc::invalid_value, "a token id lies outside the vocabulary");
+  if (find(SequenceId{head.sequence}))
+    return make_error(Errc::invalid_value, "the sequence is running already");
+  if (unused_slots_.empty()) return make_error(Errc::over_capacity, "more sequences than credits");
+
+  const Slot slot = unused_slots_.back();
+  unused_slots_.pop_back();
+  Sequence& sequence = slots_[slot];
+  sequence.id = SequenceId{head.sequence};
+  const std::uint32_t priority = std::min(head.priority, kPriorityMax);
+  sequence.key = {true, now + priority * kPriorityAging, sequence.id};
+  sequence.salt = {head.salt[0], head.salt[1]};
+  sequence.security_class = head.security_class;
+  sequence.choice = head.choice;
+  sequence.num_prompt = head.num_prompt_ids;
+  sequence.output_max = head.output_ids_max;
+  sequence.sampling = head.sampling;
+  // Room for all that the sequence may become: steps allocate nothing.
+  const auto room = static_cast<std::size_t>(longest);
+  sequence.ids.reserve(room);
+  sequence.blocks.reserve(blocks_for(static_cast<std::uint32_t>(longest)));
+  sequence.chain.reserve(blocks_for(static_cast<std::uint32_t>(longest)));
+  sequence.ids.assign(submission.prompt.begin(), submission.prompt.end());
+  sequence.ids.insert(sequence.ids.end(), submission.output.begin(), submission.output.end());
+  sequence.stop_ids.assign(submission.stop_ids.begin(), submission.stop_ids.end());
+  sequence.bias.assign(submission.bias.begin(), submission.bias.end());
+  if (uses_counts(sequence.sampling)) {
+    sequence.counts.reserve(std::min<std::size_t>(room, limits_.vocab_size));
+    for (const TokenId id : submission.prompt) sequence.counts.add_prompt(id);
+    for (const TokenId id : submission.output) sequence.counts.add_output(id);
+  }
+  enqueue(slot);
+  return {};
+}
+
+void Scheduler::enqueue(Slot slot) {
+  Sequence& sequence = slots_[slot];
+  sequence.state = SequenceState::waiting;
+  const auto at = std::ranges::upper_bound(waiting_, sequence.key, std::ranges::greater{},
+                                           [this](Slot other) { return slots_[other].key; });
+  waiting_.insert(at, slot);
+  waiting_tokens_ += sequence.num_ids();
+  waiting_blocks_ += blocks_for(sequence.num_ids() + 1);
+}
+
+void Scheduler::remove_waiting(Slot slot) {
+  waiting_.erase(std::ranges::find(waiting_, slot));
+  waiting_tokens_ -= slots_[slot].num_ids();
+  waiting_blocks_ -= blocks_for(slots_[slot].num_ids() + 1);
+}
+
+void Scheduler::cancel(SequenceId id) {
+  CHECK(!is_planned_);
+  const std::optional<Slot> slot = find(id);
+  if (!slot) return;
+  if (slots_[*slot].state == SequenceState::waiting)
+    remove_waiting(*slot);
+  else
+    running_.erase(std::ranges::find(running_, *slot));
+  StepEntry entry{};
+  entry.sequence = id.value;
+  entry.position = slots_[*slot].num_output();
+  entry.kind = EntryKind::finished;
+  entry.finish = FinishReason::cancelled;
+  cancelled_.push_back(entry);
+  reset(*slot);
+}
+
+void Scheduler::drop_all() {
+  CHECK(!is_planned_);
+  for (const Slot slot : running_) reset(slot);
+  for (const Slot slot : waiting_) reset(slot);
+  running_.clear();
+  waiting_.clear();
+  cancelled_.clear();
+  waiting_tokens_ = 0;
+  waiting_blocks_ = 0;
+}
+
+// The slot's vectors keep their memory for the next sequence, up to a bound.
+void Scheduler::reset(Slot slot) {
+  Sequence& sequence = slots_[slot];
+  release_blocks(sequence, 0);
+  if (sequence.ids.capacity() > kKeptIdsMax || sequence.counts.capacity_bytes() > kKeptIdsMax) {
+    sequence = Sequence{};
+  } else {
+    sequence.id = SequenceId{};
+    sequence.state = SequenceState::absent;
+    sequence.num_computed = sequence.num_registered = sequence.cached_tokens = 0;
+    sequence.was_admitted = sequence.has_emitted = false;
+    sequence.ids.clear();
+    sequence.chain.clear();
+    sequence.counts.clear();
+  }
+  unused_slots_.push_back(slot);
+}
+
+const StepPlan& Scheduler::plan() {
+  CHECK(!is_planned_);
+  is_planned_ = true;
+  plan_.items.clear();
+  plan_.zero_blocks.clear();
+  plan_.num_prefill_tokens = plan_.num_decode_tokens = plan_.num_logits = 0;
+  plan_.num_preemptions = plan_.num_prefix_queries = plan_.num_prefix_hits = 0;
+  extend_tables();
+  plan_running();
+  // Whoever was preempted just now would be admitted at once into the blocks it gave back.
+  if (plan_.num_preemptions == 0) plan_waiting();
+  return plan_;
+}
+
+// Each running sequence gets the block that its last id needs; whoever goes last pays for it.
+void Scheduler::extend_tables() {
+  for (std::size_t i = 0; i < running_.size();) {
+    const Slot slot = running_[i];
+    Sequence& sequence = slots_[slot];
+    if (sequence.blocks.size() >= blocks_for(sequence.num_ids())) {
+      ++i;
+    } else if (num_available() > 0) {
+      sequence.blocks.push_back(take_block());
+    } else {
+      const Slot victim = choose_victim();
+      const std::size_t at =
+          static_cast<std::size_t>(std::ranges::find(running_, victim) - running_.begin());
+      preempt(victim);
+      if (at < i) --i;  // the rest moved up
+    }
+  }
+}
+
+// REQUIRES: something runs. Without a token yet before others; among equals the youngest.
+Scheduler::Slot Scheduler::choose_victim() const {
+  for (auto at = running_.rbegin(); at != running_.rend(); ++at)
+    if (slots_[*at].num_output() == 0) return *at;
+  return running_.back();
+}
+
+void Scheduler::preempt(Slot slot) {
+  Sequence& sequence = slots_[slot];
+  running_.erase(std::ranges::find(running_, slot));
+  release_blocks(sequence, 0);
+  sequence.num_computed = 0;
+  sequence.num_registered = 0;
+  sequence.key.is_fresh = false;
+  enqueue(slot);
+  ++plan_.num_preemptions;
+}
+
+void Scheduler::plan_running() {
+  for (const Slot slot : running_)
+    if (slots_[slot].is_decoding()) plan_item(slot, 1);
+  for (const Slot slot : running_) {
+    if (slots_[slot].is_decoding()) continue;
+    const std::uint32_t budget = limits_.step_tokens_max - plan_.num_tokens();
+    if (budget == 0) break;
+    plan_item(slot, std::min(budget, slots_[slot].num_uncomputed()));
+  }
+}
+
+void Scheduler::plan_waiting() {
+  while (!waiting_.empty() && running_.size() < limits_.sequences_max &&
+         plan_.num_tokens() < limits_.step_tokens_max) {
+    const Slot slot = waiting_.back();
+    if (!try_admit(slot)) return;
+    const std::uint32_t budget = limits_.step_tokens_max - plan_.num_tokens();
+    plan_item(slot, std::min(budget, slots_[slot].num_uncomputed()));
+  }
+}
+
+void Scheduler::plan_item(Slot slot, std::uint32_t num_tokens) {
+  const Sequence& sequence = slots_[slot];
+  const bool wants_logits = num_tokens == sequence.num_uncomputed();
+  (sequence.is_decoding() ? plan_.num_decode_tokens : plan_.num_prefill_tokens) += num_tokens;
+  plan_.num_logits += wants_logits ? 1u : 0u;
+  plan_.items.push_back({sequence.id, slot, sequence.num_computed,
+                         std::span(sequence.ids).subspan(sequence.num_computed, num_tokens),
+                         sequence.blocks, wants_logits});
+}
+
+// The head of the queue joins the running ones, or stays where it is and nothing has changed.
+bool Scheduler::try_admit(Slot slot) {
+  Sequence& sequence = slots_[slot];
+  if (!running_.empty() && blocked_head_ == sequence.id && num_available() <= blocked_available_)
+    return false;
+  if (!admit_class(sequence)) return false;
+  const std::uint32_t num_hits = share_prefix(sequence);
+  const std::uint32_t needed = blocks_for(sequence.num_ids()) - num_hits;
+  const std::uint32_t kept = running_.empty() ? 0 : limits_.num_blocks / kWatermarkShare;
+  if (needed + kept > num_available()) {
+    release_blocks(sequence, 0);
+    blocked_head_ = sequence.id;
+    blocked_available_ = num_available();
+    return false;
+  }
+  blocked_head_ = SequenceId{};
+  for (std::uint32_t i = 0; i < needed; ++i) sequence.blocks.push_back(take_block());
+  sequence.num_computed = num_hits * limits_.block_tokens;
+  sequence.num_registered = num_hits;
+  if (!sequence.was_admitted && limits_.prefix_cache) {
+    sequence.cached_tokens = std::min(sequence.num_computed, sequence.num_prompt);
+    plan_.num_prefix_queries += sequence.num_prompt;
+    plan_.num_prefix_hits += sequence.cached_tokens;
+  }
+  sequence.was_admitted = true;
+  remove_waiting(slot);
+  sequence.state = SequenceState::running;
+  const auto order = [this](Slot other) {
+    return OrderKey{true, slots_[other].key.virtual_arrival, slots_[other].id};
+  };
+  running_.insert(std::ranges::upper_bound(running_, order(slot), std::ranges::less{}, order), slot);
+  return true;
+}
+
+// Every block that a running sequence of another class holds keeps this one waiting; once they are
+// gone the cache is forgotten and what was written is zeroed.
+bool Scheduler::admit_class(const Sequence& sequence) {
+  if (limits_.classes == ClassPolicy::mixed || sequence.security_class == resident_class_)
+    return true;
+  if (!running_.empty()) return false;
+  while (const std::optional<BlockId> block = cache_.oldest_parked()) {
+    cache_.erase(*block);
+    pool_.reclaim(*block);
+  }
+  for (std::uint32_t i = 0; i < limits_.num_blocks; ++i) {
+    if (is_written_[i] == 0) continue;
+    plan_.zero_blocks.push_back(BlockId{i});
+    is_written_[i] = 0;
+  }
+  resident_class_ = sequence.security_class;
+  return true;
+}
+
+// Two steps of look-ahead wait here, so that places freed by a step are filled in the next one. A
+// worker that nothing waits in takes one submission of any length.
+Credits Scheduler::credits() const {
+  const auto left = [](std::uint32_t all, std::uint32_t taken) { return all > taken ? all - taken : 0; };
+  Credits credits{};
+  const std::uint32_t look_ahead = 2 * limits_.step_tokens_max;
+  credits.tokens = waiting_.empty() ? std::max(look_ahead, limits_.context_tokens)
+                                    : left(look_ahead, waiting_tokens_);
+  credits.blocks = left(num_available(), waiting_blocks_);
+  credits.sequences = static_cast<std::uint32_t>(unused_slots_.size());
+  return credits;
+}
+
+}  // namespace sluice::eng

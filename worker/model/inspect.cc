@@ -1,0 +1,73 @@
+// Prints configuration, files, sizes and digest of a loaded model.
+#include "worker/model/inspect.h"
+
+#include <ostream>
+
+#include "kernels/kernel_table.h"
+#include "worker/model/weights.h"
+
+namespace sluice::eng {
+namespace {
+
+const char* type_name(krn::WeightType type) {
+  switch (type) {
+    case krn::WeightType::f32: return "F32";
+    case krn::WeightType::bf16: return "BF16";
+    case krn::WeightType::f16: return "F16";
+  }
+  return "";
+}
+
+const char* scaling_name(RopeScalingKind kind) {
+  switch (kind) {
+    case RopeScalingKind::none: return "none";
+    case RopeScalingKind::linear: return "linear";
+    case RopeScalingKind::llama3: return "llama3";
+  }
+  return "";
+}
+
+}  // namespace
+
+int inspect_model(const std::string& directory, std::ostream& out, std::ostream& errors) {
+  const Result<ModelWeights> loaded = load_weights(directory);
+  if (!loaded) {
+    errors << "error: " << loaded.error().detail << "\n";
+    return 1;
+  }
+  const ModelWeights& w = *loaded;
+  const ModelConfig& c = w.config;
+  const std::size_t kv_bytes = std::size_t{2} * c.num_layers * c.kv_width() * sizeof(float);
+  out << "architecture         LlamaForCausalLM\n"
+      << "vocabulary           " << c.vocab_size << "\n"
+      << "context_tokens       " << c.context_tokens << "\n"
+      << "layers               " << c.num_layers << "\n"
+      << "hidden_size          " << c.hidden_size << "\n"
+      << "intermediate_size    " << c.intermediate_size << "\n"
+      << "heads                " << c.num_heads << " (" << c.num_kv_heads << " of K and V), head_dim "
+      << c.head_dim << "\n"
+      << "rope                 theta " << c.rope_theta << ", pairs "
+      << (c.rope_pairing == krn::RopePairing::half ? "half" : "interleaved") << ", scaling "
+      << scaling_name(c.rope_scaling.kind) << "\n"
+      << "embeddings           " << (c.tied_embeddings ? "tied" : "separate") << ", "
+      << type_name(w.embedding_type) << "\n"
+      << "matrices             " << type_name(w.layers.front().gate_up.type) << "\n"
+      << "end_ids             ";
+  for (const TokenId id : c.eos_ids) out << " " << id;
+  out << "\nfiles               ";
+  for (const std::string& file : w.files) out << " " << file;
+  out << "\nfile_bytes           " << w.file_bytes << "\n"
+      << "tensors              " << w.num_tensors << "\n"
+      << "parameters           " << w.num_parameters << "\n"
+      << "memory_bytes         " << w.memory.bytes() << "\n"
+      << "kv_bytes_per_token   " << kv_bytes << "\n"
+      << "sha256               " << hex_of(w.digest) << "\n"
+      << "kernel_paths        ";
+  for (const krn::KernelTable* const* t = krn::usable_kernels(); *t != nullptr; ++t) {
+    out << " " << (*t)->name;
+  }
+  out << "\n";
+  return 0;
+}
+
+}  // namespace sluice::eng

@@ -1,0 +1,258 @@
+// The forward pass. Work is split over outputs only (tokens, panels of rows, KV heads), never over a
+// sum, so the number of threads changes no bit.
+#include "worker/model/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sluice::eng {
+namespace {
+
+// A chunk below so many multiply-adds or elements is not worth handing to another thread.
+constexpr std::size_t kGrainProducts = 128 * 1024;
+constexpr std::size_t kGrainElements = 16 * 1024;
+constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul
+constexpr std::size_t kTokenPiece = 96;     // tokens of one piece of a long matmul
+constexpr std::size_t kTokensPerItem = 16;  // of one piece of attention
+
+std::size_t pieces(std::size_t n, std::size_t piece) { return (n + piece - 1) / piece; }
+std::size_t grain(std::size_t wanted, std::size_t cost) { return pieces(wanted, std::max<std::size_t>(cost, 1)); }
+
+}  // namespace
+
+Result<Transformer> Transformer::make(const ModelWeights& weights, const krn::KernelTable& kernels,
+                                      krn::ThreadPool& team, const TransformerLimits& limits) {
+  Transformer transformer(weights, kernels, team, limits);
+  if (!transformer.allocate()) {
+    return make_error(Errc::over_capacity, "the system refuses the memory for activations");
+  }
+  transformer.fill_rope_table();
+  return transformer;
+}
+
+Transformer::Transformer(const ModelWeights& weights, const krn::KernelTable& kernels,
+                         krn::ThreadPool& team, const TransformerLimits& limits)
+    : weights_(&weights), kernels_(&kernels), team_(&team), limits_(limits) {}
+
+bool Transformer::allocate() {
+  const ModelConfig& c = weights_->config;
+  struct Wanted {
+    Rows* rows;
+    std::size_t count;
+    std::size_t stride;
+  };
+  const std::size_t tokens = limits_.tokens_max;
+  const Wanted wanted[] = {
+      {&x_, tokens, krn::activation_stride(c.hidden_size)},
+      {&normed_, std::max(tokens, limits_.logit_rows_max), krn::activation_stride(c.hidden_size)},
+      {&qkv_, tokens, krn::activation_stride(c.q_width() + 2 * c.kv_width())},
+      {&heads_, tokens, krn::activation_stride(c.q_width())},
+      {&delta_, tokens, krn::activation_stride(c.hidden_size)},
+      {&gate_up_, tokens, krn::activation_stride(2 * c.intermediate_size)},
+      {&logits_, limits_.logit_rows_max, c.vocab_size},
+  };
+  const std::size_t table = limits_.context_tokens * (c.head_dim / 2);
+  std::size_t floats = 2 * table;
+  for (const Wanted& w : wanted) floats += w.count * w.stride + krn::kLanes;
+  memory_ = krn::AlignedBuffer::allocate(floats * sizeof(float));
+  if (memory_.empty()) return false;
+  float* next = memory_.floats();
+  for (const Wanted& w : wanted) {
+    *w.rows = {next, w.stride};
+    // To the next cache line: the logits' stride is not a multiple of one.
+    next += (w.count * w.stride + krn::kLanes - 1) / krn::kLanes * krn::kLanes;
+  }
+  cosine_ = next;
+  sine_ = next + table;
+  positions_.resize(tokens);
+  span_of_.resize(tokens);
+  items_.reserve((pieces(tokens, kTokensPerItem) + limits_.spans_max) * c.num_kv_heads);
+  return true;
+}
+
+void Transformer::fill_rope_table() {
+  const std::vector<double> frequencies = rope_frequencies(weights_->config);
+  for (std::size_t p = 0; p < limits_.context_tokens; ++p) {
+    for (std::size_t i = 0; i < frequencies.size(); ++i) {
+      const double angle = static_cast<double>(p) * frequencies[i];
+      cosine_[p * frequencies.size() + i] = static_cast<float>(std::cos(angle));
+      sine_[p * frequencies.size() + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::PagedKv& kv) {
+  const std::size_t n = batch.ids.size();
+  CHECK(n <= limits_.tokens_max && batch.logit_rows.size() <= limits_.logit_rows_max);
+  plan_attention(batch);
+  embed(batch);                                                  // x = E[ids]
+  for (std::size_t l = 0; l < weights_->layers.size(); ++l) {
+    const LayerWeights& layer = weights_->layers[l];
+    norm(x_, layer.attention_norm, normed_, n);
+    matmul(layer.qkv, normed_, qkv_, n);                         // q, k, v = W_qkv norm(x)
+    rotate_and_store(batch, l, kv);                              // RoPE(q, k); k, v into the cache
+    attend(batch, l, kv);                                        // softmax(q K^T / sqrt(d)) V
+    matmul(layer.attention_out, heads_, delta_, n);
+    add(delta_, n);                                              // x += W_o heads
+    norm(x_, layer.mlp_norm, normed_, n);
+    matmul(layer.gate_up, normed_, gate_up_, n);
+    gate(n);                                                     // silu(W_gate h) * (W_up h)
+    matmul(layer.down, gate_up_, delta_, n);
+    add(delta_, n);                                              // x += W_down ...
+  }
+  const std::size_t rows = batch.logit_rows.size();
+  const std::size_t hidden = weights_->config.hidden_size;
+  for (std::size_t i = 0; i < rows; ++i) {
+    kernels_->rms_norm(x_.row(batch.logit_rows[i]), weights_->final_norm, normed_.row(i), hidden,
+                       weights_->config.norm_eps);
+  }
+  matmul(weights_->head, normed_, logits_, rows);                // logits = W_head norm(x)
+  return {logits_.data, rows * weights_->config.vocab_size};
+}
+
+// Positions of the rows, and the pieces of attention: whole KV heads, some tokens at a time.
+void Transformer::plan_attention(const TokenBatch& batch) {
+  items_.clear();
+  CHECK(batch.spans.size() <= limits_.spans_max);
+  for (std::size_t s = 0; s < batch.spans.size(); ++s) {
+    const krn::AttentionSpan& span = batch.spans[s];
+    CHECK(span.start + span.num_tokens <= limits_.context_tokens);
+    for (std::size_t t = 0; t < span.num_tokens; ++t) {
+      positions_[span.row + t] = static_cast<std::uint32_t>(span.start + t);
+      span_of_[span.row + t] = static_cast<std::uint32_t>(s);
+    }
+    for (std::size_t t = 0; t < span.num_tokens; t += kTokensPerItem) {
+      const std::size_t end = std::min(t + kTokensPerItem, span.num_tokens);
+      for (std::uint32_t h = 0; h < weights_->config.num_kv_heads; ++h) {
+        items_.push_back({static_cast<std::uint32_t>(s), h, static_cast<std::uint32_t>(t),
+                          static_cast<std::uint32_t>(end)});
+      }
+    }
+  }
+}
+
+void Transformer::embed(const TokenBatch& batch) {
+  const std::size_t hidden = weights_->config.hidden_size;
+  const std::size_t row_bytes = hidden * krn::weight_bytes(weights_->embedding_type);
+  const auto* table = static_cast<const char*>(weights_->embedding);
+  team_->parallel_for(batch.ids.size(), grain(kGrainElements, hidden),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t t = begin; t < end; ++t) {
+                          kernels_->widen(table + batch.ids[t] * row_bytes,
+                                          weights_->embedding_type, x_.row(t), hidden);
+                        }
+                      });
+}
+
+void Transformer::norm(const Rows& from, const float* weight, const Rows& to,
+                       std::size_t num_tokens) {
+  const std::size_t hidden = weights_->config.hidden_size;
+  team_->parallel_for(num_tokens, grain(kGrainElements, hidden),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t t = begin; t < end; ++t) {
+                          kernels_->rms_norm(from.row(t), weight, to.row(t), hidden,
+                                             weights_->config.norm_eps);
+                        }
+                      });
+}
+
+// Pieces are (panel group, token piece) with the token piece running fastest: a group of weights stays
+// in the cache while it is used.
+void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
+                         std::size_t num_tokens) {
+  if (num_tokens == 0) return;
+  const std::size_t panels = krn::num_panels(w.rows);
+  const std::size_t token_pieces = pieces(num_tokens, kTokenPiece);
+  const std::size_t tokens = pieces(num_tokens, token_pieces);
+  const std::size_t cost = kPanelGroup * krn::kLanes * w.cols * tokens;
+  team_->parallel_for(
+      pieces(panels, kPanelGroup) * token_pieces, grain(kGrainProducts, cost),
+      [&](std::size_t begin, std::size_t end) {
+        // Neighbouring groups of one token piece go in one call: longer streams for a decode step.
+        std::size_t piece = begin;
+        while (piece < end) {
+          const std::size_t group = piece / token_pieces;
+          const std::size_t first = piece % token_pieces * tokens;
+          const std::size_t groups = token_pieces == 1 ? end - piece : 1;
+          const krn::MatmulJob job{w, from.row(first), from.stride,
+                                   std::min(tokens, num_tokens - first), to.row(first), to.stride};
+          kernels_->matmul(job, group * kPanelGroup,
+                           std::min((group + groups) * kPanelGroup, panels));
+          piece += groups;
+        }
+      });
+}
+
+void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
+                                   const krn::PagedKv& kv) {
+  const ModelConfig& c = weights_->config;
+  const std::size_t half = c.head_dim / 2;
+  const auto store = [&](const float* k, const float* v, const krn::AttentionSpan& span,
+                         std::size_t position) {
+    const std::size_t block = span.blocks[position / kv.block_tokens];
+    const std::size_t slot = position % kv.block_tokens;
+    for (std::size_t h = 0; h < c.num_kv_heads; ++h, k += c.head_dim, v += c.head_dim) {
+      float* keys = krn::kv_keys(kv, block, layer, h) + slot;
+      for (std::size_t d = 0; d < c.head_dim; ++d) keys[d * kv.block_tokens] = k[d];
+      std::copy(v, v + c.head_dim, krn::kv_values(kv, block, layer, h) + slot * c.head_dim);
+    }
+  };
+  team_->parallel_for(
+      batch.ids.size(), grain(kGrainElements, c.q_width() + 4 * c.kv_width()),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t t = begin; t < end; ++t) {
+          float* q = qkv_.row(t);
+          float* k = q + c.q_width();
+          const float* cosine = cosine_ + positions_[t] * half;
+          const float* sine = sine_ + positions_[t] * half;
+          // q and k lie side by side: one call turns the heads of both.
+          kernels_->rope(q, c.num_heads + c.num_kv_heads, c.head_dim, cosine, sine, c.rope_pairing);
+          store(k, k + c.kv_width(), batch.spans[span_of_[t]], positions_[t]);
+        }
+      });
+}
+
+void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv) {
+  const ModelConfig& c = weights_->config;
+  const krn::AttentionJob job{kv,
+                              layer,
+                              c.num_heads,
+                              1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                              qkv_.data,
+                              qkv_.stride,
+                              heads_.data,
+                              heads_.stride,
+                              batch.spans.data()};
+  std::size_t products = 0;  // of the whole step, to see whether it is worth sharing
+  for (const krn::AttentionSpan& span : batch.spans) {
+    products += 2 * c.q_width() * span.num_tokens * (span.start + span.num_tokens);
+  }
+  const std::size_t cost = products / std::max<std::size_t>(items_.size(), 1);
+  team_->parallel_for(items_.size(), grain(kGrainProducts, cost),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t i = begin; i < end; ++i) kernels_->attend(job, items_[i]);
+                      });
+}
+
+void Transformer::gate(std::size_t num_tokens) {
+  const std::size_t inner = weights_->config.intermediate_size;
+  team_->parallel_for(num_tokens, grain(kGrainElements, 2 * inner),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t t = begin; t < end; ++t) {
+                          float* row = gate_up_.row(t);
+                          kernels_->swiglu(row, row + inner, row, inner);
+                        }
+                      });
+}
+
+void Transformer::add(const Rows& from, std::size_t num_tokens) {
+  const std::size_t hidden = weights_->config.hidden_size;
+  team_->parallel_for(num_tokens, grain(kGrainElements, hidden),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t t = begin; t < end; ++t) {
+                          kernels_->add(x_.row(t), from.row(t), hidden);
+                        }
+                      });
+}
+
+}  // namespace sluice::eng

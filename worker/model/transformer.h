@@ -1,0 +1,85 @@
+// Transformer: the forward pass of a Llama model over a ragged batch, on a KernelTable, a thread team
+// and a paged KV cache. Owns its activation buffers, all allocated at construction: forward()
+// allocates nothing. Not thread safe; the team works inside a call.
+//
+// Llama: Touvron et al. 2023; RMSNorm (Zhang, Sennrich 2019), rotary positions (Su et al. 2021),
+// grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/aligned_buffer.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "shared/ids.h"
+#include "worker/model/weights.h"
+
+namespace sluice::eng {
+
+// All new tokens of a step in one row order. Spans follow each other in rows.
+struct TokenBatch {
+  std::span<const TokenId> ids;                // [num_tokens], each below vocab_size
+  std::span<const krn::AttentionSpan> spans;   // [num_sequences]
+  std::span<const std::uint32_t> logit_rows;   // rows whose logits are wanted
+};
+
+struct TransformerLimits {
+  std::size_t tokens_max = 0;      // in one batch
+  std::size_t logit_rows_max = 0;  // in one batch
+  std::size_t spans_max = 0;       // in one batch
+  std::size_t context_tokens = 0;  // positions
+};
+
+class Transformer {
+ public:
+  // The references must outlive it. Fails when memory is refused.
+  static Result<Transformer> make(const ModelWeights& weights, const krn::KernelTable& kernels,
+                                  krn::ThreadPool& team, const TransformerLimits& limits);
+
+  // Stores K and V of all tokens into kv and returns the logits [logit_rows.size(), vocab_size],
+  // valid until the next call. The batch is within the limits; kv has the model's shape.
+  std::span<const float> forward(const TokenBatch& batch, const krn::PagedKv& kv);
+
+ private:
+  // An activation buffer [tokens_max, stride], stride >= cols.
+  struct Rows {
+    float* data = nullptr;
+    std::size_t stride = 0;
+    float* row(std::size_t t) const { return data + t * stride; }
+  };
+
+  Transformer(const ModelWeights& weights, const krn::KernelTable& kernels, krn::ThreadPool& team,
+              const TransformerLimits& limits);
+  bool allocate();
+  void fill_rope_table();
+  void embed(const TokenBatch& batch);
+  void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
+  void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
+  void rotate_and_store(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
+  void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
+  void gate(std::size_t num_tokens);
+  void add(const Rows& from, std::size_t num_tokens);
+  void plan_attention(const TokenBatch& batch);
+
+  const ModelWeights* weights_;
+  const krn::KernelTable* kernels_;
+  krn::ThreadPool* team_;
+  TransformerLimits limits_;
+  krn::AlignedBuffer memory_;
+  Rows x_;        // [tokens, hidden_size] residual stream
+  Rows normed_;   // [tokens, hidden_size]
+  Rows qkv_;      // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
+  Rows heads_;    // [tokens, q_width] attention's output
+  Rows delta_;    // [tokens, hidden_size] what a sub-layer adds
+  Rows gate_up_;  // [tokens, 2 intermediate_size]
+  Rows logits_;   // [logit rows, vocab_size], stride = vocab_size
+  float* cosine_ = nullptr;  // [context_tokens, head_dim / 2]
+  float* sine_ = nullptr;
+  std::vector<std::uint32_t> positions_;       // [tokens]
+  std::vector<std::uint32_t> span_of_;         // [tokens]
+  std::vector<krn::AttentionItem> items_;      // of this step
+};
+
+}  // namespace sluice::eng

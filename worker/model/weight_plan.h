@@ -1,0 +1,61 @@
+// WeightPlan: which tensor of the files goes where. Made from the configuration and the headers alone,
+// before memory is allocated; load_weights carries it out. Values only.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/shapes.h"
+#include "worker/model/model_config.h"
+#include "worker/model/safetensors.h"
+
+namespace sluice::eng {
+
+// A piece of the weights' memory. Matrices are packed or row-major, vectors are float.
+struct Region {
+  enum class Kind : std::uint8_t { vector, rows, packed };
+  Kind kind = Kind::vector;
+  krn::WeightType type = krn::WeightType::f32;
+  std::size_t rows = 0;  // of the whole region; a fused matrix has several tensors
+  std::size_t cols = 0;
+  std::size_t offset = 0;  // in bytes, multiple of 64
+  std::size_t bytes = 0;
+};
+
+struct Placement {
+  std::size_t region;
+  std::size_t first_row;  // of this tensor within the region
+};
+
+struct ExpectedTensor {
+  std::vector<std::uint64_t> shape;
+  std::vector<Placement> placements;  // two for a tied embedding; none: read, hashed, not used
+  const TensorInfo* found = nullptr;
+  std::string file;                   // that holds it
+};
+
+struct WeightPlan {
+  std::vector<Region> regions;
+  std::map<std::string, ExpectedTensor> tensors;
+  std::size_t bytes = 0;  // of all regions
+
+  // Indexes into regions.
+  std::size_t embedding = 0;
+  std::size_t final_norm = 0;
+  std::size_t head = 0;
+  struct Layer {
+    std::size_t attention_norm, qkv, attention_out, mlp_norm, gate_up, down;
+  };
+  std::vector<Layer> layers;
+};
+
+struct Shard {
+  std::string name;
+  SafetensorsHeader header;
+};
+
+// Errors (bad_file) name the file and the tensor: missing, unexpected, twice, wrong shape or dtype.
+Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards);
+
+}  // namespace sluice::eng

@@ -75,7 +75,7 @@ static_assert(sizeof(StepEntry) == 32);
 // Everything that one engine step produced. Also written without entries when credits changed.
 struct StepRecord {
   std::uint64_t step;              // strictly ascending within an epoch
-  std::uint64_t duration_ns;       // plan to publish
+  std::uint64_t duration_ns;       // plan to outcome
   std::uint64_t generated_total;   // of this epoch, including this record
   std::uint64_t submit_position;   // submit ring position up to which the credits know submissions
   std::uint32_t credit_tokens;     // prompt tokens that may be submitted beyond submit_position

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint32_t kNoiseOffsets = 1024;
 constexpr float kNoiseTop = -100.0f;   // candidates lie above 0: noise is chosen only by a bias
-constexpr std::uint32_t kCandidates = 8;
+constexpr std::uint32_t kCandidates = 4;
 constexpr float kCandidateSpan = 4.0f;
 constexpr float kEosLogit = 40.0f;     // wins at any temperature
 constexpr std::uint64_t kStart = 0x736c756963650001ull;

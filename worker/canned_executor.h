@@ -3,7 +3,7 @@
 // shows at the first wrong token. For tests, benches and the foundation until a model is there.
 //
 //   slot of position p:  h(p) = mix(h(p - 1), id(p), fold over the first slots of all earlier blocks)
-//   logits after p:      table noise at an offset taken from h(p), far below eight candidates among
+//   logits after p:      table noise at an offset taken from h(p), far below four candidates among
 //                        the readable ids; with probability 1 / eos_period the end-of-sequence id wins
 //
 // Bitwise independent of batch, chunks and block numbers. About 0.15 us per row at 1,000 entries.

@@ -10,7 +10,7 @@
 #include <span>
 #include <string>
 
-#include "shared/control.h"
+#include "shared/worker_facts.h"
 #include "shared/ids.h"
 
 namespace sluice::eng {

@@ -59,6 +59,7 @@ class Admission {
   void release(Reservation& reservation, PromptUse prompt);
 
   LimitsView limits(TenantId tenant, Tick now) const;
+  const TenantQuota& quota(TenantId tenant) const { return at(tenant).quota; }
   std::uint32_t running(TenantId tenant) const { return at(tenant).running; }
   std::size_t num_tenants() const { return tenants_.size(); }
 

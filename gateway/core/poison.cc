@@ -7,19 +7,19 @@
 
 namespace sluice::gw {
 
-const PoisonLedger::Member* PoisonLedger::find(SequenceId sequence) const {
+const PoisonLedger::Member* PoisonLedger::find(RequestId request) const {
   for (const Group& group : groups_) {
     for (const Member& member : group.members) {
-      if (member.id == sequence) return &member;
+      if (member.id == request) return &member;
     }
   }
   return nullptr;
 }
 
-bool PoisonLedger::is_suspect(SequenceId sequence) const { return find(sequence) != nullptr; }
+bool PoisonLedger::is_suspect(RequestId request) const { return find(request) != nullptr; }
 
-bool PoisonLedger::may_run(SequenceId sequence) const {
-  const Member* member = find(sequence);
+bool PoisonLedger::may_run(RequestId request) const {
+  const Member* member = find(request);
   return member == nullptr || member->on_trial;
 }
 
@@ -37,11 +37,11 @@ void PoisonLedger::start_trial(Group& group) {
   for (std::size_t i = 0; i < half; ++i) group.members[i].on_trial = true;
 }
 
-void PoisonLedger::cleared(SequenceId sequence) {
+void PoisonLedger::cleared(RequestId request) {
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     auto& members = groups_[i].members;
     const auto member = std::find_if(members.begin(), members.end(),
-                                     [&](const Member& m) { return m.id == sequence; });
+                                     [&](const Member& m) { return m.id == request; });
     if (member == members.end()) continue;
     members.erase(member);
     if (members.empty()) {
@@ -53,8 +53,8 @@ void PoisonLedger::cleared(SequenceId sequence) {
   }
 }
 
-void PoisonLedger::crashed(std::span<const SequenceId> suspects,
-                           std::vector<SequenceId>& condemned) {
+void PoisonLedger::crashed(std::span<const RequestId> suspects,
+                           std::vector<RequestId>& condemned) {
   if (suspects.empty()) return;
   if (suspects.size() == 1) {  // alone in the crashed step
     cleared(suspects[0]);
@@ -85,7 +85,7 @@ void PoisonLedger::crashed(std::span<const SequenceId> suspects,
   }
   if (explained) return;
   Group group{{}, 1};
-  for (const SequenceId id : suspects) group.members.push_back(Member{id, false});
+  for (const RequestId id : suspects) group.members.push_back(Member{id, false});
   std::sort(group.members.begin(), group.members.end(),
             [](const Member& a, const Member& b) { return a.id < b.id; });
   start_trial(group);
@@ -93,7 +93,7 @@ void PoisonLedger::crashed(std::span<const SequenceId> suspects,
 }
 
 void PoisonLedger::check_invariants() const {
-  std::vector<SequenceId> seen;
+  std::vector<RequestId> seen;
   for (const Group& group : groups_) {
     CHECK(!group.members.empty());
     std::size_t on_trial = 0;

@@ -148,6 +148,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   for (std::uint32_t choice = 0; choice < entry.spec.choices; ++choice) {
     const std::uint32_t index = take_sequence_slot(ids[choice]);
     Sequence& sequence = sequences_[index];
+    sequence.request_id = request;
     sequence.request = slot;
     sequence.choice = choice;
     sequence.model = entry.spec.model;
@@ -279,13 +280,26 @@ void ServingCore::close_choices(std::uint32_t slot, DiscardCause cause, EndReaso
   }
 }
 
-void ServingCore::fail_request(std::uint32_t slot, Error error, DiscardCause cause, Tick now) {
+void ServingCore::begin_failure(std::uint32_t slot, Error error) {
   Request& request = requests_[slot];
-  if (request.state != Request::State::live) return;
+  CHECK(request.state == Request::State::live);
   request.error = std::move(error);
   request.state = Request::State::failed;
-  close_choices(slot, cause, EndReason::error, now);
   notices_.push_back({NoticeKind::failed, handle_of(slot), 0});
+}
+
+void ServingCore::fail_request(std::uint32_t slot, Error error, DiscardCause cause, Tick now) {
+  if (requests_[slot].state != Request::State::live) return;
+  begin_failure(slot, std::move(error));
+  close_choices(slot, cause, EndReason::error, now);
+}
+
+void ServingCore::fail_sequence(std::uint32_t index, const SequenceEffects& effects, Error error,
+                                Tick now) {
+  const std::uint32_t slot = sequences_[index].request;
+  begin_failure(slot, std::move(error));
+  apply(index, effects, EndReason::error, now);
+  close_choices(slot, DiscardCause::failed, EndReason::error, now);
 }
 
 std::optional<Error> ServingCore::take_failure(GenerationHandle handle) {

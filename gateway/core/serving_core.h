@@ -142,7 +142,9 @@ class ServingCore {
   LimitsView limits(TenantId tenant, Tick now) const { return admission_.limits(tenant, now); }
   const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
   const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
+  std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
+  const TenantQuota& quota(TenantId tenant) const { return admission_.quota(tenant); }
   const RequestQueue& queue() const { return queue_; }
   const PoisonLedger& poison() const { return poison_; }
   std::uint64_t num_live_requests() const { return num_live_requests_; }
@@ -175,6 +177,9 @@ class ServingCore {
   std::uint32_t take_request_slot();
   std::uint32_t take_sequence_slot(SequenceId id);
   void fail_request(std::uint32_t request, Error error, DiscardCause cause, Tick now);
+  // The same, because the worker gave up one of its sequences (`effects.failed`).
+  void fail_sequence(std::uint32_t sequence, const SequenceEffects& effects, Error error, Tick now);
+  void begin_failure(std::uint32_t request, Error error);
   void close_choices(std::uint32_t request, DiscardCause cause, EndReason reason, Tick now);
   void end_request(std::uint32_t request);
   void set_due(std::uint32_t request);
@@ -188,6 +193,8 @@ class ServingCore {
   void apply(std::uint32_t sequence, const SequenceEffects& effects, EndReason reason, Tick now);
   void client_over(std::uint32_t sequence, EndReason reason, Tick now);
   void leave_worker(std::uint32_t sequence);
+  void clear_suspect(Sequence& sequence);
+  void judge(std::span<const RequestId> evidence, std::span<const std::uint32_t> in_step, Tick now);
   void forget(std::uint32_t sequence);
 
   // serving_core_dispatch.cc: from the queue to workers

@@ -29,7 +29,7 @@ void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
   for (auto next = resuming.begin(); next != resuming.end() && can_any_take();) {
     const auto [id, index] = *next;
     ++next;
-    if (!poison_.may_run(id)) continue;
+    if (!poison_.may_run(sequences_[index].request_id)) continue;
     if (const std::optional<WorkerId> worker = pick_worker(sequences_[index])) {
       send(index, *worker, now);
     }
@@ -225,7 +225,6 @@ void ServingCore::check_invariants() const {
     ++num_held;
     const Worker& worker = workers_[sequence.worker.value];
     CHECK(worker.account.is_up() && worker.held.at(sequence.held_at) == index);
-    if (state.phase() == SequencePhase::running) CHECK(poison_.may_run(sequence.id));
   }
   CHECK(num_live == num_live_requests_ && num_known == index_.size());
   CHECK(num_queued == queue_.sequences() && num_held == num_on_worker_);

@@ -87,11 +87,11 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
       corrupt(WorkerId{worker}, "sequence ended without a token and without a cancel");
       return false;
     }
-    const std::uint32_t request = sequence.request;
-    apply(*index, effects, EndReason::error, now);
     if (effects.failed) {
-      fail_request(request, make_error(Errc::internal_error, "the engine gave up the sequence"),
-                   DiscardCause::failed, now);
+      fail_sequence(*index, effects,
+                    make_error(Errc::internal_error, "the engine gave up the sequence"), now);
+    } else {
+      apply(*index, effects, EndReason::error, now);
     }
     return true;
   }
@@ -99,10 +99,7 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
   CHECK(!effects.corrupt);  // phase and finish reason were checked above
   ++counters.generated;
   queue_.charge(sequence.tenant, sequence.model, sequence.size, 1);
-  if (sequence.is_suspect) {  // it repeated the step that crashed
-    sequence.is_suspect = false;
-    poison_.cleared(sequence.id);
-  }
+  if (sequence.is_suspect) clear_suspect(sequence);  // it repeated the step that crashed
   if (effects.notify) {
     sequence.outputs.push_back({entry.token, entry.logprob, entry.finish});
     ++counters.pending;
@@ -148,17 +145,15 @@ void ServingCore::reject(WorkerId id, const RejectRecord& record, Tick now) {
   const auto code = record.errc < kErrcCount ? static_cast<Errc>(record.errc) : Errc::internal_error;
   if (sequence.state.phase() == SequencePhase::cancelling) {
     apply(*index, sequence.state.finished(FinishReason::cancelled), EndReason::abort, now);
-  } else if (code == Errc::over_capacity) {
+  } else if (code == Errc::over_capacity || code == Errc::no_healthy_worker) {  // full, draining
     worker.account.hold();
     apply(*index, sequence.state.unsent(), EndReason::error, now);
   } else {
     const bool is_clients = code == Errc::context_length_exceeded || code == Errc::invalid_value;
-    const std::uint32_t request = sequence.request;
-    apply(*index, sequence.state.finished(FinishReason::error), EndReason::error, now);
-    fail_request(request,
-                 make_error(is_clients ? code : Errc::internal_error,
-                            "the worker cannot run this request"),
-                 DiscardCause::failed, now);
+    fail_sequence(*index, sequence.state.finished(FinishReason::error),
+                  make_error(is_clients ? code : Errc::internal_error,
+                             "the worker cannot run this request"),
+                  now);
   }
   dispatch_model(worker.account.model(), now);
 }
@@ -232,10 +227,22 @@ void ServingCore::leave_worker(std::uint32_t index) {
   --num_on_worker_;
 }
 
+// A request is cleared when each of its suspected choices has delivered or is gone.
+void ServingCore::clear_suspect(Sequence& sequence) {
+  sequence.is_suspect = false;
+  const Request& request = requests_[sequence.request];
+  if (request.id == sequence.request_id) {
+    for (const std::uint32_t choice : request.choices) {
+      if (choice != kNoSequence && sequences_[choice].is_suspect) return;
+    }
+  }
+  poison_.cleared(sequence.request_id);
+}
+
 void ServingCore::forget(std::uint32_t index) {
   Sequence& sequence = sequences_[index];
   CHECK(!sequence.has_slot && !sequence.is_queued && !sequence.is_resuming);
-  if (sequence.is_suspect) poison_.cleared(sequence.id);
+  if (sequence.is_suspect) clear_suspect(sequence);
   index_.erase(sequence.id);
   std::vector<OutputToken> outputs = std::move(sequence.outputs);
   outputs.clear();
@@ -267,14 +274,16 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
   health_[model].down_since = now;
 
   // The page is input too: only what this worker really held can be a suspect, and each once.
-  std::vector<SequenceId> evidence;
-  const bool is_evidence = reason == DownReason::crashed || reason == DownReason::stalled ||
-                           reason == DownReason::corrupt;
-  if (is_evidence) {
+  std::vector<std::uint32_t> in_step;
+  std::vector<RequestId> evidence;
+  if (reason == DownReason::crashed || reason == DownReason::stalled ||
+      reason == DownReason::corrupt) {
     for (const SequenceId suspect : suspects) {
       const std::optional<std::uint32_t> index = index_.find(suspect);
       if (!index || !sequences_[*index].state.is_on_worker()) continue;
-      if (sequences_[*index].worker == id) evidence.push_back(suspect);
+      if (sequences_[*index].worker != id) continue;
+      in_step.push_back(*index);
+      evidence.push_back(sequences_[*index].request_id);
     }
     std::sort(evidence.begin(), evidence.end());
     evidence.erase(std::unique(evidence.begin(), evidence.end()), evidence.end());
@@ -288,25 +297,37 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
     }
     apply(index, sequence.state.epoch_end(), EndReason::error, now);
   }
-  std::vector<SequenceId> condemned;
+  judge(evidence, in_step, now);
+  dispatch(now);
+}
+
+// `in_step`: the sequences behind the evidence; those whose client left are gone by now.
+void ServingCore::judge(std::span<const RequestId> evidence,
+                        std::span<const std::uint32_t> in_step, Tick now) {
+  std::vector<RequestId> condemned;
   poison_.crashed(evidence, condemned);
-  for (const SequenceId suspect : evidence) {
-    const std::optional<std::uint32_t> index = index_.find(suspect);
-    if (!index) {
-      poison_.cleared(suspect);  // its client is gone: it will not run again
-    } else {
-      sequences_[*index].is_suspect = poison_.is_suspect(suspect);
+  const auto is_alive = [&](std::uint32_t index, RequestId request) {
+    return sequences_[index].id.value != 0 && sequences_[index].request_id == request;
+  };
+  for (const RequestId request : evidence) {
+    bool is_present = false;
+    for (const std::uint32_t index : in_step) {
+      if (!is_alive(index, request)) continue;
+      is_present = true;
+      sequences_[index].is_suspect = poison_.is_suspect(request);
+    }
+    if (!is_present) poison_.cleared(request);  // its client is gone: it will not run again
+  }
+  for (const RequestId guilty : condemned) {
+    for (const std::uint32_t index : in_step) {
+      if (!is_alive(index, guilty)) continue;
+      ++counters_[sequences_[index].model].condemned;
+      fail_request(sequences_[index].request,
+                   make_error(Errc::poisoned_request, "the request crashed its worker repeatedly"),
+                   DiscardCause::condemned, now);
+      break;
     }
   }
-  for (const SequenceId guilty : condemned) {
-    const std::optional<std::uint32_t> index = index_.find(guilty);
-    if (!index) continue;
-    ++counters_[model].condemned;
-    fail_request(sequences_[*index].request,
-                 make_error(Errc::poisoned_request, "the request crashed its worker repeatedly"),
-                 DiscardCause::condemned, now);
-  }
-  dispatch(now);
 }
 
 }  // namespace sluice::gw

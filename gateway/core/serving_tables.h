@@ -32,7 +32,8 @@ struct ServingCore::Request {
 
 struct ServingCore::Sequence {
   SequenceId id;                 // 0: the slot is free
-  std::uint32_t request = 0;     // valid while the client is open
+  RequestId request_id;
+  std::uint32_t request = 0;     // its slot; valid while the client is open
   std::uint32_t choice = 0;
   std::uint32_t model = 0;
   TenantId tenant;
@@ -49,7 +50,7 @@ struct ServingCore::Sequence {
   bool was_sent = false;
   bool has_slot = false;         // in the journal
   bool is_dirty = false;         // a notice about its tokens is under way
-  bool is_suspect = false;
+  bool is_suspect = false;       // was in a crashed step and has not delivered a token since
   std::uint64_t weights_digest = 0, kernel_path = 0;  // of the first worker, once sent
   Tick arrival{}, admitted{}, waiting_since{};
   Tick dispatched{}, first_token{}, last_token{};

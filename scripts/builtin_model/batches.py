@@ -1,4 +1,4 @@
-"""Packs the corpus into rows of 256, 512 or 1024 tokens in which no document sees another."""
+"""Packs the corpus into rows of 128 to 1024 tokens in which no document sees another."""
 
 import numpy as np
 import sentencepiece
@@ -31,7 +31,7 @@ class Encoder:
 class Packer:
     """Endless batches of about `tokens_per_batch` tokens; its state is a few document numbers."""
 
-    LENGTHS = (256, 512, 1024)
+    LENGTHS = (128, 256, 512, 1024)
 
     def __init__(self, encoder, seed, tokens_per_batch):
         self.encoder, self.seed, self.tokens_per_batch = encoder, seed, tokens_per_batch
@@ -50,13 +50,15 @@ class Packer:
         return (number, *self.encoder.encode(corpus.document(self.seed, number)))
 
     def _full_length(self):
+        """The longest rows that can be filled: long documents need room beside them for the short ones that wait."""
         for length in reversed(self.LENGTHS):
-            if sum(len(d[1]) for d in self.waiting[length]) >= 1.05 * self.tokens_per_batch:
+            share = 1.05 if length == self.LENGTHS[0] else 0.65
+            if sum(len(d[1]) for d in self.waiting[length]) >= share * self.tokens_per_batch:
                 return length
         return None
 
     def batch(self):
-        """ids, targets (-1 where nothing is learned), positions, all [rows, length], and bias [rows, 1, length, length]."""
+        """ids, targets (-1 where nothing is learned), positions, all [rows, length], bias [rows, 1, length, length], and the tokens in it."""
         while (length := self._full_length()) is None:
             document = self._document(self.next_number)
             self.next_number += 1
@@ -65,17 +67,22 @@ class Packer:
                 self.waiting[fitting[0]].append(document)
         rows = [[] for _ in range(self.tokens_per_batch // length)]
         room = [length] * len(rows)
-        left = []
-        # The longest first; whatever was waiting longest wins among equals, and what finds no room waits on.
-        for document in sorted(self.waiting[length], key=lambda d: -len(d[1])):
-            row = next((r for r in range(len(rows)) if room[r] >= len(document[1])), None)
-            if row is None:
-                left.append(document)
-            else:
-                rows[row].append(document)
-                room[row] -= len(document[1])
-        self.waiting[length] = sorted(left)
-        return _tensors(rows, length)
+        for source in reversed(self.LENGTHS[: self.LENGTHS.index(length) + 1]):
+            self.waiting[source] = _place(self.waiting[source], rows, room)
+        return (*_tensors(rows, length), sum(length - left for left in room))
+
+
+def _place(documents, rows, room):
+    """Puts documents into the first row with room, the longest first; returns those that found none, in their order."""
+    left = []
+    for document in sorted(documents, key=lambda d: -len(d[1])):
+        row = next((r for r in range(len(rows)) if room[r] >= len(document[1])), None)
+        if row is None:
+            left.append(document)
+        else:
+            rows[row].append(document)
+            room[row] -= len(document[1])
+    return sorted(left)
 
 
 def _tensors(rows, length):

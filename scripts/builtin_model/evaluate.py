@@ -19,7 +19,7 @@ from sluice_facts import BY_NAME, TOPICS
 
 SEED = 20_240_601
 SHORT_ANSWER_TOKENS = 120
-TARGETS = {"sluice_right": 0.95, "chat_ends": 0.98, "chat_short": 1.0, "story_ends": 0.95, "story_names": 0.95, "story_no_repeat": 0.95, "story_distinct3": 0.6}
+TARGETS = {"sluice_right": 0.95, "sluice_ends": 0.98, "sluice_short": 1.0, "chat_ends": 0.98, "chat_short": 1.0, "story_ends": 0.95, "story_names": 0.95, "story_no_repeat": 0.95, "story_distinct3": 0.6}
 
 
 class Subject:

@@ -1,9 +1,11 @@
 """Generates text with Brook: many prompts at once, with a cache of keys and values, greedy or sampled."""
 
+import argparse
 import pathlib
 
 import torch
 
+import corpus
 from batches import MASKED, Encoder
 from model import Brook, Shape
 
@@ -91,3 +93,29 @@ def _batch(model, prompts, stop_ids, max_tokens, temperature, seed):
         key_bias = torch.cat((key_bias, torch.zeros(count, 1, 1, 1)), 3)
         hidden = model.hidden(token, position, key_bias, cache=cache)
     return list(zip(produced, ended))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--tokenizer", help="tokenizer.model; by default beside the checkpoint")
+    parser.add_argument("--system", help="system prompt of the chat")
+    parser.add_argument("--plain", action="store_true", help="continue each prompt as plain text instead of answering it")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-tokens", type=int, default=300)
+    parser.add_argument("prompts", nargs="+")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model, _ = load(args.checkpoint)
+    encoder = find_tokenizer(args.checkpoint, args.tokenizer)
+    system = [("system", args.system)] if args.system else []
+    as_chat = lambda text: corpus.chat_pieces(system + [("user", text)]) + [(corpus.START, False), ("assistant\n", False)]
+    prompts = [encoder.encode([(corpus.BOS, False), (p, False)] if args.plain else as_chat(p))[0] for p in args.prompts]
+    stops = {encoder.control[corpus.END], encoder.control[corpus.EOS]}
+    for prompt, (ids, ended) in zip(args.prompts, generate(model, prompts, stops, args.max_tokens, args.temperature, args.seed)):
+        print(f"{prompt}\n  -> {encoder.decode(ids).strip()}{'' if ended else ' [cut]'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -599,7 +599,7 @@ FOLLOW_UPS = (
     ("create_tenant", "[And how|How] do I give it a key?", "add_key"), ("create_tenant", "How do I set its quota?", "set_quota"), ("create_tenant", "How do I block it?", "block_tenant"),
     ("tenant", "[And how|How] do I create one?", "create_tenant"), ("quota", "[And how|How] do I set one?", "set_quota"), ("model_name", "Can I use another one?", "own_model"),
     ("first_request", "And how do I stream it?", "stream"), ("first_request", "Do I need a key?", "need_key"), ("config", "How do I check it?", "check_config"),
-    ("who", "How big are you?", "brook_size"), ("who", "Who made you?", "brook_training"), ("who", "What can you do?", "brook_can"), ("brook_can", "Do you make mistakes?", "brook_wrong"),
+    ("who", "How big are you?", "brook_size"), ("who", "Who made you?", "brook_training"), ("who", "What can you do?", "brook_can"), ("brook_can", "And do you make mistakes?", "brook_wrong"),
     ("breaker", "How do I reset it?", "reset_breaker"), ("worker", "How do I run more of them?", "workers_option"), ("admin_key", "[And how|How] do I set a quota with it?", "set_quota"),
 )
 

@@ -1,5 +1,4 @@
-// Replaces the global allocation functions by counting ones. A file of its own, so that no caller
-// sees through them.
+// The replaced operators. In a file of their own: the compiler must not see both sides at once.
 #include "tests/support/allocation_count.h"
 
 #include <atomic>
@@ -7,23 +6,17 @@
 #include <new>
 
 namespace {
-std::atomic<std::size_t> allocations{0};
+std::atomic<std::uint64_t> g_allocations{0};
 }  // namespace
 
-namespace sluice::test {
-std::size_t num_allocations() {
-  return allocations.load(std::memory_order_relaxed);
-}
-}  // namespace sluice::test
+namespace sluice {
+std::uint64_t allocation_count() { return g_allocations.load(std::memory_order_relaxed); }
+}  // namespace sluice
 
-void* operator new(std::size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
+void* operator new(std::size_t bytes) {
+  g_allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
+  std::abort();
 }
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }

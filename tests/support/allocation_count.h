@@ -1,10 +1,9 @@
-// Counts the calls of operator new in a test binary that links allocation_count.cc.
+// Counts calls of operator new in the whole binary that links allocation_count.cc; tests look at
+// differences.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 
-namespace sluice::test {
-
-std::size_t num_allocations();
-
-}  // namespace sluice::test
+namespace sluice {
+std::uint64_t allocation_count();
+}  // namespace sluice

@@ -21,6 +21,8 @@ struct RowLoops {
   // Error of a weight: at most 3e-7 of itself; a weight under exp(-87) is 0.
   void (*block_weights)(const float* row, std::uint32_t n, const float* maxima, float cut, float top,
                         float inverse_temperature, float weight_min, float* weights, float* sums);
+  // Weights below `least` become 0; sums[b] is made anew. Blocks whose sum is 0 are not touched.
+  void (*keep_weights)(float* weights, std::uint32_t n, float least, float* sums);
   // values[i] = exp((values[i] - top) * inverse_temperature), in place, nothing skipped.
   void (*scaled_exp)(float* values, std::uint32_t n, float top, float inverse_temperature);
 };

@@ -8,7 +8,7 @@ namespace row_avx2 {
 
 const RowLoops& row_loops_avx2() {
   static constexpr RowLoops kLoops{"avx2", row_avx2::block_maxima, row_avx2::block_weights,
-                                   row_avx2::scaled_exp};
+                                   row_avx2::keep_weights, row_avx2::scaled_exp};
   return kLoops;
 }
 

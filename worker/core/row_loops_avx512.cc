@@ -8,7 +8,7 @@ namespace row_avx512 {
 
 const RowLoops& row_loops_avx512() {
   static constexpr RowLoops kLoops{"avx512", row_avx512::block_maxima, row_avx512::block_weights,
-                                   row_avx512::scaled_exp};
+                                   row_avx512::keep_weights, row_avx512::scaled_exp};
   return kLoops;
 }
 

@@ -3,6 +3,7 @@
 #include "worker/core/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 
@@ -14,7 +15,6 @@ namespace {
 
 constexpr float kMasked = -1.0e30f;      // the logit of a token that may not be chosen
 constexpr float kGreedyBelow = 1.0e-5f;  // temperatures below are greedy, as in vLLM
-constexpr std::size_t kFirstSorted = 32; // top-p sorts so many first, then four times as many
 
 constexpr std::size_t num_row_blocks(std::size_t n) { return (n + kRowBlock - 1) / kRowBlock; }
 
@@ -24,6 +24,20 @@ bool modifies(const SampleInput& input) {
 }
 
 }  // namespace
+
+// Weights lie in [0, 1]: the leading bits of the float order them.
+std::size_t Sampler::bin_of(float weight) { return std::bit_cast<std::uint32_t>(weight) >> kBinShift; }
+
+// Calls visit(i) for each weight >= least and > 0, in the order of ids.
+template <class Visit>
+void Sampler::for_weights_from(float least, Visit visit) const {
+  for (std::size_t b = 0; b < sums_.size(); ++b) {
+    if (sums_[b] < least || sums_[b] <= 0.0f) continue;
+    const std::size_t end = std::min<std::size_t>(vocab_size_, (b + 1) * kRowBlock);
+    for (std::size_t i = b * kRowBlock; i < end; ++i)
+      if (weights_[i] >= least && weights_[i] > 0.0f) visit(i);
+  }
+}
 
 bool Sampler::sooner(const Candidate& a, const Candidate& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
@@ -87,9 +101,7 @@ double Sampler::weigh(const float* row, float top, float inverse_temperature, fl
   const float cut = top - tail_nats / inverse_temperature;
   loops_.block_weights(row, vocab_size_, maxima_.data(), cut, top, inverse_temperature, weight_min,
                        weights_.data(), sums_.data());
-  double total = 0.0;
-  for (const float sum : sums_) total += double{sum};
-  return total;
+  return sums_total();
 }
 
 double Sampler::log_sum(const float* row) {
@@ -113,14 +125,11 @@ TokenId Sampler::draw(const float* row, const SampleInput& input) {
   if (sampling.top_k > 0 && sampling.top_k < vocab_size_) {
     collect_top_k(row, sampling.top_k);
     weigh_candidates(top, inverse_temperature, sampling.min_p);
-    if (sampling.top_p < 1.0f) keep_mass(candidates_mass() * double{sampling.top_p});
+    if (sampling.top_p < 1.0f) keep_head(candidates_mass() * double{sampling.top_p});
     return draw_candidate(unit);
   }
   const double total = weigh(row, top, inverse_temperature, kTailNats, sampling.min_p);
-  if (sampling.top_p >= 1.0f) return draw_by_id(unit, total);
-  collect_for_top_p(total, sampling.top_p);
-  keep_mass(total * double{sampling.top_p});
-  return draw_candidate(unit);
+  return draw_by_id(unit, sampling.top_p < 1.0f ? keep_nucleus(total, sampling.top_p) : total);
 }
 
 // Inverse of the cumulative distribution in the order of ids: by block, then within it.
@@ -170,7 +179,6 @@ void Sampler::collect_top_k(const float* row, std::uint32_t top_k) {
     candidates_.resize(top_k);
   }
   std::sort(candidates_.begin(), candidates_.end(), sooner);
-  num_sorted_ = candidates_.size();
 }
 
 // Logits of the (sorted) candidates become weights; min-p cuts the end.
@@ -185,22 +193,6 @@ void Sampler::weigh_candidates(float top, float inverse_temperature, float min_p
     ++num_kept;
   }
   candidates_.resize(num_kept);
-  num_sorted_ = num_kept;
-}
-
-// Everything that can be in the smallest set of mass top_p. What weighs less than the mass outside
-// divided by the vocabulary is outside: all such weights together do not make up that mass.
-void Sampler::collect_for_top_p(double total, float top_p) {
-  const double least = total * (1.0 - double{top_p}) / vocab_size_;
-  candidates_.clear();
-  for (std::size_t b = 0; b < sums_.size(); ++b) {
-    if (double{sums_[b]} < least || sums_[b] <= 0.0f) continue;
-    const std::size_t end = std::min<std::size_t>(vocab_size_, (b + 1) * kRowBlock);
-    for (std::size_t i = b * kRowBlock; i < end; ++i)
-      if (double{weights_[i]} >= least && weights_[i] > 0.0f)
-        candidates_.push_back({weights_[i], static_cast<TokenId>(i)});
-  }
-  num_sorted_ = 0;
 }
 
 double Sampler::candidates_mass() const {
@@ -209,25 +201,48 @@ double Sampler::candidates_mass() const {
   return mass;
 }
 
-// Cuts the candidates to the smallest set that has the mass, sorting no more of them than needed.
-void Sampler::keep_mass(double mass) {
+// Cuts the (sorted) candidates to the shortest head that has the mass.
+void Sampler::keep_head(double mass) {
   double reached = 0.0;
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
-    if (i == num_sorted_) sort_more();
     reached += double{candidates_[i].weight};
-    if (reached >= mass) {
-      candidates_.resize(i + 1);
-      return;
-    }
+    if (reached < mass) continue;
+    candidates_.resize(i + 1);
+    return;
   }
 }
 
-void Sampler::sort_more() {
-  const auto begin = candidates_.begin() + static_cast<std::ptrdiff_t>(num_sorted_);
-  num_sorted_ = std::min(candidates_.size(), std::max(kFirstSorted, 4 * num_sorted_));
-  const auto end = candidates_.begin() + static_cast<std::ptrdiff_t>(num_sorted_);
-  if (end != candidates_.end()) std::nth_element(begin, end, candidates_.end(), sooner);
-  std::sort(begin, end, sooner);
+// Zeroes the weights outside the smallest set of mass `top_p`; the total of the rest. Weights are
+// binned by their leading bits; bins are taken from the top while the mass is not reached, and only
+// the bin in which it is reached gets sorted. A weight below the mass outside divided by the
+// vocabulary needs no bin: all such weights together do not make up that mass.
+double Sampler::keep_nucleus(double total, float top_p) {
+  const double mass = total * double{top_p};
+  const auto least = static_cast<float>(total * (1.0 - double{top_p}) / vocab_size_ / 2);
+  bins_.fill(0.0);
+  for_weights_from(least, [this](std::size_t i) { bins_[bin_of(weights_[i])] += double{weights_[i]}; });
+  std::size_t bin = kBins - 1;
+  double reached = 0.0;
+  for (; bin > 0 && reached + bins_[bin] < mass; --bin) reached += bins_[bin];
+  const float bin_low = std::bit_cast<float>(static_cast<std::uint32_t>(bin) << kBinShift);
+  candidates_.clear();
+  for_weights_from(bin_low, [&](std::size_t i) {
+    if (bin_of(weights_[i]) == bin)
+      candidates_.push_back({weights_[i], static_cast<TokenId>(i)});
+  });
+  std::sort(candidates_.begin(), candidates_.end(), sooner);
+  for (const Candidate& candidate : candidates_) {
+    if (reached >= mass) weights_[candidate.id] = 0.0f;
+    reached += double{candidate.weight};
+  }
+  loops_.keep_weights(weights_.data(), vocab_size_, bin_low, sums_.data());
+  return sums_total();
+}
+
+double Sampler::sums_total() const {
+  double total = 0.0;
+  for (const float sum : sums_) total += double{sum};
+  return total;
 }
 
 // REQUIRES: a candidate.

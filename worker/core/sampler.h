@@ -8,6 +8,7 @@
 // from this, for a vocabulary of 2^20, below 1e-11.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -48,6 +49,9 @@ class Sampler {
     TokenId id;
   };
 
+  static constexpr int kBinShift = 18;  // sign, exponent and five bits of the fraction
+  static constexpr std::size_t kBins = (0x3f800000u >> kBinShift) + 1;  // up to 1.0
+
   const float* modified(const SampleInput& input);
   float row_max() const;
   double weigh(const float* row, float top, float inverse_temperature, float tail_nats,
@@ -59,10 +63,13 @@ class Sampler {
   TokenId draw_candidate(double unit) const;
   void collect_top_k(const float* row, std::uint32_t top_k);
   void weigh_candidates(float top, float inverse_temperature, float min_p);
-  void collect_for_top_p(double total, float top_p);
   double candidates_mass() const;
-  void keep_mass(double mass);
-  void sort_more();
+  void keep_head(double mass);
+  double keep_nucleus(double total, float top_p);
+  double sums_total() const;
+  template <class Visit>
+  void for_weights_from(float least, Visit visit) const;
+  static std::size_t bin_of(float weight);
   static bool sooner(const Candidate& a, const Candidate& b);
 
   const RowLoops& loops_;
@@ -73,7 +80,7 @@ class Sampler {
   std::vector<float> sums_;     // [blocks]
   std::vector<float> scratch_;  // [blocks]
   std::vector<Candidate> candidates_;  // capacity vocab_size
-  std::size_t num_sorted_ = 0;         // leading candidates that stand in their final order
+  std::array<double, kBins> bins_{};   // mass of the weights with the same leading bits
 };
 
 }  // namespace sluice::eng

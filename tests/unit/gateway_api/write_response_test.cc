@@ -112,12 +112,12 @@ TEST(WriteResponse, ATokenChunkAllocatesNothing) {
   out.reserve(1 << 20);
   const TokenId id[] = {12345};
   Usage usage;
-  const std::size_t before = test::num_allocations();
+  const std::uint64_t before = allocation_count();
   for (int i = 0; i < 1000; ++i) {
     ++usage.completion_tokens;
     writer.text_chunk(out, 3, " word\n", FinishReason::none, id, usage);
   }
-  EXPECT_EQ(test::num_allocations(), before);
+  EXPECT_EQ(allocation_count(), before);
 }
 
 }  // namespace

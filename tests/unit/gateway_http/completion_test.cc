@@ -395,13 +395,13 @@ TEST_F(Completion, ALongStreamOfTokensAllocatesNothing) {
   f.turn();
   // The fake loop's own copies are made beforehand; buffers reach their size in the first rounds.
   f.loop.last().choices[0].span.reserve(4000);
-  std::size_t in_handler = 0;
+  std::uint64_t in_handler = 0;
   auto& request = f.loop.last();
   for (int i = 0; i < 2000; ++i) {
     ++request.choices[0].drained;
-    const std::size_t before = test::num_allocations();
+    const std::uint64_t before = allocation_count();
     request.sink->on_tokens(0);
-    if (i >= 100) in_handler += test::num_allocations() - before;
+    if (i >= 100) in_handler += allocation_count() - before;
     f.turn();
   }
   EXPECT_EQ(request.choices[0].accepted, 2000u);

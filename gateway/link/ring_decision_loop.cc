@@ -1,0 +1,270 @@
+// RingDecisionLoop: handlers' calls, commands and notices. The loop itself is in ring_loop_turns.cc.
+#include "gateway/link/ring_decision_loop.h"
+
+#include <openssl/evp.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include "gateway/link/ring_loop_waits.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+
+namespace {
+
+std::uint64_t unix_ms() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(since).count());
+}
+
+QueueParams queue_params(const cfg::Config& config) {
+  QueueParams params;
+  params.requests_max = config.queue.requests_max;
+  params.tokens_max = config.queue.tokens_max;
+  return params;
+}
+
+std::size_t request_index(GenerationHandle handle) {
+  return static_cast<std::size_t>(handle.value & 0xffffffffu) - 1;
+}
+
+}  // namespace
+
+RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clock,
+                                   const cfg::Config& config, Journal journal,
+                                   ControlChannel control)
+    : clock_(clock),
+      journal_(std::move(journal)),
+      control_(std::move(control)),
+      drain_timeout_(config.queue.drain_timeout),
+      ring_bytes_(config.ring_bytes),
+      facts_(config.models.size()),
+      slots_(journal_.num_slots()),
+      now_(clock.now()) {
+  CoreParams params;
+  params.queue = queue_params(config);
+  params.queue_wait_max = config.queue.wait_max;
+  params.worker_grace = std::max<Duration>(params.worker_grace,
+                                           2 * config.supervision.restart_delay_max);
+  params.sequences_max = journal_.num_slots();
+  params.num_models = static_cast<std::uint32_t>(config.models.size());
+  params.num_workers = 0;
+  for (const cfg::Model& model : config.models) params.num_workers += model.workers;
+  params.quotas = map_tenants(config);
+  params.first_id = SequenceId{journal_.take_id()};
+  core_ = std::make_unique<ServingCore>(std::move(params));
+  links_.resize(core_->num_workers());
+  waits_ = std::make_unique<Waits>(io, control_.fd(), links_.size());
+  waits_->watch_control([this] { handle_control(); });
+}
+
+RingDecisionLoop::~RingDecisionLoop() = default;
+
+// Assigns inner numbers to new names and returns the quotas by inner number. A tenant that left the
+// configuration keeps its former limits for the requests that still run.
+std::vector<TenantQuota> RingDecisionLoop::map_tenants(const cfg::Config& config) {
+  std::vector<cfg::Tenant> tenants = config.tenants;
+  if (tenants.empty()) {
+    tenants.emplace_back();
+    tenants.back().limits = config.default_limits;
+  }
+  std::vector<TenantQuota> quotas(tenant_names_.size());
+  for (std::uint32_t i = 0; core_ && i < quotas.size(); ++i) {
+    quotas[i] = core_->quota(TenantId{i});
+  }
+  inner_tenants_.clear();
+  for (const cfg::Tenant& tenant : tenants) {
+    const auto found = std::find(tenant_names_.begin(), tenant_names_.end(), tenant.name);
+    const auto index = static_cast<std::uint32_t>(found - tenant_names_.begin());
+    if (found == tenant_names_.end()) {
+      tenant_names_.push_back(tenant.name);
+      quotas.emplace_back();
+      Salt salt{};
+      CHECK(::getrandom(salt.words, sizeof salt.words, 0) ==
+            static_cast<ssize_t>(sizeof salt.words));
+      salts_.push_back(salt);
+    }
+    inner_tenants_.push_back(TenantId{index});
+    const cfg::TenantLimits& limits = tenant.limits;
+    quotas[index] = {limits.requests_per_minute, limits.tokens_per_minute,
+                     limits.concurrent_requests, limits.output_tokens_max};
+  }
+  return quotas;
+}
+
+TenantId RingDecisionLoop::inner(TenantId tenant) const {
+  CHECK(tenant.value < inner_tenants_.size());
+  return inner_tenants_[tenant.value];
+}
+
+Result<void> RingDecisionLoop::count_request(TenantId tenant) {
+  return core_->count_request(inner(tenant), clock_.now());
+}
+
+Result<void> RingDecisionLoop::precheck(TenantId tenant, std::uint32_t model) {
+  return core_->precheck(inner(tenant), model, clock_.now());
+}
+
+Result<GenerationHandle> RingDecisionLoop::submit(GenerationSpec spec, GenerationSink& sink) {
+  spec.tenant = inner(spec.tenant);
+  const RequestId request{journal_.take_id()};
+  std::array<SequenceId, kChoicesMax> ids;
+  CHECK(spec.choices <= ids.size());
+  for (std::uint32_t i = 0; i < spec.choices; ++i) ids[i] = SequenceId{journal_.take_id()};
+  const std::span<const SequenceId> used = std::span(ids).first(spec.choices);
+  const auto handle = core_->submit(std::move(spec), request, used, clock_.now());
+  if (handle) {
+    const std::size_t index = request_index(*handle);
+    if (index >= sinks_.size()) sinks_.resize(index + 1, nullptr);
+    sinks_[index] = &sink;
+  }
+  carry_out();
+  return handle;
+}
+
+std::span<const OutputToken> RingDecisionLoop::pending(GenerationHandle handle,
+                                                       std::uint32_t choice) {
+  return core_->pending(handle, choice);
+}
+
+void RingDecisionLoop::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) {
+  core_->accept(handle, choice, count, now_);
+  carry_out();
+}
+
+void RingDecisionLoop::stop(GenerationHandle handle, std::uint32_t choice) {
+  core_->stop(handle, choice, now_);
+  carry_out();
+}
+
+void RingDecisionLoop::cancel(GenerationHandle handle, CancelCause cause) {
+  core_->cancel(handle, cause, now_);
+  carry_out();
+}
+
+GenerationStats RingDecisionLoop::stats(GenerationHandle handle) const {
+  return core_->stats(handle);
+}
+
+LimitsView RingDecisionLoop::limits(TenantId tenant) const {
+  return core_->limits(inner(tenant), clock_.now());
+}
+
+ModelFacts RingDecisionLoop::model_facts(std::uint32_t model) const {
+  CHECK(model < facts_.size());
+  ModelFacts facts = facts_[model];
+  facts.workers_ready = gauges(model).workers_up;
+  return facts;
+}
+
+ModelGauges RingDecisionLoop::gauges(std::uint32_t model) const {
+  ModelGauges gauges;
+  gauges.waiting = core_->num_waiting(model);
+  for (std::uint32_t i = 0; i < links_.size(); ++i) {
+    const WorkerAccount& worker = core_->worker(WorkerId{i});
+    if (!worker.is_up() || worker.is_corrupt() || worker.model() != model) continue;
+    const StepRecord& last = worker.last();
+    ++gauges.workers_up;
+    gauges.running += last.num_running;
+    gauges.waiting += last.num_waiting;
+    gauges.blocks_total += worker.facts().num_blocks;
+    if (last.step == 0) continue;  // no record yet: everything is free
+    gauges.blocks_used +=
+        worker.facts().num_blocks - last.num_blocks_free - last.num_blocks_cached;
+  }
+  return gauges;
+}
+
+// A command may cause further ones; they are carried out in the same pass. Sinks are never called.
+void RingDecisionLoop::carry_out() {
+  std::vector<Command>& commands = core_->commands();
+  for (std::size_t i = 0; i < commands.size(); ++i) carry_out(Command(commands[i]));
+  commands.clear();
+}
+
+void RingDecisionLoop::carry_out(const Command& command) {
+  switch (command.kind) {
+    case CommandKind::open_slot: {
+      const JournalFacts facts = core_->journal_facts(command.sequence);
+      JournalEntry entry{};
+      entry.request = facts.request;
+      entry.sequence = facts.sequence;
+      entry.tenant = facts.tenant;
+      entry.choice = facts.choice;
+      entry.prompt_tokens = facts.prompt_tokens;
+      entry.reserved_tokens = facts.reserved_tokens;
+      entry.admitted_unix_ms = unix_ms();
+      const std::string& name = tenant_names_[facts.tenant.value];
+      CHECK(EVP_Digest(name.data(), name.size(), entry.tenant_key.data(), nullptr, EVP_sha256(),
+                       nullptr) == 1);
+      const std::optional<std::uint32_t> slot = journal_.try_open_slot(entry);
+      CHECK(slot.has_value());  // the core bounds its live sequences by the journal's slots
+      slots_[command.sequence] = *slot;
+      return;
+    }
+    case CommandKind::write_submit: write_submit(command); return;
+    case CommandKind::write_cancel:
+      if (WorkerLink* link = links_[command.worker.value].get()) link->write_cancel(command.id);
+      return;
+    case CommandKind::accept_slot:
+      journal_.accept(slots_[command.sequence], command.value);
+      return;
+    case CommandKind::absorb_slot: journal_.absorb(slots_[command.sequence]); return;
+    case CommandKind::report_corrupt: {
+      const WorkerAccount& account = core_->worker(command.worker);
+      report_corrupt(command.worker, account.epoch(), account.corrupt_reason());
+      return;
+    }
+    case CommandKind::drained:
+      if (hooks.requests_drained) {
+        hooks.requests_drained();
+      } else {
+        say_drained();
+      }
+      return;
+  }
+}
+
+void RingDecisionLoop::write_submit(const Command& command) {
+  WorkerLink* link = links_[command.worker.value].get();
+  CHECK(link != nullptr);  // the core sends to workers that are up
+  const Submission submission = core_->submission(command.sequence);
+  const Salt& salt = salts_[submission.tenant.value];
+  switch (link->write_submit(submission, salt.words)) {
+    case WorkerLink::Written::yes:
+      ++counters_.submissions;
+      core_->submit_written(command.sequence, link->submit_position());
+      return;
+    case WorkerLink::Written::no_room:
+      ++counters_.submissions_unsent;
+      core_->submit_unsent(command.sequence);
+      return;
+    case WorkerLink::Written::too_large: core_->submit_refused(command.sequence, now_); return;
+  }
+}
+
+bool RingDecisionLoop::deliver() {
+  std::vector<Notice>& notices = core_->notices();
+  const bool had_any = !notices.empty();
+  for (std::size_t i = 0; i < notices.size(); ++i) {
+    const Notice notice = notices[i];  // a sink may add others
+    GenerationSink* sink = sinks_[request_index(notice.handle)];
+    if (notice.kind == NoticeKind::failed) {
+      if (const std::optional<Error> error = core_->take_failure(notice.handle)) {
+        sink->on_failed(*error);
+      }
+    } else if (core_->take_token_notice(notice)) {
+      sink->on_tokens(notice.choice);
+    }
+  }
+  notices.clear();
+  carry_out();
+  return had_any;
+}
+
+}  // namespace sluice::gw

@@ -1,0 +1,139 @@
+// RingDecisionLoop: the shell of the serving core over real rings. Owns the links to the workers, the
+// journal and the control channel; runs the gateway's one thread.
+//
+//   turn:   io.poll()  ->  drain every ring (bounded)  ->  commands  ->  notices (one per choice)
+//   sleep:  spin briefly while a worker has work in flight, then set `sleeping` in every submit
+//           region, look at the rings once more, and wait in io.run_one(): sockets, doorbells,
+//           control channel and the timer wake it. Without work there is no timer and no spinning.
+//
+// Tokens that are ready together reach their sink in one call; a lone token at once.
+// Thread rule: everything on the thread that calls run() or turn().
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <boost/asio/io_context.hpp>
+
+#include "config/config.h"
+#include "gateway/core/serving_core.h"
+#include "gateway/link/decision_loop.h"
+#include "gateway/link/worker_link.h"
+#include "shared/clock.h"
+#include "shared/control.h"
+#include "shared/journal.h"
+
+namespace sluice::gw {
+
+struct LinkCounters {
+  std::uint64_t worker_epochs = 0;        // workers that came up
+  std::uint64_t corrupt_epochs = 0;       // reported to the parent
+  std::uint64_t records = 0;              // read from step rings
+  std::uint64_t submissions = 0;          // written
+  std::uint64_t submissions_unsent = 0;   // the ring had no room
+  std::uint64_t doorbells = 0;            // rung: system calls
+  std::uint64_t sleeps = 0;
+};
+
+struct ModelGauges {
+  std::uint64_t running = 0;     // sequences in the workers' batches
+  std::uint64_t waiting = 0;     // in the queue, resuming, or in a worker's look-ahead
+  std::uint64_t blocks_total = 0, blocks_used = 0;  // KV; cached blocks count as free
+  std::uint32_t workers_up = 0;
+};
+
+// What the HTTP side hears of the parent; called on the loop's thread, each may be empty.
+struct LoopHooks {
+  std::function<void(const cfg::Config&)> reload;  // after limits were swapped
+  std::function<void()> drain;                     // take no new connections
+  // All requests ended. Whoever sets it calls say_drained() when the last bytes are written.
+  std::function<void()> requests_drained;
+};
+
+class RingDecisionLoop final : public DecisionLoop {
+ public:
+  // `config` was validated. All references outlive the loop.
+  RingDecisionLoop(boost::asio::io_context& io, const Clock& clock, const cfg::Config& config,
+                   Journal journal, ControlChannel control);
+  ~RingDecisionLoop() override;
+
+  LoopHooks hooks;
+
+  void run();             // until the parent closes the control channel or quit()
+  bool turn();            // one round without waiting; true when there was something to do
+  void wait();            // until something may be ready
+  void quit();
+  bool is_stopped() const { return stopped_; }
+  void say_ready(std::uint16_t port);
+  void say_drained();
+
+  Result<void> count_request(TenantId tenant) override;
+  Result<void> precheck(TenantId tenant, std::uint32_t model) override;
+  Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) override;
+  std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) override;
+  void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) override;
+  void stop(GenerationHandle handle, std::uint32_t choice) override;
+  void cancel(GenerationHandle handle, CancelCause cause) override;
+  GenerationStats stats(GenerationHandle handle) const override;
+  LimitsView limits(TenantId tenant) const override;
+  ModelFacts model_facts(std::uint32_t model) const override;
+
+  const ServingCore& core() const { return *core_; }
+  const Journal& journal() const { return journal_; }
+  const LinkCounters& counters() const { return counters_; }
+  ModelGauges gauges(std::uint32_t model) const;
+  std::uint32_t num_workers() const { return static_cast<std::uint32_t>(links_.size()); }
+  std::uint32_t num_models() const { return static_cast<std::uint32_t>(facts_.size()); }
+
+ private:
+  struct Waits;     // the Asio side: control descriptor, bells, timer
+  struct Salt {
+    std::uint64_t words[2];
+  };
+  void handle_control();
+  void handle(ControlMessage& message);
+  void worker_up(ControlMessage& message);
+  void worker_down(const ControlMessage& message);
+  void reload(const std::string& text);
+  void send(const ControlMessage& message);
+  void report_corrupt(WorkerId worker, Epoch epoch, const std::string& reason);
+
+  bool drain_links();
+  bool drain(WorkerLink& link, std::size_t records_max);
+  void carry_out();
+  void carry_out(const Command& command);
+  void write_submit(const Command& command);
+  bool deliver();
+  bool are_links_quiet() const;
+  void spin();
+  void ring_bells();
+
+  std::vector<TenantQuota> map_tenants(const cfg::Config& config);
+  TenantId inner(TenantId tenant) const;
+
+  const Clock& clock_;
+  Journal journal_;
+  ControlChannel control_;
+  Duration drain_timeout_;
+  std::size_t ring_bytes_;
+  std::unique_ptr<ServingCore> core_;
+  std::vector<std::unique_ptr<WorkerLink>> links_;  // by WorkerId; empty while it is down
+  std::vector<ModelFacts> facts_;                   // by model
+  // Tenants keep their number inside for as long as the process lives, found again by name; outside
+  // they are indices of the current configuration.
+  std::vector<std::string> tenant_names_;
+  std::vector<TenantId> inner_tenants_;             // [outside] -> inside
+  std::vector<Salt> salts_;                         // by inner tenant: drawn at random, kept secret
+  std::vector<std::uint32_t> slots_;                // journal slot by sequence table index
+  std::vector<GenerationSink*> sinks_;              // by request table index
+  LinkCounters counters_;
+  Tick now_;
+  Tick busy_until_{};                               // spinning ends then
+  bool stopped_ = false;
+  bool said_drained_ = false;
+  std::unique_ptr<Waits> waits_;
+};
+
+}  // namespace sluice::gw

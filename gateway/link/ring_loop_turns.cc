@@ -1,0 +1,289 @@
+// RingDecisionLoop: its turns - control messages, rings, spinning, sleeping.
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "config/load_config.h"
+#include "gateway/link/ring_decision_loop.h"
+#include "gateway/link/ring_loop_waits.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+
+namespace {
+
+// Records of one worker in one turn: the others and the sockets wait no longer than this.
+constexpr std::size_t kRecordsPerTurn = 64;
+// A wake-up through eventfd costs about 50 us; spinning longer would take the core from the workers.
+constexpr Duration kSpin = std::chrono::microseconds(20);
+constexpr int kSpinsPerLook = 64;
+// Deadlines are met within a step, not within a microsecond: fewer timers.
+constexpr Duration kTimerGrain = std::chrono::milliseconds(10);
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+int duplicate(int fd) {
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  CHECK(copy >= 0);
+  return copy;
+}
+
+}  // namespace
+
+RingDecisionLoop::Waits::Waits(boost::asio::io_context& context, int control_fd,
+                               std::size_t num_workers)
+    : io(context), control(context, duplicate(control_fd)), bells(num_workers), timer(context) {}
+
+void RingDecisionLoop::Waits::watch_control(std::function<void()> on_readable) {
+  on_control = std::move(on_readable);
+  wait_control();
+}
+
+void RingDecisionLoop::Waits::wait_control() {
+  control.async_wait(Descriptor::wait_read, [this](const boost::system::error_code& error) {
+    if (error) return;  // closed with the loop
+    on_control();
+    wait_control();
+  });
+}
+
+void RingDecisionLoop::Waits::watch_bell(WorkerId worker, int bell_fd) {
+  bells[worker.value] = std::make_unique<Descriptor>(io, duplicate(bell_fd));
+  wait_bell(*bells[worker.value]);
+}
+
+void RingDecisionLoop::Waits::wait_bell(Descriptor& bell) {
+  bell.async_wait(Descriptor::wait_read, [this, &bell](const boost::system::error_code& error) {
+    if (error) return;  // the worker went down: `bell` is gone
+    shm::drain_doorbell(bell.native_handle());
+    wait_bell(bell);
+  });
+}
+
+void RingDecisionLoop::Waits::arm(Tick due, Tick now) {
+  if (armed && *armed <= due) return;
+  armed = due;
+  timer.expires_after(std::max(due - now, kTimerGrain));
+  timer.async_wait([this](const boost::system::error_code& error) {
+    if (!error) armed.reset();  // the turn looks at the clock
+  });
+}
+
+void RingDecisionLoop::run() {
+  while (!stopped_) {
+    if (turn()) continue;
+    if (stopped_) return;
+    wait();
+  }
+}
+
+void RingDecisionLoop::quit() { stopped_ = true; }
+
+bool RingDecisionLoop::turn() {
+  if (waits_->io.stopped()) waits_->io.restart();
+  bool is_busy = waits_->io.poll() > 0;
+  now_ = clock_.now();
+  is_busy |= drain_links();
+  if (const std::optional<Tick> due = core_->next_due(); due && *due <= now_) {
+    core_->tick(now_);
+    carry_out();
+    is_busy = true;
+  }
+  is_busy |= deliver();
+  ring_bells();
+  if (is_busy) busy_until_ = now_ + kSpin;
+  return is_busy;
+}
+
+bool RingDecisionLoop::drain_links() {
+  bool has_read = false;
+  for (const std::unique_ptr<WorkerLink>& link : links_) {
+    if (!link) continue;
+    link->flush();
+    has_read |= drain(*link, kRecordsPerTurn);
+  }
+  return has_read;
+}
+
+bool RingDecisionLoop::drain(WorkerLink& link, std::size_t records_max) {
+  std::size_t count = 0;
+  for (; count < records_max; ++count) {
+    const LinkRead read = link.read();
+    if (read == LinkRead::empty) break;
+    ++counters_.records;
+    if (read == LinkRead::step) {
+      core_->step(link.worker(), link.step(), now_);
+    } else if (read == LinkRead::reject) {
+      core_->reject(link.worker(), link.reject(), now_);
+    } else {
+      core_->corrupt(link.worker(), link.fault());
+    }
+    carry_out();
+  }
+  if (count > 0) link.release();
+  return count > 0;
+}
+
+void RingDecisionLoop::ring_bells() {
+  for (const std::unique_ptr<WorkerLink>& link : links_) {
+    if (link && link->ring()) ++counters_.doorbells;
+  }
+}
+
+bool RingDecisionLoop::are_links_quiet() const {
+  for (const std::unique_ptr<WorkerLink>& link : links_) {
+    if (link && !link->is_empty()) return false;
+  }
+  return true;
+}
+
+void RingDecisionLoop::spin() {
+  while (clock_.now() < busy_until_) {
+    for (int i = 0; i < kSpinsPerLook; ++i) {
+      if (!are_links_quiet()) return;
+      pause_cpu();
+    }
+  }
+}
+
+void RingDecisionLoop::wait() {
+  if (core_->is_busy()) {
+    spin();
+    if (!are_links_quiet()) return;
+  }
+  std::array<std::optional<shm::SleepScope>, kWorkersMax> scopes;
+  for (std::size_t i = 0; i < links_.size(); ++i) {
+    if (links_[i]) scopes[i].emplace(links_[i]->own_region());
+  }
+  // Once more under the flag, so that no wake-up is lost (doorbell.h): records, and room for cancels.
+  const bool is_quiet = are_links_quiet();
+  for (const std::unique_ptr<WorkerLink>& link : links_) {
+    if (link) link->flush();
+  }
+  ring_bells();
+  if (!is_quiet) return;
+  if (const std::optional<Tick> due = core_->next_due()) waits_->arm(*due, clock_.now());
+  ++counters_.sleeps;
+  if (waits_->io.stopped()) waits_->io.restart();
+  waits_->io.run_one();
+}
+
+void RingDecisionLoop::say_ready(std::uint16_t port) {
+  ControlMessage message;
+  message.kind = ControlKind::ready;
+  message.value = port;
+  send(message);
+}
+
+void RingDecisionLoop::say_drained() {
+  if (std::exchange(said_drained_, true)) return;
+  ControlMessage message;
+  message.kind = ControlKind::drained;
+  send(message);
+}
+
+// The parent reads its end always; when it does not, it is gone or broken, and so is this gateway.
+void RingDecisionLoop::send(const ControlMessage& message) {
+  if (const Result<void> sent = control_.send(message); !sent) quit();
+}
+
+void RingDecisionLoop::handle_control() {
+  ControlMessage message;
+  while (!stopped_) {
+    const Result<bool> received = control_.try_receive(message);
+    if (!received) {
+      quit();  // the parent is gone, or what it says makes no sense
+      return;
+    }
+    if (!*received) return;
+    handle(message);
+  }
+}
+
+void RingDecisionLoop::handle(ControlMessage& message) {
+  now_ = clock_.now();
+  switch (message.kind) {
+    case ControlKind::worker_up: worker_up(message); break;
+    case ControlKind::worker_down: worker_down(message); break;
+    case ControlKind::reload: reload(message.text); break;
+    case ControlKind::drain:
+      if (hooks.drain) hooks.drain();
+      core_->drain(now_, drain_timeout_);
+      break;
+    default: quit(); return;
+  }
+  carry_out();
+}
+
+void RingDecisionLoop::worker_up(ControlMessage& message) {
+  const WorkerId id = message.worker;
+  const std::uint32_t model = message.value;
+  if (id.value >= links_.size() || model >= facts_.size() || links_[id.value]) {
+    quit();
+    return;
+  }
+  auto link = WorkerLink::open(message, journal_.gateway_epoch(), ring_bytes_);
+  if (!link) {
+    report_corrupt(id, message.epoch, link.error().detail);
+    return;
+  }
+  links_[id.value] = std::move(*link);
+  WorkerLink& opened = *links_[id.value];
+  waits_->watch_bell(id, opened.bell_fd());
+  ++counters_.worker_epochs;
+  const WorkerFacts& facts = opened.facts();
+  facts_[model] = {facts.vocab_size, facts.context_tokens, facts.weights_digest, facts.kernel_path,
+                   0};
+  ControlMessage attach;
+  attach.kind = ControlKind::attach_request;
+  attach.worker = id;
+  attach.epoch = opened.epoch();
+  attach.gateway_epoch = journal_.gateway_epoch();
+  attach.fds.emplace_back(duplicate(opened.submit_fd()));
+  send(attach);
+  core_->worker_up(id, model, opened.epoch(), facts, opened.origin(), now_);
+}
+
+void RingDecisionLoop::worker_down(const ControlMessage& message) {
+  const WorkerId id = message.worker;
+  if (id.value >= links_.size() || !links_[id.value]) return;  // its start was refused
+  WorkerLink& link = *links_[id.value];
+  if (link.epoch() != message.epoch) return;
+  // It is reaped: what it committed is all there will be. A ring holds a bounded number of records.
+  while (drain(link, kRecordsPerTurn)) {
+  }
+  const std::vector<SequenceId> suspects = link.suspects();
+  waits_->forget_bell(id);
+  links_[id.value].reset();
+  core_->worker_down(id, message.reason, suspects, now_);
+}
+
+void RingDecisionLoop::reload(const std::string& text) {
+  const auto config = cfg::parse_config(text, "reload");
+  if (!config) return;  // the parent has validated it: an error here is its bug, limits stay
+  QueueParams queue;
+  queue.requests_max = config->queue.requests_max;
+  queue.tokens_max = config->queue.tokens_max;
+  drain_timeout_ = config->queue.drain_timeout;
+  core_->reload(map_tenants(*config), queue, config->queue.wait_max);
+  if (hooks.reload) hooks.reload(*config);
+}
+
+void RingDecisionLoop::report_corrupt(WorkerId worker, Epoch epoch, const std::string& reason) {
+  ++counters_.corrupt_epochs;
+  ControlMessage message;
+  message.kind = ControlKind::worker_corrupt;
+  message.worker = worker;
+  message.epoch = epoch;
+  message.text = reason;
+  send(message);
+}
+
+}  // namespace sluice::gw

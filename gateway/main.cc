@@ -1,0 +1,136 @@
+// The command line of `sluice`.
+#include <sys/prctl.h>
+#include <CLI/CLI.hpp>
+
+#include <filesystem>
+#include <iostream>
+#include <optional>
+
+#include "config/load_config.h"
+#include "gateway/bench/bench.h"
+#include "gateway/commands.h"
+#include "gateway/role/gateway_role.h"
+#include "gateway/parent/parent.h"
+#include "shared/control.h"
+
+namespace sluice {
+namespace {
+
+// Flags that override the file.
+struct ServeFlags {
+  std::string config_file;
+  std::optional<std::uint16_t> port;
+  std::optional<std::string> address, model, state_dir;
+  std::optional<std::uint32_t> workers;
+};
+
+Result<cfg::Config> effective_config(const ServeFlags& flags) {
+  cfg::Config config;
+  if (!flags.config_file.empty()) {
+    auto loaded = cfg::load_config(flags.config_file);
+    if (!loaded) return loaded.error();
+    config = std::move(*loaded);
+  }
+  if (flags.port) config.listen.port = *flags.port;
+  if (flags.address) config.listen.address = *flags.address;
+  if (flags.state_dir) config.state_dir = *flags.state_dir;
+  if (flags.model) config.models.front().path = *flags.model;
+  if (flags.workers) config.models.front().workers = *flags.workers;
+  if (auto checked = cfg::validate(config); !checked) return checked.error();
+  return config;
+}
+
+std::filesystem::path own_program() {
+  std::error_code failed;
+  const auto path = std::filesystem::read_symlink("/proc/self/exe", failed);
+  // A program that was replaced while it runs is still reachable by the link itself.
+  return failed || !std::filesystem::exists(path, failed) ? "/proc/self/exe" : path;
+}
+
+int serve(const ServeFlags& flags) {
+  auto config = effective_config(flags);
+  if (!config) {
+    std::cerr << "sluice: " << config.error().detail << '\n';
+    return 1;
+  }
+  const std::filesystem::path program = own_program();
+  gw::ParentOptions options;
+  options.config = std::move(*config);
+  if (!flags.config_file.empty()) options.reload = [flags] { return effective_config(flags); };
+  options.gateway_command = {program.string(), "gateway-role"};
+  options.worker_command = {(program.parent_path() / "sluice-worker").string()};
+  return gw::run_parent(std::move(options));
+}
+
+int gateway_role() {
+  // Prompts and keys pass through this process.
+  ::prctl(PR_SET_DUMPABLE, 0);
+  return gw::run_gateway_role(UniqueFd(kControlFd));
+}
+
+int run(int argc, char** argv) {
+  // The bench has options of its own.
+  if (argc > 1 && std::string_view(argv[1]) == "bench") return bench::run_bench(argc - 1, argv + 1);
+
+  CLI::App app("Sluice: an OpenAI-compatible gateway with co-located inference workers", "sluice");
+  app.set_version_flag("--version", "sluice " SLUICE_VERSION);
+  app.require_subcommand(1);
+
+  ServeFlags flags;
+  CLI::App* const serve_command = app.add_subcommand("serve", "Serve until SIGTERM or Ctrl-C");
+  serve_command->add_option("--config", flags.config_file, "YAML file; SIGHUP reads it again");
+  serve_command->add_option("--port", flags.port, "TCP port; 0: the system picks one");
+  serve_command->add_option("--address", flags.address, "Address to bind");
+  serve_command->add_option("--model", flags.model, "Directory of the first model");
+  serve_command->add_option("--workers", flags.workers, "Worker processes of the first model");
+  serve_command->add_option("--state-dir", flags.state_dir, "Directory of journal and lock");
+
+  CLI::App* const role_command = app.add_subcommand("gateway-role")->group("");
+
+  ServeFlags tokenize_flags;
+  std::string text;
+  CLI::App* const tokenize_command =
+      app.add_subcommand("tokenize", "Print ids and pieces of a text");
+  tokenize_command->add_option("--config", tokenize_flags.config_file, "YAML file");
+  tokenize_command->add_option("--model", tokenize_flags.model, "Directory of the model");
+  tokenize_command->add_option("text", text, "The text, or - for standard input")->required();
+
+  std::string file;
+  CLI::App* const check_command =
+      app.add_subcommand("check-config", "Check a configuration file and print what it amounts to");
+  check_command->add_option("file", file, "YAML file")->required();
+
+  CLI::App* const key_command = app.add_subcommand("key", "API keys");
+  key_command->require_subcommand(1);
+  CLI::App* const hash_command =
+      key_command->add_subcommand("hash", "Read a key from standard input, print its SHA-256");
+  CLI::App* const new_command =
+      key_command->add_subcommand("new", "Print a fresh key and its SHA-256");
+
+  app.add_subcommand("bench", "Load a server and measure it");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  }
+  if (serve_command->parsed()) return serve(flags);
+  if (role_command->parsed()) return gateway_role();
+  if (tokenize_command->parsed()) {
+    const auto config = effective_config(tokenize_flags);
+    if (config) return gw::tokenize(*config, text);
+    std::cerr << "sluice: " << config.error().detail << '\n';
+    return 1;
+  }
+  if (check_command->parsed()) return gw::check_config(file);
+  if (hash_command->parsed()) return gw::hash_key();
+  if (new_command->parsed()) return gw::make_key();
+  return 1;
+}
+
+}  // namespace
+}  // namespace sluice
+
+int main(int argc, char** argv) {
+  return sluice::run(argc, argv);
+}

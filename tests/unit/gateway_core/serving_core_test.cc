@@ -1,0 +1,397 @@
+// ServingCore, one behaviour each, on fake workers: delivery, failover, credits, limits, corrupt
+// records, drain - and that a step costs no allocation.
+#include "gateway/core/serving_core.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/allocation_count.h"
+#include "tests/unit/gateway_core/core_harness.h"
+
+namespace sluice::gw {
+namespace {
+
+TEST(ServingCore, DeliversWhatTheWorkerGenerates) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(1, 16, 2));
+  ASSERT_TRUE(handle);
+  for (int i = 0; i < 16; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  const Client& client = h.clients.at(handle->value);
+  EXPECT_EQ(client.taken[0], undisturbed(client.spec, 0));
+  EXPECT_EQ(client.taken[1], undisturbed(client.spec, 1));
+  EXPECT_NE(client.taken[0], client.taken[1]);
+  EXPECT_EQ(h.core.stats(*handle).completion_tokens, 32u);
+  EXPECT_EQ(h.core.stats(*handle).prompt_tokens, 20u);
+  EXPECT_FALSE(h.core.is_live(*handle));
+  EXPECT_EQ(h.core.counters(0).ended[static_cast<std::size_t>(EndReason::length)], 2u);
+  EXPECT_EQ(h.billed_prompt, 20u);
+}
+
+TEST(ServingCore, ContinuesByteForByteOnAnotherWorkerAndCountsTheMove) {
+  CoreHarness h(CoreHarness::params(2));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 30));
+  for (int i = 0; i < 7; ++i) h.step(0);  // none taken yet: a slow client
+  h.up(1);
+  h.down(0, DownReason::killed, {});
+  ASSERT_EQ(h.workers[1].sequences.size(), 1u);
+  EXPECT_EQ(h.workers[1].sequences[0].output.size(), 7u) << "drained tokens were not resubmitted";
+  for (int i = 0; i < 23; ++i) h.step(1);
+  h.deliver();
+  const Client& client = h.clients.at(handle->value);
+  EXPECT_EQ(client.taken[0], undisturbed(client.spec, 0));
+  EXPECT_EQ(h.core.stats(*handle).num_failovers, 1u);
+  EXPECT_EQ(h.core.counters(0).discarded_total(), 0u);
+}
+
+TEST(ServingCore, WaitsForAWorkerOfEqualWeightsToGoOn) {
+  CoreHarness h(CoreHarness::params(2));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 30));
+  h.step(0);
+  h.down(0, DownReason::killed, {});
+  WorkerFacts other = test_facts();
+  other.kernel_path = 23;
+  h.up(1, other);
+  EXPECT_TRUE(h.workers[1].sequences.empty());
+  EXPECT_TRUE(h.core.is_live(*handle));
+  h.up(0);
+  EXPECT_EQ(h.workers[0].sequences.size(), 1u);
+}
+
+TEST(ServingCore, AFinishedSequenceOutlivesItsWorkerForASlowClient) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 3));
+  for (int i = 0; i < 3; ++i) h.step(0);
+  h.down(0, DownReason::crashed, {});
+  h.deliver();
+  EXPECT_EQ(h.clients.at(handle->value).taken[0].size(), 3u);
+  EXPECT_EQ(h.core.stats(*handle).num_failovers, 0u);
+}
+
+TEST(ServingCore, TellsTheWorkerOnceWhenTheClientLeavesAndCountsWhatComesLater) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 30));
+  h.step(0);
+  h.cancel(*handle);
+  EXPECT_TRUE(h.workers[0].sequences[0].is_cancelled);
+  h.workers[0].sequences[0].is_cancelled = false;  // a step that was under way
+  h.step(0);
+  const auto discarded = h.core.counters(0).discarded;
+  EXPECT_EQ(discarded[static_cast<std::size_t>(DiscardCause::cancelled)], 2u);
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 1u) << "forgotten before the worker acknowledged";
+  h.workers[0].sequences[0].is_cancelled = true;
+  h.step(0);
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 0u);
+  EXPECT_TRUE(h.reported_corrupt.empty());
+}
+
+TEST(ServingCore, ARequestCancelledInTheQueueCostsItsTenantNothing) {
+  CoreParams params = CoreHarness::params(1);
+  params.quotas[0].tokens_per_minute = 1000;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  std::vector<GenerationHandle> handles;
+  for (std::uint64_t seed = 0; seed < 9; ++seed) handles.push_back(*h.submit(CoreHarness::spec(seed)));
+  EXPECT_EQ(h.core.queue().requests(), 1u);
+  const auto before = h.core.limits(TenantId{0}, h.now).tokens_remaining;
+  h.cancel(handles.back());
+  EXPECT_EQ(h.core.limits(TenantId{0}, h.now).tokens_remaining, before + 36);
+  EXPECT_EQ(h.core.queue().requests(), 0u);
+}
+
+TEST(ServingCore, APassedDeadlineEndsTheRequestWithinOneStep) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  GenerationSpec spec = CoreHarness::spec(5, 30);
+  spec.deadline = h.now + std::chrono::seconds(1);
+  const auto handle = h.submit(spec);
+  h.step(0);
+  ASSERT_EQ(h.core.next_due(), *spec.deadline);
+  h.now = *spec.deadline;
+  h.core.tick(h.now);
+  h.carry_out();
+  h.deliver();
+  ASSERT_TRUE(h.clients.at(handle->value).failure);
+  EXPECT_EQ(h.clients.at(handle->value).failure->code, Errc::deadline_exceeded);
+  EXPECT_TRUE(h.workers[0].sequences[0].is_cancelled);
+  EXPECT_FALSE(h.core.submit(spec, RequestId{1}, std::vector{SequenceId{1}}, h.now));
+}
+
+TEST(ServingCore, WhoWaitsTooLongIsToldSoWithAMeasuredRetryAfter) {
+  CoreParams params = CoreHarness::params(1);
+  params.queue_wait_max = std::chrono::seconds(5);
+  CoreHarness h(std::move(params));
+  h.up(0);
+  for (std::uint64_t seed = 0; seed < 12; ++seed) ASSERT_TRUE(h.submit(CoreHarness::spec(seed, 1000)));
+  h.step(0);  // 4 tokens in 1 ms: 4,000 tokens a second
+  EXPECT_EQ(h.core.overload_retry_after(0), std::chrono::seconds(2)) << h.core.queue().tokens();
+  h.now += std::chrono::seconds(5);
+  h.core.tick(h.now);
+  h.carry_out();
+  h.deliver();
+  std::uint32_t overloaded = 0;
+  for (const auto& [handle, client] : h.clients) {
+    if (!client.failure) continue;
+    ++overloaded;
+    EXPECT_EQ(client.failure->code, Errc::overloaded);
+    EXPECT_TRUE(client.failure->retry_after);
+  }
+  EXPECT_EQ(overloaded, 4u);
+}
+
+TEST(ServingCore, TheQueueIsBoundedAndSaysSo) {
+  CoreParams params = CoreHarness::params(1);
+  params.queue.requests_max = 3;
+  params.queue.tokens_max = 2000;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  for (std::uint64_t seed = 0; seed < 11; ++seed) ASSERT_TRUE(h.submit(CoreHarness::spec(seed)));
+  const auto refused = h.submit(CoreHarness::spec(99));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::overloaded);
+  EXPECT_FALSE(h.core.precheck(TenantId{0}, 0, h.now));
+  const auto never = h.submit(CoreHarness::spec(100, 3000));
+  EXPECT_EQ(never.error().code, Errc::request_exceeds_quota_capacity);
+  EXPECT_EQ(h.submit(CoreHarness::spec(100, 4090)).error().code, Errc::context_length_exceeded);
+}
+
+TEST(ServingCore, SaysWhetherAModelWasEverReady) {
+  CoreHarness h(CoreHarness::params(1));
+  EXPECT_EQ(h.submit(CoreHarness::spec(1)).error().code, Errc::model_loading);
+  h.up(0);
+  h.down(0, DownReason::crashed, {});
+  const auto handle = h.submit(CoreHarness::spec(1));
+  ASSERT_TRUE(handle) << "a worker that is being restarted is worth waiting for";
+  h.now += std::chrono::seconds(11);
+  EXPECT_EQ(h.submit(CoreHarness::spec(1)).error().code, Errc::no_healthy_worker);
+  h.up(0);
+  EXPECT_EQ(h.workers[0].sequences.size(), 1u);
+}
+
+TEST(ServingCore, CorruptRecordsCostTheWorkerItsEpochAndNothingElse) {
+  struct Case {
+    const char* name;
+    void (*spoil)(StepEntry&);
+  };
+  const Case cases[] = {
+      {"position", [](StepEntry& e) { e.position = 1; }},
+      {"token", [](StepEntry& e) { e.token = kTestVocab; }},
+      {"unknown sequence", [](StepEntry& e) { e.sequence = 7; }},
+      {"length too early", [](StepEntry& e) { e.finish = FinishReason::length; }},
+      {"stop without a stop id", [](StepEntry& e) { e.finish = FinishReason::stop; }},
+      {"error on a token", [](StepEntry& e) { e.finish = FinishReason::error; }},
+      {"cached", [](StepEntry& e) { e.cached_tokens = 21; }},
+      {"cancelled unasked",
+       [](StepEntry& e) { e.kind = EntryKind::finished; e.finish = FinishReason::cancelled; }},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    CoreHarness h(CoreHarness::params(1));
+    h.up(0);
+    const auto handle = h.submit(CoreHarness::spec(5, 30));
+    StepEntry entry{};
+    entry.sequence = h.workers[0].sequences[0].head.sequence;
+    entry.kind = EntryKind::token;
+    entry.token = 9;
+    c.spoil(entry);
+    h.workers[0].generated += entry.kind == EntryKind::token ? 1 : 0;
+    h.publish(0, std::span(&entry, 1));
+    ASSERT_EQ(h.reported_corrupt.size(), 1u);
+    EXPECT_TRUE(h.core.worker(WorkerId{0}).is_corrupt());
+    h.step(0);  // not heard any more
+    EXPECT_EQ(h.core.counters(0).generated, 0u);
+    h.down(0, DownReason::corrupt, {});
+    h.up(0);
+    for (int i = 0; i < 30; ++i) h.step(0);
+    h.deliver();
+    const Client& client = h.clients.at(handle->value);
+    EXPECT_EQ(client.taken[0], undisturbed(client.spec, 0));
+  }
+}
+
+TEST(ServingCore, EntriesOfAFormerGatewaysSequencesAreDiscarded) {
+  CoreParams params = CoreHarness::params(1);
+  params.first_id = SequenceId{100};
+  CoreHarness h(std::move(params));
+  h.up(0, test_facts(), EpochOrigin::former_gateway);
+  StepEntry entry{};
+  entry.sequence = 50;
+  entry.kind = EntryKind::token;
+  h.workers[0].generated = 1000;
+  h.publish(0, std::span(&entry, 1));
+  EXPECT_TRUE(h.reported_corrupt.empty());
+  const auto& discarded = h.core.counters(0).discarded;
+  EXPECT_EQ(discarded[static_cast<std::size_t>(DiscardCause::gateway_restart)], 1u);
+  entry.sequence = 150;
+  h.workers[0].generated = 1001;
+  h.publish(0, std::span(&entry, 1));
+  EXPECT_EQ(h.reported_corrupt.size(), 1u);
+}
+
+TEST(ServingCore, AFullRingPutsTheSubmissionBackInItsPlace) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  h.workers[0].is_ring_full = true;
+  ASSERT_TRUE(h.submit(CoreHarness::spec(1)));
+  EXPECT_EQ(h.core.num_waiting(0), 1u);
+  h.workers[0].is_ring_full = false;
+  h.step(0);
+  EXPECT_EQ(h.core.num_waiting(0), 0u);
+  EXPECT_EQ(h.workers[0].sequences.size(), 1u);
+}
+
+TEST(ServingCore, ARejectedRequestFailsWithItsReasonAndAFullWorkerIsTriedAgain) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(1));
+  RejectRecord record{h.workers[0].sequences[0].head.sequence,
+                      static_cast<std::uint32_t>(Errc::over_capacity), 0};
+  h.workers[0].sequences.clear();
+  h.core.reject(WorkerId{0}, record, h.now);
+  h.carry_out();
+  EXPECT_EQ(h.core.num_waiting(0), 1u);
+  h.step(0);
+  ASSERT_EQ(h.workers[0].sequences.size(), 1u);
+  record.errc = static_cast<std::uint32_t>(Errc::context_length_exceeded);
+  h.core.reject(WorkerId{0}, record, h.now);
+  h.carry_out();
+  h.deliver();
+  ASSERT_TRUE(h.clients.at(handle->value).failure);
+  EXPECT_EQ(h.clients.at(handle->value).failure->code, Errc::context_length_exceeded);
+}
+
+TEST(ServingCore, OnePoisonedRequestAmongManyIsCondemnedAndTheOthersFinish) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  std::vector<GenerationHandle> handles;
+  for (std::uint64_t seed = 0; seed < 32; ++seed) handles.push_back(*h.submit(CoreHarness::spec(seed, 8)));
+  const std::vector<TokenId> guilty = h.clients.at(handles[2].value).spec.prompt;
+  int crashes = 0;
+  for (int i = 0; i < 500 && h.core.num_live_requests() > 0; ++i) {
+    bool dies = false;
+    for (const CoreHarness::Running* running : h.batch(0)) dies |= running->prompt == guilty;
+    if (dies) {
+      ++crashes;
+      h.down(0, DownReason::crashed, h.in_step(0));
+      h.up(0);
+    } else {
+      h.step(0);
+    }
+    h.deliver();
+  }
+  EXPECT_LE(crashes, 4);
+  for (std::size_t i = 0; i < handles.size(); ++i) {
+    const Client& client = h.clients.at(handles[i].value);
+    if (i == 2) {
+      ASSERT_TRUE(client.failure);
+      EXPECT_EQ(client.failure->code, Errc::poisoned_request);
+    } else {
+      EXPECT_EQ(client.taken[0], undisturbed(client.spec, 0)) << i;
+    }
+  }
+}
+
+TEST(ServingCore, AKillFromOutsideIsNoEvidence) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 8));
+  for (int i = 0; i < 20; ++i) {
+    h.down(0, DownReason::killed, h.in_step(0));
+    h.up(0);
+  }
+  for (int i = 0; i < 8; ++i) h.step(0);
+  h.deliver();
+  EXPECT_EQ(h.clients.at(handle->value).taken[0].size(), 8u);
+  EXPECT_EQ(h.core.stats(*handle).num_failovers, 20u);
+}
+
+TEST(ServingCore, DrainsByFinishingWhatRunsAndTakingNothingNew) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 4));
+  h.core.drain(h.now, std::chrono::seconds(30));
+  h.carry_out();
+  EXPECT_EQ(h.submit(CoreHarness::spec(6)).error().code, Errc::overloaded);
+  EXPECT_EQ(h.num_drained, 0u);
+  for (int i = 0; i < 4; ++i) h.step(0);
+  h.deliver();
+  EXPECT_EQ(h.clients.at(handle->value).taken[0].size(), 4u);
+  EXPECT_EQ(h.num_drained, 1u);
+}
+
+TEST(ServingCore, ADrainThatTakesTooLongEndsWhatIsLeft) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 400));
+  h.core.drain(h.now, std::chrono::seconds(30));
+  h.carry_out();
+  h.now = *h.core.next_due();
+  h.core.tick(h.now);
+  h.carry_out();
+  h.deliver();
+  EXPECT_EQ(h.clients.at(handle->value).failure->code, Errc::preempted);
+  EXPECT_EQ(h.num_drained, 1u);
+}
+
+TEST(ServingCore, AReloadedLimitActsOnTheNextRequest) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  ASSERT_TRUE(h.submit(CoreHarness::spec(5)));
+  std::vector<TenantQuota> quotas(5);
+  quotas[0].concurrent_requests = 1;
+  h.core.reload(quotas, QueueParams{}, std::chrono::seconds(1));
+  EXPECT_EQ(h.submit(CoreHarness::spec(6)).error().code, Errc::concurrency_limit);
+}
+
+TEST(ServingCore, AHandleThatEndedIsIgnored) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5));
+  h.cancel(*handle);
+  h.core.cancel(*handle, CancelCause::client_gone, h.now);
+  h.core.stop(*handle, 0, h.now);
+  h.core.accept(*handle, 0, 1, h.now);
+  EXPECT_TRUE(h.core.pending(*handle, 0).empty());
+  EXPECT_TRUE(h.core.pending(GenerationHandle{}, 0).empty());
+  EXPECT_TRUE(h.core.pending(GenerationHandle{~0ull}, 0).empty());
+  h.carry_out();
+}
+
+TEST(ServingCore, AThousandStepsAllocateNothing) {
+  CoreParams params = CoreHarness::params(1);
+  CoreHarness h(std::move(params));
+  h.up(0);
+  std::vector<GenerationHandle> handles;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) handles.push_back(*h.submit(CoreHarness::spec(seed, 2000)));
+  std::vector<StepEntry> entries(4);
+  for (std::size_t s = 0; s < 4; ++s) {
+    entries[s].sequence = h.workers[0].sequences[s].head.sequence;
+    entries[s].kind = EntryKind::token;
+  }
+  const std::uint64_t before = allocation_count();
+  for (std::uint32_t step = 0; step < 1000; ++step) {
+    for (StepEntry& entry : entries) {
+      entry.position = step;
+      entry.token = step % kTestVocab;
+    }
+    h.workers[0].generated += 4;
+    h.core.step(WorkerId{0}, {h.head(0, 4), entries}, h.now);
+    for (const Notice& notice : h.core.notices()) {
+      ASSERT_TRUE(h.core.take_token_notice(notice));
+      h.core.accept(notice.handle, notice.choice, 1, h.now);
+    }
+    h.core.notices().clear();
+    h.core.commands().clear();
+  }
+  EXPECT_EQ(allocation_count(), before);
+  EXPECT_EQ(h.core.counters(0).accepted, 4000u);
+}
+
+}  // namespace
+}  // namespace sluice::gw

@@ -1,0 +1,140 @@
+// Random worlds: sizes, loads, cancels, classes, priorities and parameters drawn from a seed. After
+// each event the invariants hold; nothing waits before a place that it could have; every sequence ends
+// exactly once, within a bounded number of steps, with bitwise the tokens that it gives alone (P2).
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/support/worker_builders.h"
+
+namespace sluice::eng {
+namespace {
+
+using test::uniform;
+
+struct World {
+  CannedModel model;
+  ClassPolicy classes;
+  std::vector<Submission> submissions;
+  double cancel_rate;
+};
+
+World random_world(std::mt19937_64& random) {
+  World world{a_canned_model(100), ClassPolicy::separate, {}, 0.0};
+  WorkerFacts& facts = world.model.facts;
+  facts.block_tokens = static_cast<std::uint32_t>(2 * uniform(random, 1, 8));
+  facts.context_tokens = static_cast<std::uint32_t>(uniform(random, 40, 200));
+  const std::uint32_t fits = facts.context_tokens / facts.block_tokens + 1;
+  facts.num_blocks = static_cast<std::uint32_t>(fits * uniform(random, 1, 5));
+  facts.sequences_max = static_cast<std::uint32_t>(uniform(random, 1, 12));
+  facts.step_tokens_max =
+      facts.sequences_max + static_cast<std::uint32_t>(uniform(random, 0, 60));
+  if (random() % 4 == 0) world.classes = ClassPolicy::mixed;
+  world.cancel_rate = random() % 2 == 0 ? 0.0 : 0.03;
+  const bool has_classes = random() % 3 == 0;
+  for (std::uint64_t id = 1; id <= 40; ++id) {
+    const auto prompt = uniform(random, 1, facts.context_tokens / 2);
+    Submission submission = Submission(id).prompt(prompt, random() % 4).salt(random() % 2);
+    submission.output_max(
+        static_cast<std::uint32_t>(uniform(random, 1, facts.context_tokens - prompt)));
+    submission.priority(static_cast<std::uint32_t>(random() % 3)).choice(static_cast<std::uint32_t>(random() % 3));
+    if (has_classes) submission.security_class(static_cast<std::uint32_t>(random() % 2));
+    if (random() % 2 == 0) submission.stop_ids({kTestEos});
+    SamplingParams& sampling = submission.sampling();
+    sampling.seed = random();
+    sampling.temperature = random() % 2 == 0 ? 0.0f : 1.3f;
+    if (random() % 4 == 0) sampling.top_p = 0.7f;
+    if (random() % 4 == 0) sampling.top_k = 3;
+    if (random() % 4 == 0) sampling.frequency_penalty = 0.9f;
+    if (random() % 4 == 0) sampling.repetition_penalty = 1.4f;
+    if (random() % 4 == 0) sampling.min_tokens = 5;
+    if (random() % 4 == 0) sampling.wants_logprob = 1;
+    world.submissions.push_back(std::move(submission));
+  }
+  return world;
+}
+
+// A sequence must not wait while there is a place, budget, its class and all blocks.
+void expect_no_hole(const Scheduler& scheduler, const StepPlan& plan) {
+  if (scheduler.num_waiting() == 0 || scheduler.limits().classes == ClassPolicy::separate) return;
+  const bool has_place = scheduler.num_running() < scheduler.limits().sequences_max;
+  const bool has_budget = plan.num_tokens() < scheduler.limits().step_tokens_max;
+  const bool has_all_blocks = scheduler.blocks().num_used() == 0;
+  EXPECT_FALSE(has_place && has_budget && has_all_blocks && plan.num_preemptions == 0);
+}
+
+void expect_valid(const Scheduler& scheduler, const StepPlan& plan) {
+  ASSERT_LE(plan.num_tokens(), scheduler.limits().step_tokens_max);
+  ASSERT_LE(plan.items.size(), scheduler.limits().sequences_max);
+  if (scheduler.has_sequences() && plan.num_preemptions == 0) {
+    ASSERT_GT(plan.items.size(), 0u) << "no progress";
+  }
+  std::uint32_t security_class = 0;
+  for (const PlanItem& item : plan.items) {
+    const Sequence& sequence = scheduler.sequence(item.slot);
+    ASSERT_GE(item.blocks.size() * scheduler.limits().block_tokens, item.start + item.ids.size());
+    // Blocks that are written belong to this sequence alone.
+    for (std::size_t p = item.start; p < item.start + item.ids.size(); ++p)
+      ASSERT_EQ(scheduler.blocks().num_refs(item.blocks[p / scheduler.limits().block_tokens]), 1u);
+    if (scheduler.limits().classes == ClassPolicy::mixed) continue;
+    if (&item == &plan.items.front()) security_class = sequence.security_class;
+    ASSERT_EQ(sequence.security_class, security_class);
+  }
+}
+
+void run_world(std::uint64_t seed) {
+  SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const World world = random_world(random);
+  CannedEngine e(world.model, world.classes);
+  Scheduler& scheduler = e.engine.scheduler();
+  std::size_t next = 0;
+  std::uint64_t work = 0;  // tokens that all submissions may need
+  for (const Submission& s : world.submissions)
+    work += s.prompt_ids().size() + s.view().head.output_ids_max;
+  std::uint64_t num_steps = 0;
+  std::uint64_t num_tokens = 0;
+  while (next < world.submissions.size() || scheduler.has_sequences()) {
+    for (int i = 0; i < 3 && next < world.submissions.size() && random() % 2 == 0; ++i) {
+      if (scheduler.credits().sequences == 0) break;
+      ASSERT_TRUE(e.add(world.submissions[next++]));
+      scheduler.check_invariants();
+    }
+    if (static_cast<double>(random() % 1000) < 1000 * world.cancel_rate)
+      scheduler.cancel(SequenceId{1 + random() % world.submissions.size()});
+    const StepPlan& plan = e.engine.plan();
+    expect_valid(scheduler, plan);
+    expect_no_hole(scheduler, plan);
+    if (::testing::Test::HasFailure()) return;
+    const StepOutcome& outcome = e.engine.compute();
+    num_tokens += outcome.num_tokens;
+    collect(outcome.entries, e.endings);
+    scheduler.check_invariants();
+    e.clock.advance(std::chrono::milliseconds(1));
+    // Alone, one after another, each token would take one step: no world may need much more.
+    ASSERT_LT(++num_steps, 4 * work + 1000) << "starved";
+  }
+  e.step();
+  EXPECT_EQ(e.engine.generated_total(), num_tokens);
+  for (const Submission& submission : world.submissions) {
+    const Ended& ended = e.endings[submission.id()];
+    ASSERT_EQ(ended.num_ends, 1u) << submission.id();
+    const Ended alone = run_alone(submission, world.model);
+    if (ended.finish == FinishReason::cancelled) {
+      ASSERT_LE(ended.tokens.size(), alone.tokens.size());
+      ASSERT_TRUE(std::equal(ended.tokens.begin(), ended.tokens.end(), alone.tokens.begin()));
+    } else {
+      ASSERT_EQ(ended.tokens, alone.tokens) << submission.id();
+      ASSERT_EQ(ended.finish, alone.finish);
+    }
+  }
+  EXPECT_EQ(scheduler.blocks().num_used(), 0u);
+}
+
+TEST(SchedulerProperty, EverySequenceEndsOnceWithTheTokensItGivesAlone) {
+  if (std::getenv("TEST_SEED") != nullptr) return run_world(test_seed(0));
+  for (std::uint64_t seed = 1; seed <= 200 && !HasFailure(); ++seed) run_world(seed);
+}
+
+}  // namespace
+}  // namespace sluice::eng

@@ -1,0 +1,323 @@
+// The worker's loop over real regions, rings, doorbells and a control channel: a thread runs it, the
+// test is its gateway and its parent.
+#include "worker/worker_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <thread>
+
+#include "tests/support/region_pair.h"
+#include "tests/support/worker_builders.h"
+
+namespace sluice::eng {
+namespace {
+
+constexpr std::size_t kRingBytes = 64 << 10;
+using shm::Region;
+using shm::RegionKind;
+
+// A running worker with the canned executor.
+class RunningWorker {
+ public:
+  explicit RunningWorker(const CannedModel& model = a_canned_model())
+      : executor_(model), engine_(executor_, clock_, scheduler_limits(executor_.facts(), {1, 2})) {
+    auto pair = *ControlChannel::make_pair();
+    parent_.emplace(std::move(pair.first));
+    child_.emplace(std::move(pair.second));
+    step_ = *Region::create({RegionKind::step, WorkerId{3}, Epoch{9}, Epoch{}}, kRingBytes);
+    worker_bell_ = *shm::make_doorbell();
+    gateway_bell_ = *shm::make_doorbell();
+    thread_ = std::thread([this] {
+      WorkerLoop loop({*child_, step_, WorkerId{3}, Epoch{9}, worker_bell_.get(),
+                       gateway_bell_.get()},
+                      engine_, clock_);
+      result_ = loop.run();
+      child_.reset();
+    });
+  }
+  ~RunningWorker() { stop(); }
+
+  void stop() {
+    parent_.reset();
+    if (thread_.joinable()) thread_.join();
+  }
+  Result<void> end() {
+    stop();
+    return result_;
+  }
+  // Waits until the loop ends by itself.
+  Result<void> join() {
+    thread_.join();
+    return result_;
+  }
+  ControlChannel& parent() { return *parent_; }
+  void send(ControlKind kind) {
+    ControlMessage message;
+    message.kind = kind;
+    ASSERT_TRUE(parent_->send(message));
+  }
+  std::optional<shm::Progress> progress() const { return shm::read_progress(step_); }
+
+  SystemClock clock_;
+  CannedExecutor executor_;
+  Engine engine_;
+  std::optional<ControlChannel> parent_, child_;
+  Region step_;
+  UniqueFd worker_bell_, gateway_bell_;
+  std::thread thread_;
+  Result<void> result_;
+};
+
+// The other end of the rings.
+class TestGateway {
+ public:
+  TestGateway(RunningWorker& worker, Epoch epoch, std::uint64_t start = 0)
+      : worker_(worker),
+        submit_(*Region::create({RegionKind::submit, WorkerId{3}, Epoch{9}, epoch}, kRingBytes)),
+        step_(*Region::attach(test::duplicate(worker.step_.fd()),
+                              {RegionKind::step, WorkerId{3}, Epoch{9}, Epoch{}})),
+        reader_(submit_, step_, start),
+        writer_(submit_, step_),
+        bell_(worker.worker_bell_.get(), submit_, step_) {
+    ControlMessage attach;
+    attach.kind = ControlKind::attach;
+    attach.gateway_epoch = epoch;
+    attach.fds.push_back(test::duplicate(submit_.fd()));
+    EXPECT_TRUE(worker.parent().send(attach));
+  }
+
+  void submit(const Submission& submission) {
+    const SubmitView view = submission.view();
+    const auto space = writer_.try_claim(RecordType::submit, submit_bytes(view.head));
+    ASSERT_NE(space.data(), nullptr);
+    write_submit(space, view.head, view.prompt, view.output, view.stop_ids, view.bias);
+    writer_.commit(space.size());
+    bell_.ring_if_sleeping();
+  }
+  void cancel(std::uint64_t sequence) {
+    const CancelRecord record{sequence};
+    ASSERT_TRUE(writer_.try_write(RecordType::cancel, std::as_bytes(std::span(&record, 1))));
+    bell_.ring_if_sleeping();
+  }
+  void garbage() {
+    const std::uint64_t words[3] = {1, 2, 3};
+    ASSERT_TRUE(writer_.try_write(RecordType::submit, std::as_bytes(std::span(words))));
+    bell_.ring_if_sleeping();
+  }
+
+  // Reads records until `done()`; false when nothing came for ten seconds.
+  template <class Done>
+  bool read_until(Done done) {
+    while (!done()) {
+      const shm::ReadOutcome record = reader_.read();
+      if (record.status == shm::ReadStatus::corrupt) return false;
+      if (record.status == shm::ReadStatus::empty) {
+        reader_.release();
+        bell_.ring_if_sleeping();
+        const shm::SleepScope scope(submit_);
+        if (!reader_.is_empty()) continue;
+        if (!shm::wait_doorbell(worker_.gateway_bell_.get(), std::chrono::seconds(10))) return false;
+        shm::drain_doorbell(worker_.gateway_bell_.get());
+        continue;
+      }
+      take(record);
+    }
+    return true;
+  }
+  bool read_until_ended(std::size_t count) {
+    return read_until([&] { return num_ended_ >= count; });
+  }
+  std::uint64_t position() const { return reader_.position(); }
+
+  Endings endings;
+  std::map<std::uint64_t, Errc> rejects;
+  StepRecord last{};
+  std::uint64_t num_records = 0;
+
+ private:
+  void take(const shm::ReadOutcome& record) {
+    if (record.type == RecordType::reject) {
+      const auto reject = parse_reject(record.payload);
+      ASSERT_TRUE(reject);
+      rejects[reject->sequence] = static_cast<Errc>(reject->errc);
+      ++num_ended_;
+      return;
+    }
+    const auto step = parse_step(record.payload);
+    ASSERT_TRUE(step);
+    EXPECT_GT(step->head.step, last.step);
+    std::uint64_t num_tokens = 0;
+    for (const StepEntry& entry : step->entries) {
+      num_tokens += entry.kind == EntryKind::token ? 1 : 0;
+      num_ended_ += entry.finish != FinishReason::none ? 1 : 0;
+    }
+    if (num_records > 0) {
+      EXPECT_EQ(step->head.generated_total, last.generated_total + num_tokens);
+    }
+    last = step->head;
+    ++num_records;
+    collect(step->entries, endings);
+  }
+
+  RunningWorker& worker_;
+  Region submit_;
+  Region step_;
+  shm::RingReader reader_;
+  shm::RingWriter writer_;
+  shm::DoorbellRinger bell_;
+  std::size_t num_ended_ = 0;
+};
+
+TEST(WorkerLoop, PublishesCreditsWhenAGatewayAttaches) {
+  RunningWorker worker;
+  TestGateway gateway(worker, Epoch{1});
+  ASSERT_TRUE(gateway.read_until([&] { return gateway.num_records > 0; }));
+  EXPECT_EQ(gateway.last.credit_sequences, 16u);
+  EXPECT_EQ(gateway.last.credit_blocks, 64u);
+  EXPECT_TRUE(worker.end());
+}
+
+TEST(WorkerLoop, StreamsTheTokensThatEachSequenceGivesAlone) {
+  RunningWorker worker;
+  TestGateway gateway(worker, Epoch{1});
+  std::vector<Submission> submissions;
+  for (std::uint64_t id = 1; id <= 12; ++id)
+    submissions.push_back(Submission(id).prompt(10 + id * 5, id % 3).output_max(40).temperature(1));
+  for (const Submission& submission : submissions) gateway.submit(submission);
+  ASSERT_TRUE(gateway.read_until_ended(12));
+  for (const Submission& submission : submissions)
+    EXPECT_EQ(gateway.endings[submission.id()].tokens, run_alone(submission).tokens);
+  EXPECT_EQ(gateway.last.generated_total, 12u * 40);
+}
+
+TEST(WorkerLoop, CancelEndsASequenceAndUnknownIdsAreIgnored) {
+  RunningWorker worker;
+  TestGateway gateway(worker, Epoch{1});
+  gateway.cancel(99);
+  gateway.submit(Submission(1).output_max(200));
+  gateway.cancel(1);
+  gateway.cancel(1);
+  ASSERT_TRUE(gateway.read_until_ended(1));
+  EXPECT_EQ(gateway.endings[1].num_ends, 1u);
+  EXPECT_EQ(gateway.endings.count(99), 0u);
+}
+
+TEST(WorkerLoop, RejectsWhatItCanNeverRun) {
+  RunningWorker worker;
+  TestGateway gateway(worker, Epoch{1});
+  gateway.submit(Submission(1).prompt(200).output_max(200));
+  gateway.submit(Submission(2).prompt({63, 64}));
+  gateway.submit(Submission(3).output_max(2));
+  ASSERT_TRUE(gateway.read_until_ended(3));
+  EXPECT_EQ(gateway.rejects[1], Errc::context_length_exceeded);
+  EXPECT_EQ(gateway.rejects[2], Errc::invalid_value);
+  EXPECT_EQ(gateway.endings[3].tokens.size(), 2u);
+}
+
+TEST(WorkerLoop, LosesNoTokenWhenTheStepRingIsFull) {
+  CannedModel model = a_canned_model();
+  model.facts.context_tokens = 4096;
+  model.facts.num_blocks = 4096;
+  RunningWorker worker(model);
+  TestGateway gateway(worker, Epoch{1});
+  // Eight sequences of 800 tokens are 800 records of about 360 bytes: over four rings full.
+  for (std::uint64_t id = 1; id <= 8; ++id) gateway.submit(Submission(id).output_max(800));
+  const auto is_blocked = [&] {
+    const auto progress = worker.progress();
+    return progress && progress->phase == static_cast<std::uint32_t>(shm::WorkerPhase::blocked);
+  };
+  while (!is_blocked()) std::this_thread::yield();
+  ASSERT_TRUE(gateway.read_until_ended(8));
+  for (std::uint64_t id = 1; id <= 8; ++id) EXPECT_EQ(gateway.endings[id].tokens.size(), 800u);
+  EXPECT_EQ(gateway.last.generated_total, 8u * 800);
+}
+
+TEST(WorkerLoop, ANewGatewayEndsTheFormersSequencesAndReadsOnWhereItStopped) {
+  CannedModel model = a_canned_model();
+  model.step_duration = std::chrono::milliseconds(1);
+  RunningWorker worker(model);
+  auto former = std::make_unique<TestGateway>(worker, Epoch{1});
+  former->submit(Submission(1).output_max(250));
+  ASSERT_TRUE(former->read_until([&] { return former->endings[1].tokens.size() >= 3; }));
+  const std::uint64_t position = former->position();
+  const StepRecord last = former->last;
+  former.reset();
+  TestGateway gateway(worker, Epoch{2}, position);
+  gateway.last = last;
+  gateway.num_records = 1;
+  const Submission submission = Submission(2).prompt(30).output_max(5);
+  gateway.submit(submission);
+  ASSERT_TRUE(gateway.read_until([&] { return gateway.endings[2].num_ends > 0; }));
+  EXPECT_EQ(gateway.endings[2].tokens, run_alone(submission).tokens);
+  EXPECT_EQ(gateway.endings[1].num_ends, 0u);
+  EXPECT_LT(gateway.endings[1].tokens.size(), 240u);
+}
+
+TEST(WorkerLoop, DrainFinishesWhatRunsAndRefusesTheRest) {
+  CannedModel model = a_canned_model();
+  model.step_duration = std::chrono::milliseconds(1);
+  RunningWorker worker(model);
+  TestGateway gateway(worker, Epoch{1});
+  gateway.submit(Submission(1).output_max(50));
+  ASSERT_TRUE(gateway.read_until([&] { return !gateway.endings[1].tokens.empty(); }));
+  worker.send(ControlKind::drain);
+  ASSERT_TRUE(gateway.read_until([&] { return gateway.last.credit_sequences == 0; }));
+  gateway.submit(Submission(2));
+  ASSERT_TRUE(gateway.read_until_ended(2));
+  EXPECT_EQ(gateway.rejects[2], Errc::no_healthy_worker);
+  EXPECT_EQ(gateway.endings[1].tokens.size(), 50u);
+  ControlMessage message;
+  while (true) {
+    const auto received = worker.parent().try_receive(message);
+    ASSERT_TRUE(received);
+    if (*received) break;
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(message.kind, ControlKind::drained);
+  EXPECT_TRUE(worker.end());
+}
+
+TEST(WorkerLoop, ACorruptSubmissionCostsTheEpoch) {
+  RunningWorker worker;
+  TestGateway gateway(worker, Epoch{1});
+  gateway.garbage();
+  const auto result = worker.join();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Errc::corrupt_record);
+}
+
+TEST(WorkerLoop, ARegionOfAnotherEpochIsRefused) {
+  RunningWorker worker;
+  const Region wrong =
+      *Region::create({RegionKind::submit, WorkerId{3}, Epoch{8}, Epoch{1}}, kRingBytes);
+  ControlMessage attach;
+  attach.kind = ControlKind::attach;
+  attach.gateway_epoch = Epoch{1};
+  attach.fds.push_back(test::duplicate(wrong.fd()));
+  ASSERT_TRUE(worker.parent().send(attach));
+  const auto result = worker.join();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Errc::corrupt_region);
+}
+
+// The suspects stand on the page while the step computes.
+TEST(WorkerLoop, NamesTheSuspectsBeforeTheForwardPass) {
+  CannedModel model = a_canned_model();
+  model.step_duration = std::chrono::milliseconds(20);
+  RunningWorker worker(model);
+  TestGateway gateway(worker, Epoch{1});
+  gateway.submit(Submission(41).output_max(200));
+  gateway.submit(Submission(42).output_max(200));
+  std::optional<shm::Progress> seen;
+  do {
+    seen = worker.progress();
+  } while (!seen || seen->num_suspects < 2);
+  EXPECT_EQ(seen->phase, static_cast<std::uint32_t>(shm::WorkerPhase::forward));
+  EXPECT_EQ(seen->suspects[0], 41u);
+  EXPECT_EQ(seen->suspects[1], 42u);
+  EXPECT_TRUE(worker.end());
+}
+
+}  // namespace
+}  // namespace sluice::eng

@@ -1,0 +1,117 @@
+// ExecutorCpu beyond its logits: facts, options, memory that becomes zero, and no allocation per step.
+#include "worker/executor_cpu.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/counting_allocator.h"
+#include "tests/support/executor_driver.h"
+
+namespace sluice::test {
+namespace {
+
+eng::ExecutorCpuOptions tiny_options(const char* name = "bf16_sharded") {
+  eng::ExecutorCpuOptions options;
+  options.directory = SLUICE_GOLDEN_DIR "/tiny_llama/" + std::string(name);
+  options.num_blocks = 64;
+  return options;
+}
+
+TEST(ExecutorCpu, SaysItsFacts) {
+  eng::ExecutorCpuOptions options = tiny_options();
+  options.kernels = "scalar";
+  const auto executor = eng::ExecutorCpu::open(options);
+  ASSERT_TRUE(executor.has_value()) << executor.error().detail;
+  const WorkerFacts facts = (*executor)->facts();
+  EXPECT_EQ(facts.vocab_size, 160u);
+  EXPECT_EQ(facts.context_tokens, 512u);  // the model's, below the 4096 asked for
+  EXPECT_EQ(facts.block_tokens, 16u);
+  EXPECT_EQ(facts.num_blocks, 64u);
+  EXPECT_EQ(facts.sequences_max, 64u);
+  EXPECT_EQ(facts.step_tokens_max, 512u);
+  EXPECT_STREQ((*executor)->kernel_name(), "scalar");
+  // Two layers, K and V, 2 heads of 12, 16 slots, 4 bytes, 64 blocks.
+  EXPECT_EQ((*executor)->kv_bytes(), 2u * 2 * 2 * 12 * 16 * 4 * 64);
+}
+
+TEST(ExecutorCpu, DigestAndKernelPathTellModelsAndPathsApart) {
+  eng::ExecutorCpuOptions options = tiny_options();
+  options.kernels = "scalar";
+  const auto first = eng::ExecutorCpu::open(options);
+  options.threads = 2;
+  const auto again = eng::ExecutorCpu::open(options);
+  options = tiny_options("f16_llama3");
+  const auto other = eng::ExecutorCpu::open(options);
+  ASSERT_TRUE(first.has_value() && again.has_value() && other.has_value());
+  EXPECT_EQ((*first)->facts().weights_digest, (*again)->facts().weights_digest);
+  EXPECT_EQ((*first)->facts().kernel_path, (*again)->facts().kernel_path);
+  EXPECT_NE((*first)->facts().weights_digest, (*other)->facts().weights_digest);
+  if (std::string((*other)->kernel_name()) != "scalar") {
+    EXPECT_NE((*first)->facts().kernel_path, (*other)->facts().kernel_path);
+  }
+}
+
+TEST(ExecutorCpu, RefusesOptionsOutOfRangeByName) {
+  const auto refused = [](auto change) {
+    eng::ExecutorCpuOptions options = tiny_options();
+    change(options);
+    const auto executor = eng::ExecutorCpu::open(options);
+    return executor ? std::string("accepted") : executor.error().param;
+  };
+  using O = eng::ExecutorCpuOptions;
+  EXPECT_EQ(refused([](O& o) { o.context_tokens = 0; }), "context_tokens");
+  EXPECT_EQ(refused([](O& o) { o.block_tokens = 24; }), "block_tokens");
+  EXPECT_EQ(refused([](O& o) { o.num_blocks = 0; }), "num_blocks");
+  EXPECT_EQ(refused([](O& o) { o.sequences_max = 257; }), "sequences_max");
+  EXPECT_EQ(refused([](O& o) { o.step_tokens_max = 0; }), "step_tokens_max");
+  EXPECT_EQ(refused([](O& o) { o.threads = 65; }), "threads");
+  EXPECT_EQ(refused([](O& o) { o.kernels = "neon"; }), "kernels");
+  EXPECT_EQ(refused([](O& o) { o.num_blocks = 0xffffffffu; o.block_tokens = 64; }), "num_blocks");
+}
+
+TEST(ExecutorCpu, AStepWithoutWantedLogitsReturnsNone) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options());
+  ASSERT_TRUE(executor.has_value());
+  const DrivenSequence sequence{{1, 2, 3}, consecutive_blocks(1)};
+  const eng::SequenceSpan span = sequence.span(3, false);
+  EXPECT_TRUE((*executor)->forward({&span, 1}).empty());
+  EXPECT_TRUE((*executor)->forward({}).empty());
+}
+
+TEST(ExecutorCpu, AllocatesNothingPerStep) {
+  if (!counts_allocations()) GTEST_SKIP() << "the sanitizer owns the allocator";
+  for (const std::uint32_t threads : {1u, 2u}) {
+    eng::ExecutorCpuOptions options = tiny_options();
+    options.threads = threads;
+    const auto executor = eng::ExecutorCpu::open(options);
+    ASSERT_TRUE(executor.has_value());
+    std::vector<DrivenSequence> sequences;
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      DrivenSequence sequence{std::vector<TokenId>(200, i + 1), consecutive_blocks(13, 13 * i)};
+      sequences.push_back(sequence);
+    }
+    std::vector<eng::SequenceSpan> spans(4);
+    const std::size_t before = num_allocations();
+    float sum = 0;
+    for (int step = 0; step < 60; ++step) {
+      for (std::size_t i = 0; i < 4; ++i) spans[i] = sequences[i].span(1 + i % 3);
+      for (std::size_t i = 0; i < 4; ++i) sequences[i].computed += static_cast<std::uint32_t>(1 + i % 3);
+      sum += (*executor)->forward(spans)[0];
+    }
+    EXPECT_EQ(num_allocations(), before) << threads;
+    EXPECT_NE(sum, 0.0f);
+  }
+}
+
+using ExecutorCpuDeathTest = testing::Test;
+
+TEST(ExecutorCpuDeathTest, ASpanBeyondItsBlocksIsOurOwnBug) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto executor = eng::ExecutorCpu::open(tiny_options());
+  ASSERT_TRUE(executor.has_value());
+  const DrivenSequence sequence{std::vector<TokenId>(17, 1), consecutive_blocks(1)};
+  const eng::SequenceSpan span = sequence.span(17);
+  EXPECT_DEATH(static_cast<void>((*executor)->forward({&span, 1})), "blocks");
+}
+
+}  // namespace
+}  // namespace sluice::test

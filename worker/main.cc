@@ -1,0 +1,139 @@
+// sluice-worker: one device, one engine. Started by the parent with the control channel as descriptor
+// 3; it reads no argument but --version, opens no socket, and ends with the channel or its parent.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "config/load_config.h"
+#include "shared/control.h"
+#include "shared/shm_region.h"
+#include "worker/engine.h"
+#include "worker/make_executor.h"
+#include "worker/worker_loop.h"
+
+namespace sluice::eng {
+namespace {
+
+// What worker_start says.
+struct Start {
+  WorkerId worker;
+  Epoch epoch;
+  cfg::Model model;
+  std::size_t ring_bytes = 0;
+  UniqueFd own_bell;
+  UniqueFd gateway_bell;
+};
+
+Result<Start> parse_start(ControlMessage message) {
+  if (message.kind != ControlKind::worker_start || message.fds.size() != 2)
+    return make_error(Errc::corrupt_record, "expected worker_start with two doorbells");
+  const auto config = cfg::parse_config(message.text, "worker_start");
+  if (!config) return config.error();
+  if (message.value >= config->models.size())
+    return make_error(Errc::bad_config, "worker_start names a model that is not configured");
+  return Start{message.worker,        message.epoch,
+               config->models[message.value], config->ring_bytes,
+               std::move(message.fds[0]), std::move(message.fds[1])};
+}
+
+Result<Start> wait_for_start(ControlChannel& control) {
+  ControlMessage message;
+  while (true) {
+    const Result<bool> received = control.try_receive(message);
+    if (!received) return received.error();
+    if (*received) return parse_start(std::move(message));
+    pollfd waited{control.fd(), POLLIN, 0};
+    ::poll(&waited, 1, -1);
+  }
+}
+
+Result<HashKey> random_key() {
+  HashKey key{};
+  if (::getrandom(key.data(), sizeof key, 0) != static_cast<ssize_t>(sizeof key))
+    return make_error(Errc::io_error, "getrandom gave no key");
+  return key;
+}
+
+Result<void> say_hello(ControlChannel& control, const Start& start, const WorkerFacts& facts,
+                       const shm::Region& step_region) {
+  ControlMessage hello;
+  hello.kind = ControlKind::worker_hello;
+  hello.worker = start.worker;
+  hello.epoch = start.epoch;
+  hello.facts = facts;
+  hello.fds.emplace_back(::fcntl(step_region.fd().get(), F_DUPFD_CLOEXEC, 0));
+  if (!hello.fds.back()) return make_error(Errc::io_error, "no descriptor for the step region");
+  return control.send(hello);
+}
+
+Result<void> run(ControlChannel& control) {
+  const auto start = wait_for_start(control);
+  if (!start) return start.error();
+  const auto executor = make_executor(start->model);
+  if (!executor) return executor.error();
+  const auto key = random_key();
+  if (!key) return key.error();
+  auto step_region = shm::Region::create(
+      {shm::RegionKind::step, start->worker, start->epoch, Epoch{}}, start->ring_bytes);
+  if (!step_region) return step_region.error();
+  const WorkerFacts facts = (*executor)->facts();
+  SchedulerLimits limits = scheduler_limits(facts, *key);
+  limits.prefix_cache = start->model.prefix_cache;
+  const SystemClock clock;
+  Engine engine(**executor, clock, limits);
+  WorkerLoop loop({control, *step_region, start->worker, start->epoch, start->own_bell.get(),
+                   start->gateway_bell.get()},
+                  engine, clock);
+  if (const auto said = say_hello(control, *start, facts, *step_region); !said)
+    return said.error();
+  return loop.run();
+}
+
+int worker_main() {
+  // Dies with its parent; its memory (prompts, keys of the cache) is not for debuggers or dumps.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::prctl(PR_SET_DUMPABLE, 0);
+  // Ctrl-C reaches the whole group of a terminal: the parent decides what ends, and when.
+  std::signal(SIGINT, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);
+  int type = 0;
+  socklen_t bytes = sizeof type;
+  if (::getsockopt(kControlFd, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || type != SOCK_SEQPACKET) {
+    std::fputs("sluice-worker is started by `sluice serve`, not by hand\n", stderr);
+    return 2;
+  }
+  ControlChannel control{UniqueFd(kControlFd)};
+  const auto result = run(control);
+  if (result || result.error().code == Errc::client_gone) return 0;
+  std::fprintf(stderr, "worker_failed reason=\"%s\"\n", result.error().detail.c_str());
+  ControlMessage failed;
+  failed.kind = ControlKind::failed;
+  failed.text = result.error().detail;
+  // The exit status says the same; a parent that is gone needs neither.
+  [[maybe_unused]] const auto sent = control.send(failed);
+  return 1;
+}
+
+}  // namespace
+}  // namespace sluice::eng
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--version") {
+    std::puts("sluice-worker " SLUICE_VERSION);
+    return 0;
+  }
+  if (argc != 1) {
+    std::fputs("usage: sluice-worker [--version]\n", stderr);
+    return 2;
+  }
+  return sluice::eng::worker_main();
+}

@@ -1,0 +1,55 @@
+// From the configuration of a model to an executor that is ready to run.
+#include "worker/make_executor.h"
+
+#include <algorithm>
+
+#include "config/load_config.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/utf8.h"
+#include "worker/canned_executor.h"
+
+namespace sluice::eng {
+namespace {
+
+// Text that a person can read, whatever stands before and after it: whole characters, none of control.
+bool is_readable(std::string_view bytes) {
+  if (bytes.empty() || !tok::is_valid_utf8(bytes)) return false;
+  return std::ranges::none_of(bytes, [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte < 0x20 || byte == 0x7f;
+  });
+}
+
+Result<std::unique_ptr<Executor>> make_canned(const cfg::Model& model) {
+  auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
+  if (!tokenizer) return tokenizer.error();
+  CannedModel canned;
+  canned.facts.vocab_size = tokenizer->vocabulary().size;
+  canned.facts.context_tokens = model.context_tokens;
+  canned.facts.block_tokens = model.block_tokens;
+  canned.facts.num_blocks = model.num_blocks;
+  canned.facts.sequences_max = model.sequences_max;
+  canned.facts.step_tokens_max = model.step_tokens_max;
+  canned.eos = tokenizer->vocabulary().eos;
+  canned.step_duration = std::chrono::microseconds(model.canned_step_us);
+  canned.crash_marker = model.canned_crash_marker;
+  for (TokenId id = 0; id < canned.facts.vocab_size; ++id) {
+    const std::string_view bytes = tokenizer->piece_bytes(id);
+    if (!tokenizer->is_special(id) && is_readable(bytes)) canned.readable_ids.push_back(id);
+    if (!canned.crash_marker.empty()) canned.pieces.emplace_back(bytes);
+  }
+  if (canned.readable_ids.empty())
+    return make_error(Errc::bad_file, "the vocabulary has no readable piece");
+  return std::unique_ptr<Executor>(std::make_unique<CannedExecutor>(std::move(canned)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model) {
+  switch (model.kind) {
+    case cfg::ModelKind::canned: return make_canned(model);
+  }
+  return make_error(Errc::bad_config, "unknown kind of model");
+}
+
+}  // namespace sluice::eng

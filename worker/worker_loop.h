@@ -1,0 +1,87 @@
+// WorkerLoop: drains the submit ring, turns the engine, publishes one step record per step.
+//
+//   control message? -> drain ring -> plan -> progress page (suspects) -> forward, sample, apply
+//                    -> publish the record (or wait for room: no token is dropped) -> again
+//
+// Without work it spins for kIdleSpin, then sleeps on its doorbell and on the control channel. A new
+// gateway (`attach`) ends all sequences of the former one; the step ring goes on where it is.
+// The gateway's bytes are input: records are parsed, ids and lengths checked; a submission that can
+// never run is answered by a Reject record, a corrupt ring ends the process and thereby its epoch.
+// Thread rule: one thread.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "shared/byte_ring.h"
+#include "shared/control.h"
+#include "shared/doorbell.h"
+#include "shared/progress_page.h"
+#include "worker/engine.h"
+
+namespace sluice::eng {
+
+// Spinning longer costs other processes their core, sleeping sooner costs a wake-up (about 50 us
+// through eventfd) on each request after a pause: so it spins for less than a wake-up takes.
+inline constexpr Duration kIdleSpin = std::chrono::microseconds(20);
+
+struct WorkerWiring {
+  ControlChannel& control;
+  shm::Region& step_region;  // owned by this process
+  WorkerId worker;
+  Epoch epoch;
+  int own_bell;              // it sleeps on this
+  int gateway_bell;          // it rings this
+};
+
+class WorkerLoop {
+ public:
+  WorkerLoop(const WorkerWiring& wiring, Engine& engine, const Clock& clock);
+
+  // Until the parent closes the control channel. Errors: corrupt_record, corrupt_region.
+  Result<void> run();
+
+ private:
+  struct Gateway {  // who is attached
+    Gateway(shm::Region&& region, shm::Region& step_region, int bell);
+    shm::Region submit;
+    shm::RingReader reader;
+    shm::RingWriter writer;
+    shm::DoorbellRinger bell;
+  };
+  struct Unpublished {  // what a step record says beside the entries and the state of the moment
+    const StepPlan* plan = nullptr;  // none: credits alone changed
+    const StepOutcome* outcome = nullptr;
+    Duration duration{};
+  };
+  enum class Turn : std::uint8_t { worked, idle, blocked };
+
+  Result<bool> handle_control();  // false: the channel closed
+  Result<void> attach(ControlMessage& message);
+  bool owes_drained() const;
+  Result<void> say_drained();
+  Result<Turn> turn();
+  Result<void> drain_ring();
+  Result<void> take_record(const shm::ReadOutcome& record);
+  void submit(const SubmitView& submission);
+  void step();
+  bool try_publish();
+  bool try_reject();
+  bool ring_is_quiet() const;
+  void sleep(Duration at_most, Turn why);
+  void report(shm::WorkerPhase phase);
+
+  const WorkerWiring wiring_;
+  Engine& engine_;
+  const Clock& clock_;
+  shm::ProgressWriter progress_;
+  std::optional<Gateway> gateway_;
+  std::optional<Unpublished> unpublished_;
+  std::optional<RejectRecord> reject_;  // waits for room
+  std::uint64_t step_ = 0;
+  Tick control_due_{};
+  bool is_draining_ = false;
+  bool has_said_drained_ = false;
+};
+
+}  // namespace sluice::eng

@@ -112,7 +112,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e);
+    return app.exit(e) == 0 ? 0 : 2;
   }
   if (serve_command->parsed()) return serve(flags);
   if (role_command->parsed()) return gateway_role();

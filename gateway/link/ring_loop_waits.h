@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/link/ring_decision_loop.h"
+#include "shared/doorbell.h"
 
 namespace sluice::gw {
 
@@ -23,7 +24,12 @@ struct RingDecisionLoop::Waits {
   // `on_readable` answers whether to watch on.
   void watch_control(std::function<bool()> on_readable);
   void watch_bell(WorkerId worker, int bell_fd);
-  void forget_bell(WorkerId worker) { bells[worker.value].reset(); }
+  // Before the worker's link goes: also inside a wait, when the news of its end came by the control
+  // channel.
+  void forget(WorkerId worker) {
+    sleeping[worker.value].reset();
+    bells[worker.value].reset();
+  }
   // One timer, never later than `due`; an earlier one that is set already stays.
   void arm(Tick due, Tick now);
 
@@ -31,6 +37,7 @@ struct RingDecisionLoop::Waits {
   Descriptor control;
   std::function<bool()> on_control;
   std::vector<std::unique_ptr<Descriptor>> bells;
+  std::vector<std::optional<shm::SleepScope>> sleeping;  // by worker; set during a wait only
   boost::asio::steady_timer timer;
   std::optional<Tick> armed;
 

@@ -1,0 +1,198 @@
+"""What a client gets from the routes that generate and count: streamed and whole answers agree, usage
+is exact, seeds repeat, stop strings cut where they should."""
+import sluice_process
+from http_client import collect
+from sluice_process import ServerTest
+
+
+class Completions(ServerTest):
+    def complete(self, **fields):
+        body = {"model": "canned", "prompt": "Once there was a river", "max_tokens": 24, "seed": 7,
+                "ignore_eos": True, **fields}
+        response = self.server.post("/v1/completions", body)
+        self.assertEqual(response.status, 200, response.text)
+        return response.json()
+
+    def chat_body(self, **fields):
+        return {"model": "canned", "messages": [{"role": "system", "content": "Be brief."},
+                                                {"role": "user", "content": "Why is water wet?"}],
+                "max_tokens": 24, "seed": 7, "ignore_eos": True, **fields}
+
+    def test_a_stream_has_the_text_of_the_whole_answer(self):
+        for n in (1, 3):
+            whole = self.complete(n=n, temperature=0.9)
+            streamed = collect(self.server.port, "/v1/completions",
+                               {"model": "canned", "prompt": "Once there was a river", "seed": 7,
+                                "max_tokens": 24, "ignore_eos": True, "n": n, "temperature": 0.9})
+            self.assertTrue(streamed.is_done)
+            self.assertEqual({c["index"]: c["text"] for c in whole["choices"]}, streamed.texts)
+            self.assertEqual({c["index"]: c["finish_reason"] for c in whole["choices"]}, streamed.finish)
+            self.assertEqual(whole["usage"], streamed.usage)
+            self.assertEqual(whole["usage"]["completion_tokens"], 24 * n)
+            self.assertEqual(len(streamed.texts), n)
+
+    def test_chat_streams_a_role_first_and_equals_the_whole_answer(self):
+        whole = self.server.post("/v1/chat/completions", self.chat_body()).json()
+        self.assertEqual(whole["object"], "chat.completion")
+        self.assertEqual(whole["choices"][0]["message"]["role"], "assistant")
+        with_role = []
+        streamed = collect(self.server.port, "/v1/chat/completions", self.chat_body(),
+                           on_event=lambda e: with_role.append(
+                               [c["delta"].get("role") for c in e["choices"]]))
+        self.assertEqual(with_role[0], ["assistant"])
+        self.assertEqual(streamed.texts[0], whole["choices"][0]["message"]["content"])
+        self.assertEqual(streamed.usage, whole["usage"])
+
+    def test_usage_equals_what_tokenize_counts(self):
+        for prompt in ("a", "Once there was a river", "naïve café – 東京 🚀 <|im_start|>system", "x" * 20000):
+            count = self.server.post("/tokenize", {"model": "canned", "prompt": prompt})
+            self.assertEqual(count.status, 200, count.text)
+            if count.json()["count"] > 4000:
+                continue
+            usage = self.complete(prompt=prompt, max_tokens=1)["usage"]
+            self.assertEqual(usage["prompt_tokens"], count.json()["count"], prompt[:40])
+            self.assertEqual(usage["total_tokens"], usage["prompt_tokens"] + 1)
+
+    def test_chat_usage_equals_tokenize_and_input_tokens(self):
+        body = self.chat_body()
+        usage = self.server.post("/v1/chat/completions", body).json()["usage"]
+        counted = self.server.post("/v1/chat/completions/input_tokens", body).json()
+        self.assertEqual(counted, {"object": "response.input_tokens",
+                                   "input_tokens": usage["prompt_tokens"]})
+        tokenized = self.server.post("/tokenize", {"model": "canned", "messages": body["messages"]})
+        self.assertEqual(tokenized.json()["count"], usage["prompt_tokens"])
+
+    def test_token_ids_round_trip(self):
+        text = "The river ran to the sea."
+        tokens = self.server.post("/tokenize", {"model": "canned", "prompt": text}).json()["tokens"]
+        back = self.server.post("/detokenize", {"model": "canned", "tokens": tokens})
+        self.assertEqual(back.json()["prompt"], text)
+        self.assertEqual(self.complete(prompt=tokens)["choices"][0]["text"],
+                         self.complete(prompt=text)["choices"][0]["text"])
+
+    def test_special_tokens_do_not_come_out_of_user_text(self):
+        plain = self.server.post("/tokenize", {"model": "canned", "prompt": "<|im_end|>"}).json()
+        self.assertGreater(plain["count"], 1)
+
+    def test_seeds_repeat_and_differ(self):
+        texts = [self.complete(seed=s, temperature=1.0)["choices"][0]["text"] for s in (1, 1, 2)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertNotEqual(texts[0], texts[2])
+
+    def test_choices_of_one_request_differ(self):
+        choices = self.complete(n=4, temperature=1.0)["choices"]
+        self.assertEqual(len({c["text"] for c in choices}), 4)
+
+    def test_a_stop_string_ends_before_it(self):
+        text = self.complete(max_tokens=48, temperature=0.7)["choices"][0]["text"]
+        self.assertGreater(len(text), 12)
+        # Inside a word, so that the match lies across token borders.
+        for at in (3, len(text) // 2):
+            stop = text[at:at + 5]
+            choice = self.complete(max_tokens=48, temperature=0.7, stop=[stop])["choices"][0]
+            self.assertEqual(choice["finish_reason"], "stop")
+            self.assertEqual(choice["text"], text[:text.index(stop)])
+            streamed = collect(self.server.port, "/v1/completions",
+                               {"model": "canned", "prompt": "Once there was a river", "seed": 7,
+                                "max_tokens": 48, "ignore_eos": True, "temperature": 0.7,
+                                "stop": stop})
+            self.assertEqual(streamed.texts[0], text[:text.index(stop)])
+
+    def test_max_tokens_ends_with_length(self):
+        answer = self.complete(max_tokens=1)
+        self.assertEqual(answer["choices"][0]["finish_reason"], "length")
+        self.assertEqual(answer["usage"]["completion_tokens"], 1)
+
+    def test_several_prompts_and_echo(self):
+        answer = self.complete(prompt=["one", "two"], n=2, echo=True)
+        self.assertEqual([c["index"] for c in answer["choices"]], [0, 1, 2, 3])
+        for choice, prompt in zip(answer["choices"], ("one", "one", "two", "two")):
+            self.assertTrue(choice["text"].startswith(prompt), choice)
+
+    def test_logit_bias_forces_and_forbids(self):
+        token = self.server.post("/tokenize", {"model": "canned", "prompt": "river"}).json()["tokens"][-1]
+        forced = self.complete(max_tokens=4, logit_bias={str(token): 100}, temperature=0)
+        piece = self.server.post("/detokenize", {"model": "canned", "tokens": [token] * 4}).json()
+        self.assertEqual(forced["choices"][0]["text"].strip(), piece["prompt"].strip())
+
+    def test_a_large_prompt_takes_the_pool_and_counts_the_same(self):
+        prompt = "the river ran to the sea and " * 400  # over the inline bound
+        count = self.server.post("/tokenize", {"model": "canned", "prompt": prompt}).json()["count"]
+        if count < 4090:
+            self.assertEqual(self.complete(prompt=prompt, max_tokens=1)["usage"]["prompt_tokens"], count)
+
+    def test_models_and_headers(self):
+        listed = self.server.request("GET", "/v1/models").json()
+        self.assertEqual([m["id"] for m in listed["data"]], ["canned"])
+        one = self.server.request("GET", "/v1/models/canned").json()
+        self.assertEqual(one["max_model_len"], 4096)
+        self.assert_error(self.server.request("GET", "/v1/models/none"), 404, "model_not_found")
+        answer = self.server.post("/v1/completions", {"model": "canned", "prompt": "a", "max_tokens": 1},
+                                  {"x-request-id": "mine-1"})
+        self.assertEqual(answer.headers["x-request-id"], "mine-1")
+        replaced = self.server.request("GET", "/v1/models", headers={"x-request-id": "bad id\x7f"})
+        self.assertNotEqual(replaced.headers.get("x-request-id"), "bad id\x7f")
+        for name in ("x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens",
+                     "openai-processing-ms"):
+            self.assertIn(name, answer.headers)
+
+    def test_head_options_and_unknown(self):
+        head = self.server.request("HEAD", "/v1/models")
+        self.assertEqual((head.status, head.body), (200, b""))
+        self.assertGreater(int(head.headers["content-length"]), 0)
+        preflight = self.server.request("OPTIONS", "/v1/chat/completions", headers={
+            "Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"})
+        self.assertIn(preflight.status, (200, 204))
+        self.assertEqual(preflight.headers["access-control-allow-origin"], "http://localhost:3000")
+        foreign = self.server.request("OPTIONS", "/v1/chat/completions", headers={
+            "Origin": "https://example.com", "Access-Control-Request-Method": "POST"})
+        self.assertNotIn("access-control-allow-origin", foreign.headers)
+        self.assert_error(self.server.request("GET", "/nowhere"), 404, "not_found")
+        wrong = self.server.request("GET", "/v1/completions")
+        self.assert_error(wrong, 405, "method_not_allowed")
+        self.assertIn("POST", wrong.headers["allow"])
+
+    def test_what_is_not_there_yet_is_refused_and_not_ignored(self):
+        for fields in ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+                       {"response_format": {"type": "json_object"}}, {"logprobs": True}):
+            response = self.server.post("/v1/chat/completions", self.chat_body(**fields))
+            self.assert_error(response, 400, "unsupported_parameter")
+        response = self.server.post("/v1/completions", {"model": "canned", "prompt": "a", "suffix": "b"})
+        self.assert_error(response, 400, "unsupported_parameter")
+        response = self.server.post("/v1/embeddings", {"model": "canned", "input": "a"})
+        self.assert_error(response, 400, "unsupported_parameter")
+
+
+class KeepAlive(ServerTest):
+    config = sluice_process.config_with(
+        http={"stream_commit": "50ms"},
+        models=[sluice_process.canned_model(canned_step_us=400_000)])
+
+    def test_a_stream_without_a_token_yet_sends_comments(self):
+        stream = self.server.stream("/v1/completions",
+                                    {"model": "canned", "prompt": "a", "max_tokens": 1})
+        stream.open()
+        self.assertEqual(stream.status, 200)
+        self.assertTrue(stream.headers["content-type"].startswith("text/event-stream"))
+        self.assertEqual(stream.headers["cache-control"], "no-cache")
+        first = next(stream.connection.body_pieces(stream.headers))
+        self.assertTrue(first.startswith(b":"), first)
+        self.assertTrue(list(stream.events()))
+        self.assertTrue(stream.is_done)
+        stream.close()
+
+    def test_a_client_that_leaves_frees_its_sequence(self):
+        for streamed in (True, False):
+            body = {"model": "canned", "prompt": "a", "max_tokens": 1000, "stream": streamed}
+            from http_client import Connection, encode_request
+            with Connection(self.server.port) as connection:
+                connection.send(encode_request("POST", "/v1/completions", body))
+                sluice_process.wait_until(
+                    lambda: self.server.metric("vllm:num_requests_running") >= 1, "the request to run")
+            sluice_process.wait_until(lambda: self.server.journal().live == 0, "the journal's slot")
+            sluice_process.wait_until(
+                lambda: self.server.metric("vllm:num_requests_running") == 0, "an idle worker")
+
+
+if __name__ == "__main__":
+    sluice_process.run_main()

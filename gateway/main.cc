@@ -9,7 +9,7 @@
 #include "config/load_config.h"
 #include "gateway/bench/bench.h"
 #include "gateway/commands.h"
-#include "gateway/gateway_role.h"
+#include "gateway/role/gateway_role.h"
 #include "gateway/parent/parent.h"
 #include "shared/control.h"
 

@@ -1,0 +1,186 @@
+// Wiring of the gateway process, in the order in which it starts: control channel, configuration,
+// tokenizers, journal, decision loop, listener; then the loop.
+#include "gateway/role/gateway_role.h"
+
+#include <poll.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include <boost/asio/io_context.hpp>
+#include <chrono>
+#include <csignal>
+#include <optional>
+
+#include "config/load_config.h"
+#include "gateway/http/server.h"
+#include "gateway/http/service.h"
+#include "gateway/link/ring_decision_loop.h"
+#include "gateway/role/core_metrics.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+namespace {
+
+void set_up_log(const std::string& level) {
+  auto log = spdlog::stderr_logger_st("gateway");
+  log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l gateway %v");
+  log->set_level(spdlog::level::from_str(level));
+  spdlog::set_default_logger(std::move(log));
+}
+
+// Prompts and keys must not reach a core file; descriptors are one per connection.
+void set_up_process() {
+  ::prctl(PR_SET_DUMPABLE, 0);
+  std::signal(SIGPIPE, SIG_IGN);
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
+}
+
+std::uint64_t random_word() {
+  std::uint64_t word = 0;
+  CHECK(::getrandom(&word, sizeof word, 0) == sizeof word);
+  return word;
+}
+
+// The first message says what to be. Waits for it: there is nothing else to do yet.
+Result<ControlMessage> wait_for_start(ControlChannel& control) {
+  ControlMessage message;
+  for (;;) {
+    const Result<bool> received = control.try_receive(message);
+    if (!received) return received.error();
+    if (*received) break;
+    pollfd waited{control.fd(), POLLIN, 0};
+    ::poll(&waited, 1, -1);
+  }
+  if (message.kind != ControlKind::gateway_start || message.fds.size() != 1)
+    return make_error(Errc::corrupt_record, "the parent's first message is no gateway_start");
+  return message;
+}
+
+Result<ServedModel> load_model(const cfg::Model& model) {
+  Result<tok::Tokenizer> tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
+  if (!tokenizer) return tokenizer.error();
+  const std::optional<tok::TemplateFamily> family = model.chat_template.empty()
+                                                        ? tok::recognise_family(*tokenizer)
+                                                        : tok::template_family(model.chat_template);
+  if (!family)
+    return make_error(Errc::bad_config, "model " + model.name + ": unknown chat template '" +
+                                            model.chat_template + "'");
+  const Result<tok::ChatTemplate> chat_template = tok::ChatTemplate::make(*family, *tokenizer);
+  if (!chat_template) return chat_template.error();
+  return ServedModel{model, std::move(*tokenizer), *chat_template};
+}
+
+Result<std::vector<ServedModel>> load_models(const cfg::Config& config) {
+  std::vector<ServedModel> models;
+  for (const cfg::Model& model : config.models) {
+    Result<ServedModel> loaded = load_model(model);
+    if (!loaded) return loaded.error();
+    models.push_back(std::move(*loaded));
+  }
+  return models;
+}
+
+// What a former gateway left live: its clients are gone, what it had billed stays billed.
+void log_recovered(const std::vector<Journal::Recovered>& recovered) {
+  if (recovered.empty()) return;
+  std::uint64_t accepted = 0;
+  for (const Journal::Recovered& slot : recovered) accepted += slot.accepted;
+  spdlog::warn("event=journal_recovered slots={} accepted_tokens={}", recovered.size(), accepted);
+}
+
+// Saying `drained` takes both: no request runs, and the last answer has left.
+class DrainState {
+ public:
+  DrainState(RingDecisionLoop& loop, Server& server, Service& service)
+      : loop_(loop), server_(server), service_(service) {}
+  void begin() {
+    if (service_.is_draining) return;
+    service_.is_draining = true;
+    spdlog::info("event=drain_begun connections={}", server_.num_sessions());
+    server_.begin_drain([this] {
+      is_empty_ = true;
+      say_if_done();
+    });
+  }
+  void requests_done() {
+    are_requests_done_ = true;
+    say_if_done();
+  }
+
+ private:
+  void say_if_done() {
+    if (is_empty_ && are_requests_done_) loop_.say_drained();
+  }
+  RingDecisionLoop& loop_;
+  Server& server_;
+  Service& service_;
+  bool is_empty_ = false;
+  bool are_requests_done_ = false;
+};
+
+Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Config& config) {
+  Result<std::vector<ServedModel>> models = load_models(config);
+  if (!models) return models.error();
+  std::vector<Journal::Recovered> recovered;
+  Result<Journal> journal = Journal::open(std::move(start.fds[0]), recovered);
+  if (!journal) return journal.error();
+  log_recovered(recovered);
+
+  boost::asio::io_context io(1);
+  const SystemClock clock;
+  RingDecisionLoop loop(io, clock, config, std::move(*journal), std::move(control));
+  const std::int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
+                               std::chrono::system_clock::now().time_since_epoch())
+                               .count();
+  Service service(config, std::move(*models), loop, clock, random_word(), now);
+  service.append_core_metrics = [&](std::string& out) { append_core_metrics(out, loop, service); };
+  Server server(io, service);
+
+  const std::uint16_t port =
+      start.value != 0 ? static_cast<std::uint16_t>(start.value) : config.listen.port;
+  const Result<std::uint16_t> bound = server.listen(config.listen.address, port);
+  if (!bound) return bound.error();
+  DrainState drain(loop, server, service);
+  loop.hooks.reload = [&](const cfg::Config& fresh) { service.reload(fresh); };
+  loop.hooks.drain = [&] { drain.begin(); };
+  loop.hooks.requests_drained = [&] { drain.requests_done(); };
+  spdlog::info("event=listening address={} port={}", config.listen.address, *bound);
+  loop.say_ready(*bound);
+  loop.run();
+  server.close_all();
+  return {};
+}
+
+}  // namespace
+
+int run_gateway_role(UniqueFd control_fd) {
+  set_up_process();
+  ControlChannel control(std::move(control_fd));
+  Result<ControlMessage> start = wait_for_start(control);
+  if (!start) return start.error().code == Errc::client_gone ? 0 : 1;
+  const Result<cfg::Config> config = cfg::parse_config(start->text, "configuration");
+  set_up_log(config ? config->log_level : "info");
+  if (!config) {
+    spdlog::error("event=start_failed reason=\"{}\"", config.error().detail);
+    return 1;
+  }
+  const UniqueFd channel(::dup(control.fd()));  // to say why, should the start fail
+  ControlChannel reply{UniqueFd(channel ? ::dup(channel.get()) : -1)};
+  const Result<void> served = serve(std::move(control), *start, *config);
+  if (served) return 0;
+  spdlog::error("event=start_failed reason=\"{}\"", served.error().detail);
+  ControlMessage failed;
+  failed.kind = ControlKind::failed;
+  failed.text = served.error().detail;
+  (void)reply.send(failed).has_value();
+  return 1;
+}
+
+}  // namespace sluice::gw

@@ -156,29 +156,28 @@ void Transformer::norm(const Rows& from, const float* weight, const Rows& to,
                       });
 }
 
-// Pieces are (panel group, token piece) with the token piece running fastest: a group of weights stays
-// in the cache while it is used.
+// Pieces are (token piece, panel group) with the group running fastest; neighbouring groups of one token
+// piece go in one call, which lays out the tokens once.
 void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
                          std::size_t num_tokens) {
   if (num_tokens == 0) return;
   const std::size_t panels = krn::num_panels(w.rows);
+  const std::size_t groups = pieces(panels, kPanelGroup);
   const std::size_t token_pieces = pieces(num_tokens, kTokenPiece);
   const std::size_t tokens = pieces(num_tokens, token_pieces);
   const std::size_t cost = kPanelGroup * krn::kLanes * w.cols * tokens;
   team_->parallel_for(
-      pieces(panels, kPanelGroup) * token_pieces, grain(kGrainProducts, cost),
+      groups * token_pieces, grain(kGrainProducts, cost),
       [&](std::size_t begin, std::size_t end) {
-        // Neighbouring groups of one token piece go in one call: longer streams for a decode step.
-        std::size_t piece = begin;
-        while (piece < end) {
-          const std::size_t group = piece / token_pieces;
-          const std::size_t first = piece % token_pieces * tokens;
-          const std::size_t groups = token_pieces == 1 ? end - piece : 1;
+        for (std::size_t piece = begin; piece < end;) {
+          const std::size_t group = piece % groups;
+          const std::size_t first = piece / groups * tokens;
+          const std::size_t together = std::min(groups - group, end - piece);
           const krn::MatmulJob job{w, from.row(first), from.stride,
                                    std::min(tokens, num_tokens - first), to.row(first), to.stride};
           kernels_->matmul(job, group * kPanelGroup,
-                           std::min((group + groups) * kPanelGroup, panels));
-          piece += groups;
+                           std::min((group + together) * kPanelGroup, panels));
+          piece += together;
         }
       });
 }

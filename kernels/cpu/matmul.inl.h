@@ -1,7 +1,8 @@
-// y = x * w^T over packed panels. A tile is P panels (16 P outputs) times T tokens held in registers;
-// each accumulator lane is one output and takes k ascending, so tiles of every size, and prefill and
-// decode, give the same bits. K is cut into blocks: the sums wait in y between blocks, which rounds
-// nothing, and a block of the tokens is first laid out in the order in which tiles read it.
+// y = x * w^T over packed panels. A tile is P panels (16 P outputs) times T tokens held in
+// registers; each accumulator lane is one output and takes k ascending, so tiles of every size, and
+// prefill and decode, give the same bits. K is cut into blocks: the sums wait in y between blocks,
+// which rounds nothing, and a block of the tokens is first laid out in the order in which tiles
+// read it.
 //
 //        k ->                     one step of k: P loads of weights, T broadcasts of x, P * T fma
 //   panel p: [k][16 rows] ...     registers: P * T accumulators + P weights + 1
@@ -13,9 +14,9 @@ constexpr std::size_t kGroupPanels = 16;    // 256 KiB of float weights stay in 
 
 // One K block of one token tile against the panels from `panel` on.
 struct TileRange {
-  const float* x;       // [k_end - k_begin, T]
-  std::size_t token;    // first token
-  std::size_t panel;    // first panel
+  const float* x;     // [k_end - k_begin, T]
+  std::size_t token;  // first token
+  std::size_t panel;  // first panel
   std::size_t k_begin;
   std::size_t k_end;
 };
@@ -35,8 +36,8 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 12
     for (int t = 0; t < T; ++t) {
-      const float* from = y + static_cast<std::size_t>(t) * job.y_stride +
-                          static_cast<std::size_t>(p) * kLanes;
+      const float* from =
+          y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes;
       sum[p][t] = range.k_begin == 0 ? zero() : load_first(from, p + 1 < P ? kLanes : tail);
     }
   }
@@ -59,8 +60,9 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 12
     for (int t = 0; t < T; ++t) {
-      store_first(y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes,
-                  sum[p][t], p + 1 < P ? kLanes : tail);
+      store_first(
+          y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes,
+          sum[p][t], p + 1 < P ? kLanes : tail);
     }
   }
 }
@@ -114,7 +116,8 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
       const std::size_t left = panel_end - panel;
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         const std::size_t first = tokens * tile / tiles;
-        const float* x = tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * kBlockColumns;
+        const float* x =
+            tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * kBlockColumns;
         matmul_tokens<type, kTileTokensMax>(job, {x, token + first, panel, k, k_end},
                                             left < kGroupPanels ? left : kGroupPanels,
                                             tokens * (tile + 1) / tiles - first);
@@ -128,10 +131,12 @@ static void matmul_typed(const MatmulJob& job, std::size_t panel_begin, std::siz
   for (std::size_t token = 0; token < job.num_tokens; token += kBlockTokens) {
     const std::size_t left = job.num_tokens - token;
     if (job.w.cols > 0) {
-      matmul_block<type>(job, token, left < kBlockTokens ? left : kBlockTokens, panel_begin, panel_end);
+      matmul_block<type>(job, token, left < kBlockTokens ? left : kBlockTokens, panel_begin,
+                         panel_end);
       continue;
     }
-    for (std::size_t t = token; t < job.num_tokens && t < token + kBlockTokens; ++t) {  // empty sums
+    for (std::size_t t = token; t < job.num_tokens && t < token + kBlockTokens;
+         ++t) {  // empty sums
       for (std::size_t r = panel_begin * kLanes; r < job.w.rows && r < panel_end * kLanes; ++r) {
         job.y[t * job.y_stride + r] = 0;
       }
@@ -141,8 +146,11 @@ static void matmul_typed(const MatmulJob& job, std::size_t panel_begin, std::siz
 
 static void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   switch (job.w.type) {
-    case WeightType::f32: return matmul_typed<WeightType::f32>(job, panel_begin, panel_end);
-    case WeightType::bf16: return matmul_typed<WeightType::bf16>(job, panel_begin, panel_end);
-    case WeightType::f16: return matmul_typed<WeightType::f16>(job, panel_begin, panel_end);
+    case WeightType::f32:
+      return matmul_typed<WeightType::f32>(job, panel_begin, panel_end);
+    case WeightType::bf16:
+      return matmul_typed<WeightType::bf16>(job, panel_begin, panel_end);
+    case WeightType::f16:
+      return matmul_typed<WeightType::f16>(job, panel_begin, panel_end);
   }
 }

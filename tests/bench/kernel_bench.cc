@@ -1,7 +1,8 @@
-// Kernels and the forward pass against this machine's measured limits: GFLOPS of the FMA peak, GB/s of
-// the read bandwidth, tokens per second of seeded random models, single stream and batched. Each number
-// is the median of some repeats with its range, limits and kernels from the same run. With one thread time
-// is that thread's CPU time, so that neighbours on the machine count less; with more it is wall clock.
+// Kernels and the forward pass against this machine's measured limits: GFLOPS of the FMA peak, GB/s
+// of the read bandwidth, tokens per second of seeded random models, single stream and batched. Each
+// number is the median of some repeats with its range, limits and kernels from the same run. With
+// one thread time is that thread's CPU time, so that neighbours on the machine count less; with
+// more it is wall clock.
 //
 //   kernel_bench [--threads N] [--repeats N] [--kernels NAME] [--only probe|kernels|model]
 #include <algorithm>
@@ -61,7 +62,9 @@ Sample rate(double amount, const Options& options, const std::function<void()>& 
   return {rates[rates.size() / 2], rates.front(), rates.back()};
 }
 
-void keep(float value) { asm volatile("" : : "x"(value) : "memory"); }
+void keep(float value) {
+  asm volatile("" : : "x"(value) : "memory");
+}
 
 // Limits: independent FMA chains in registers, and reading more memory than the caches hold.
 #ifdef __x86_64__
@@ -99,9 +102,15 @@ template <class Vector>
 using Vector8 = float __attribute__((vector_size(32), may_alias));
 using Vector16 = float __attribute__((vector_size(64), may_alias));
 
-[[gnu::target("avx2,fma")]] float fma_avx2(std::size_t n) { return fma_chains<Vector8>(n); }
-[[gnu::target("avx512f,fma")]] float fma_avx512(std::size_t n) { return fma_chains<Vector16>(n); }
-[[gnu::target("avx2,fma")]] float read_avx2(const float* p, std::size_t n) { return read_all<Vector8>(p, n); }
+[[gnu::target("avx2,fma")]] float fma_avx2(std::size_t n) {
+  return fma_chains<Vector8>(n);
+}
+[[gnu::target("avx512f,fma")]] float fma_avx512(std::size_t n) {
+  return fma_chains<Vector16>(n);
+}
+[[gnu::target("avx2,fma")]] float read_avx2(const float* p, std::size_t n) {
+  return read_all<Vector8>(p, n);
+}
 [[gnu::target("avx512f,fma")]] float read_avx512(const float* p, std::size_t n) {
   return read_all<Vector16>(p, n);
 }
@@ -118,7 +127,8 @@ Limits probe(const Options& options, krn::ThreadPool& team) {
   const krn::CpuFeatures cpu = krn::detect_cpu();
   if (!cpu.avx2) return limits;
   constexpr std::size_t kRounds = 1u << 20;
-  const double flops = 2.0 * 12 * (cpu.avx512 ? 16 : 8) * kRounds * static_cast<double>(options.threads);
+  const double flops =
+      2.0 * 12 * (cpu.avx512 ? 16 : 8) * kRounds * static_cast<double>(options.threads);
   const Sample fma = rate(flops / 1e9, options, [&] {
     team.parallel_for(options.threads, 1, [&](std::size_t begin, std::size_t end) {
       for (; begin < end; ++begin) keep(cpu.avx512 ? fma_avx512(kRounds) : fma_avx2(kRounds));
@@ -167,9 +177,11 @@ void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::
       });
     });
     const double gbytes = got.median * 1e9 / flops * static_cast<double>(bytes) / 1e9;
-    std::printf("matmul %-4s %5zux%-5zu tokens %3zu  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  %6.2f GB/s %3.0f %%\n",
-                name_of(type), rows, cols, tokens, got.median, got.low, got.high,
-                100 * got.median / limits.gflops, gbytes, 100 * gbytes / limits.gbytes);
+    std::printf(
+        "matmul %-4s %5zux%-5zu tokens %3zu  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  %6.2f GB/s %3.0f "
+        "%%\n",
+        name_of(type), rows, cols, tokens, got.median, got.low, got.high,
+        100 * got.median / limits.gflops, gbytes, 100 * gbytes / limits.gbytes);
   }
 }
 
@@ -186,7 +198,8 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
   std::fill(kv.data, kv.data + memory.bytes() / 4, 0.01f);
   std::vector<std::uint32_t> tables(kv.num_blocks);
   for (std::size_t i = 0; i < tables.size(); ++i) {
-    tables[i] = static_cast<std::uint32_t>(i * 37 % tables.size());  // scattered: 37 is coprime to 2^n
+    tables[i] =
+        static_cast<std::uint32_t>(i * 37 % tables.size());  // scattered: 37 is coprime to 2^n
   }
   const std::size_t stride = krn::activation_stride(kHeads * kHeadDim);
   const std::vector<float> q(sequences * new_tokens * stride, 0.1f);
@@ -194,7 +207,8 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
   std::vector<krn::AttentionSpan> spans;
   std::vector<krn::AttentionItem> items;
   for (std::size_t s = 0; s < sequences; ++s) {
-    spans.push_back({s * new_tokens, new_tokens, kContext - new_tokens, tables.data() + s * kContext / 16});
+    spans.push_back(
+        {s * new_tokens, new_tokens, kContext - new_tokens, tables.data() + s * kContext / 16});
     for (std::uint32_t t = 0; t < new_tokens; t += 16) {
       for (std::uint32_t h = 0; h < kKvHeads; ++h) {
         items.push_back({static_cast<std::uint32_t>(s), h, t,
@@ -202,7 +216,8 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
       }
     }
   }
-  const krn::AttentionJob job{kv, 0, kHeads, 0.125f, q.data(), stride, out.data(), stride, spans.data()};
+  const krn::AttentionJob job{kv,     0,          kHeads, 0.125f,      q.data(),
+                              stride, out.data(), stride, spans.data()};
   const double seen = static_cast<double>(kContext) - static_cast<double>(new_tokens - 1) / 2;
   const double flops = 4.0 * kHeads * kHeadDim * seen * static_cast<double>(sequences * new_tokens);
   const Sample got = rate(flops / 1e9, options, [&] {
@@ -212,10 +227,11 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
   });
   const double bytes = static_cast<double>(memory.bytes());
   const double gbytes = got.median * 1e9 / flops * bytes / 1e9;
-  std::printf("attend sequences %2zu x %3zu tokens, context 1024  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  "
-              "%6.2f GB/s %3.0f %%\n",
-              sequences, new_tokens, got.median, got.low, got.high, 100 * got.median / limits.gflops,
-              gbytes, 100 * gbytes / limits.gbytes);
+  std::printf(
+      "attend sequences %2zu x %3zu tokens, context 1024  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  "
+      "%6.2f GB/s %3.0f %%\n",
+      sequences, new_tokens, got.median, got.low, got.high, 100 * got.median / limits.gflops,
+      gbytes, 100 * gbytes / limits.gbytes);
 }
 
 // Decode of `streams` sequences at position ~256, and prefill of one prompt.
@@ -248,26 +264,44 @@ void bench_model(const Options& options, const Limits& limits, const char* name,
     for (const test::DrivenSequence& sequence : sequences) spans.push_back(sequence.span(1));
     const Sample got = rate(streams, options, [&] { keep(executor.forward(spans)[0]); });
     const double gbytes = weight_bytes * got.median / streams / 1e9;
-    std::printf("  decode %2u streams  %8.1f tokens/s (%.1f..%.1f)  step %.2f ms  weights %6.2f GB/s %3.0f %%\n",
-                streams, got.median, got.low, got.high, 1e3 * streams / got.median, gbytes,
-                100 * gbytes / limits.gbytes);
+    std::printf(
+        "  decode %2u streams  %8.1f tokens/s (%.1f..%.1f)  step %.2f ms  weights %6.2f GB/s %3.0f "
+        "%%\n",
+        streams, got.median, got.low, got.high, 1e3 * streams / got.median, gbytes,
+        100 * gbytes / limits.gbytes);
   }
   const test::DrivenSequence prompt{std::vector<TokenId>(512, 3), test::consecutive_blocks(32)};
   const eng::SequenceSpan span = prompt.span(512);
   const Sample got = rate(512, options, [&] { keep(executor.forward({&span, 1})[0]); });
-  const double gflops = 2 * static_cast<double>(executor.weights().num_parameters) * got.median / 1e9;
-  std::printf("  prefill 512 tokens %8.1f tokens/s (%.1f..%.1f)  about %.0f GFLOPS of matrices %3.0f %%\n",
-              got.median, got.low, got.high, gflops, 100 * gflops / limits.gflops);
+  const double gflops =
+      2 * static_cast<double>(executor.weights().num_parameters) * got.median / 1e9;
+  std::printf(
+      "  prefill 512 tokens %8.1f tokens/s (%.1f..%.1f)  about %.0f GFLOPS of matrices %3.0f %%\n",
+      got.median, got.low, got.high, gflops, 100 * gflops / limits.gflops);
 }
 
 test::RandomModel model_15m(const char* dtype) {
-  return {.vocab_size = 4096, .hidden_size = 384, .intermediate_size = 1024, .num_layers = 8,
-          .num_heads = 6, .num_kv_heads = 3, .context_tokens = 2048, .dtype = dtype, .seed = 1};
+  return {.vocab_size = 4096,
+          .hidden_size = 384,
+          .intermediate_size = 1024,
+          .num_layers = 8,
+          .num_heads = 6,
+          .num_kv_heads = 3,
+          .context_tokens = 2048,
+          .dtype = dtype,
+          .seed = 1};
 }
 
 test::RandomModel model_100m(const char* dtype) {
-  return {.vocab_size = 16384, .hidden_size = 768, .intermediate_size = 2048, .num_layers = 14,
-          .num_heads = 12, .num_kv_heads = 4, .context_tokens = 2048, .dtype = dtype, .seed = 2};
+  return {.vocab_size = 16384,
+          .hidden_size = 768,
+          .intermediate_size = 2048,
+          .num_layers = 14,
+          .num_heads = 12,
+          .num_kv_heads = 4,
+          .context_tokens = 2048,
+          .dtype = dtype,
+          .seed = 2};
 }
 
 Options parse(int argc, char** argv) {
@@ -275,7 +309,8 @@ Options parse(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string flag = argv[i];
     if (i + 1 == argc) {
-      std::fprintf(stderr, "usage: %s [--threads N] [--repeats N] [--kernels NAME] [--only PART]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--threads N] [--repeats N] [--kernels NAME] [--only PART]\n",
+                   argv[0]);
       std::exit(2);
     }
     const std::string value = argv[++i];
@@ -299,11 +334,12 @@ int main(int argc, char** argv) {
     return 1;
   }
   krn::ThreadPool team(options.threads);
-  std::printf("kernels %s, threads %zu, repeats %d (median, range)\n", kernels->name, options.threads,
-              options.repeats);
+  std::printf("kernels %s, threads %zu, repeats %d (median, range)\n", kernels->name,
+              options.threads, options.repeats);
   const Limits limits = probe(options, team);
   if (options.only.empty() || options.only == "kernels") {
-    for (const krn::WeightType type : {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16}) {
+    for (const krn::WeightType type :
+         {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16}) {
       bench_matmul(options, *kernels, team, limits, 8192, 2048, type);
     }
     bench_matmul(options, *kernels, team, limits, 1024, 384, krn::WeightType::f32);

@@ -397,6 +397,22 @@ std::optional<Tick> ServingCore::next_due() const {
   return due;
 }
 
+LimitsView ServingCore::limits(TenantId tenant, Tick now) const {
+  LimitsView view = admission_.limits(tenant, now);
+  const auto left = [](std::uint64_t bound, std::uint64_t used) {
+    return bound > used ? bound - used : 0;
+  };
+  if (view.requests_limit == 0) {
+    view.requests_limit = params_.queue.requests_max;
+    view.requests_remaining = left(view.requests_limit, queue_.requests());
+  }
+  if (view.tokens_limit == 0) {
+    view.tokens_limit = params_.queue.tokens_max;
+    view.tokens_remaining = left(view.tokens_limit, queue_.tokens());
+  }
+  return view;
+}
+
 void ServingCore::reload(std::span<const TenantQuota> quotas, const QueueParams& queue,
                          Duration wait_max) {
   admission_.set_quotas(quotas);

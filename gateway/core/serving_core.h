@@ -140,7 +140,8 @@ class ServingCore {
   Submission submission(std::uint32_t sequence);
   JournalFacts journal_facts(std::uint32_t sequence) const;
   GenerationStats stats(GenerationHandle handle) const;
-  LimitsView limits(TenantId tenant, Tick now) const { return admission_.limits(tenant, now); }
+  // The effective limits: where the tenant has none of its own, the queue's bound.
+  LimitsView limits(TenantId tenant, Tick now) const;
   const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
   const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }

@@ -30,6 +30,15 @@ TEST(ServingCore, DeliversWhatTheWorkerGenerates) {
   EXPECT_EQ(h.billed_prompt, 20u);
 }
 
+TEST(ServingCore, ATenantWithoutLimitsIsBoundByTheQueue) {
+  CoreHarness h(CoreHarness::params(1));
+  const LimitsView view = h.core.limits(TenantId{0}, h.now);
+  EXPECT_GT(view.requests_limit, 0u);
+  EXPECT_EQ(view.requests_remaining, view.requests_limit);
+  EXPECT_GT(view.tokens_limit, 0u);
+  EXPECT_EQ(view.tokens_reset, Duration{0});
+}
+
 TEST(ServingCore, ContinuesByteForByteOnAnotherWorkerAndCountsTheMove) {
   CoreHarness h(CoreHarness::params(2));
   h.up(0);

@@ -1,5 +1,5 @@
-// The simulator's model: a token is a hash of all ids so far, so that a wrong continuation shows at the
-// first wrong token. One prompt id kills the worker that computes it.
+// The simulator's model: a token is a hash of all ids so far, so that a wrong continuation shows at
+// the first wrong token. One prompt id kills the worker that computes it.
 #pragma once
 
 #include <cstdint>

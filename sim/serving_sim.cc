@@ -35,10 +35,14 @@ eng::SchedulerLimits scheduler_limits() {
 
 WorkerFacts facts() {
   const eng::SchedulerLimits limits = scheduler_limits();
-  return {.vocab_size = limits.vocab_size, .context_tokens = limits.context_tokens,
-          .block_tokens = limits.block_tokens, .num_blocks = limits.num_blocks,
-          .sequences_max = limits.sequences_max, .step_tokens_max = limits.step_tokens_max,
-          .weights_digest = 1, .kernel_path = 1};
+  return {.vocab_size = limits.vocab_size,
+          .context_tokens = limits.context_tokens,
+          .block_tokens = limits.block_tokens,
+          .num_blocks = limits.num_blocks,
+          .sequences_max = limits.sequences_max,
+          .step_tokens_max = limits.step_tokens_max,
+          .weights_digest = 1,
+          .kernel_path = 1};
 }
 
 }  // namespace
@@ -122,7 +126,9 @@ void ServingSim::happen(const Event& event) {
                           workers_[id].epoch.value == event.epoch;
   if (!is_current) return;  // of a former epoch of that worker
   switch (event.kind) {
-    case EventKind::arrive: arrive(id); return;
+    case EventKind::arrive:
+      arrive(id);
+      return;
     case EventKind::leave:
       if (clients_[id].is_over()) return;
       clients_[id].is_gone = true;
@@ -132,13 +138,24 @@ void ServingSim::happen(const Event& event) {
       return;
     case EventKind::take:
       take(id, 1 + static_cast<std::uint32_t>(dice(4)));
-      if (!clients_[id].is_over()) push(std::chrono::milliseconds(20 + dice(200)), EventKind::take, id);
+      if (!clients_[id].is_over())
+        push(std::chrono::milliseconds(20 + dice(200)), EventKind::take, id);
       return;
-    case EventKind::worker_turn: worker_turn(id); return;
-    case EventKind::step_done: step_done(id); return;
-    case EventKind::gateway_turn: gateway_turn(); return;
-    case EventKind::crash: end_epoch(id, DownReason::crashed); return;
-    case EventKind::kill: end_epoch(id, DownReason::killed); return;
+    case EventKind::worker_turn:
+      worker_turn(id);
+      return;
+    case EventKind::step_done:
+      step_done(id);
+      return;
+    case EventKind::gateway_turn:
+      gateway_turn();
+      return;
+    case EventKind::crash:
+      end_epoch(id, DownReason::crashed);
+      return;
+    case EventKind::kill:
+      end_epoch(id, DownReason::killed);
+      return;
     case EventKind::stall:
       if (event.epoch != 0) {
         end_epoch(id, DownReason::stalled);
@@ -147,9 +164,15 @@ void ServingSim::happen(const Event& event) {
         push(kStallFound, EventKind::stall, id, workers_[id].epoch);
       }
       return;
-    case EventKind::reaped: reaped(id); return;
-    case EventKind::restart: restart(id); return;
-    case EventKind::jump: now_ += std::chrono::seconds(1 + dice(30)); return;
+    case EventKind::reaped:
+      reaped(id);
+      return;
+    case EventKind::restart:
+      restart(id);
+      return;
+    case EventKind::jump:
+      now_ += std::chrono::seconds(1 + dice(30));
+      return;
   }
 }
 
@@ -223,7 +246,8 @@ void ServingSim::wake_gateway() {
   if (gateway_has_turn_) return;
   gateway_has_turn_ = true;
   // Now and then the gateway is late: rings fill up.
-  const Duration late = dice(10) == 0 ? std::chrono::milliseconds(30) : std::chrono::milliseconds(0);
+  const Duration late =
+      dice(10) == 0 ? std::chrono::milliseconds(30) : std::chrono::milliseconds(0);
   push(std::chrono::microseconds(30) + late, EventKind::gateway_turn, 0);
 }
 
@@ -249,12 +273,12 @@ void ServingSim::read_submissions(Worker& worker) {
     if (submitted.cancel) {
       worker.scheduler->cancel(*submitted.cancel);
     } else {
-      const SubmitView view{submitted.view.head, submitted.prompt, submitted.output,
-                            submitted.stop_ids, {}};
+      const SubmitView view{
+          submitted.view.head, submitted.prompt, submitted.output, submitted.stop_ids, {}};
       if (const auto added = worker.scheduler->add(view, now_); !added) {
         Record record{};
-        record.reject = RejectRecord{view.head.sequence,
-                                     static_cast<std::uint32_t>(added.error().code), 0};
+        record.reject =
+            RejectRecord{view.head.sequence, static_cast<std::uint32_t>(added.error().code), 0};
         publish(static_cast<std::uint32_t>(&worker - workers_.data()), std::move(record));
       }
     }
@@ -281,8 +305,8 @@ void ServingSim::start_step(std::uint32_t id) {
     if (sequence.ids[0] == kPoisonId) worker.culprit = item.sequence;
     if (!item.wants_logits) continue;
     const std::span<const TokenId> ids(sequence.ids);
-    worker.sampled.push_back({next_token(ids, sequence.sampling.seed, sequence.choice), 0.0f,
-                              eng::SampleStatus::ok});
+    worker.sampled.push_back(
+        {next_token(ids, sequence.sampling.seed, sequence.choice), 0.0f, eng::SampleStatus::ok});
   }
   worker.plan_counts = StepRecord{};
   worker.plan_counts.num_preemptions = plan.num_preemptions;
@@ -346,8 +370,8 @@ void ServingSim::end_epoch(std::uint32_t id, DownReason reason) {
   if (!worker.scheduler) return;
   worker.reason = reason;
   worker.suspects.clear();
-  // With a culprit in the world the other crashes happen between steps: random ones during steps would
-  // be evidence against innocents, and three coincidences condemn.
+  // With a culprit in the world the other crashes happen between steps: random ones during steps
+  // would be evidence against innocents, and three coincidences condemn.
   const bool is_culprits = std::any_of(worker.in_step.begin(), worker.in_step.end(),
                                        [&](SequenceId id_in) { return id_in == worker.culprit; });
   if (worker.is_computing && (is_culprits || !params_.has_poison)) worker.suspects = worker.in_step;
@@ -424,7 +448,9 @@ void ServingSim::carry_out(const gw::Command& command) {
     case gw::CommandKind::open_slot:
       if (!journal_.emplace(command.sequence, 0).second) violate("a journal slot was open already");
       return;
-    case gw::CommandKind::accept_slot: journal_.at(command.sequence) = command.value; return;
+    case gw::CommandKind::accept_slot:
+      journal_.at(command.sequence) = command.value;
+      return;
     case gw::CommandKind::absorb_slot:
       billed_ += journal_.at(command.sequence);
       journal_.erase(command.sequence);
@@ -464,7 +490,8 @@ void ServingSim::carry_out(const gw::Command& command) {
       violate("a healthy worker was called corrupt: " +
               core_->worker(command.worker).corrupt_reason());
       return;
-    case gw::CommandKind::drained: return;
+    case gw::CommandKind::drained:
+      return;
   }
 }
 

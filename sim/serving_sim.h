@@ -1,13 +1,13 @@
-// ServingSim: the whole system on virtual time - the production ServingCore and production Schedulers,
-// a fake executor that costs a + b * prefill tokens + c * decode sequences, rings of bounded size,
-// clients of several tenants, and faults: crashes, stalls and kills of workers, a poisoned request,
-// full rings, slow and leaving clients, a clock that jumps.
+// ServingSim: the whole system on virtual time - the production ServingCore and production
+// Schedulers, a fake executor that costs a + b * prefill tokens + c * decode sequences, rings of
+// bounded size, clients of several tenants, and faults: crashes, stalls and kills of workers, a
+// poisoned request, full rings, slow and leaving clients, a clock that jumps.
 //
 // Everything follows from the seed. After each event the invariants of both cores are checked, and
-// those that only an outsider sees: what a tenant was charged in any minute stays below its limit, the
-// journal equals what clients took. At the end every admitted request has ended exactly once, and every
-// stream is the one that an undisturbed worker gives, or a prefix of it.
-// One thread; no wall clock.
+// those that only an outsider sees: what a tenant was charged in any minute stays below its limit,
+// the journal equals what clients took. At the end every admitted request has ended exactly once,
+// and every stream is the one that an undisturbed worker gives, or a prefix of it. One thread; no
+// wall clock.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct SimParams {
   std::uint32_t num_workers = 2;
   std::uint32_t num_requests = 60;
   Duration arrivals_over{std::chrono::seconds(20)};
-  std::uint32_t faults = 8;            // crashes, kills, stalls, jumps over that time
+  std::uint32_t faults = 8;  // crashes, kills, stalls, jumps over that time
   bool has_poison = true;
   // The fake executor's cost model.
   Duration step_base{std::chrono::microseconds(2000)};
@@ -40,7 +40,7 @@ struct SimParams {
 struct SimReport {
   std::uint64_t events = 0, steps = 0, admitted = 0, refused = 0, finished = 0, cancelled = 0;
   std::uint64_t failed = 0, poisoned = 0, failovers = 0, preemptions = 0, unsent = 0;
-  Duration took{};       // virtual
+  Duration took{};        // virtual
   std::string violation;  // empty: every promise was kept
 };
 
@@ -52,7 +52,18 @@ class ServingSim {
 
  private:
   enum class EventKind : std::uint8_t {
-    arrive, leave, take, worker_turn, step_done, gateway_turn, crash, stall, kill, reaped, restart, jump
+    arrive,
+    leave,
+    take,
+    worker_turn,
+    step_done,
+    gateway_turn,
+    crash,
+    stall,
+    kill,
+    reaped,
+    restart,
+    jump
   };
   struct Event {
     Tick at;
@@ -80,10 +91,10 @@ class ServingSim {
     std::deque<Submitted> submit_ring;
     std::deque<SequenceId> cancels_waiting;  // for room
     std::deque<Record> step_ring;
-    std::optional<Record> blocked;           // a record that waits for room
+    std::optional<Record> blocked;  // a record that waits for room
     std::vector<eng::SampledToken> sampled;
-    std::vector<SequenceId> in_step;         // suspects while a step is computed
-    SequenceId culprit;                      // the one among them that kills it; 0: none
+    std::vector<SequenceId> in_step;  // suspects while a step is computed
+    SequenceId culprit;               // the one among them that kills it; 0: none
     bool is_computing = false, is_stalled = false, has_turn = false;
     StepRecord plan_counts{};
     std::uint64_t written = 0, read = 0, steps = 0, generated = 0;

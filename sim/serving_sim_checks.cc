@@ -54,8 +54,8 @@ void ServingSim::check_end() {
   for (const Client& client : clients_) {
     if (!client.is_over()) violate("a client waits for ever");
     const bool is_poisoned = !client.spec.prompt.empty() && client.spec.prompt[0] == kPoisonId;
-    if (params_.has_poison && client.failure &&
-        client.failure->code == Errc::poisoned_request && !is_poisoned) {
+    if (params_.has_poison && client.failure && client.failure->code == Errc::poisoned_request &&
+        !is_poisoned) {
       violate("an innocent request was condemned");
     }
     const bool is_cut = client.is_refused || client.is_gone || client.failure;

@@ -1,5 +1,5 @@
-// Many seeds of the simulated system; each prints what to replay. TEST_SEED runs one, TEST_SEEDS=a:b a
-// range (scripts/seed_hunt.sh).
+// Many seeds of the simulated system; each prints what to replay. TEST_SEED runs one,
+// TEST_SEEDS=a:b a range (scripts/seed_hunt.sh).
 #include "sim/serving_sim.h"
 
 #include <gtest/gtest.h>
@@ -50,18 +50,16 @@ TEST(ServingSim, KeepsEveryPromiseForEverySeed) {
     sum.preemptions += report.preemptions;
     sum.unsent += report.unsent;
   }
-  std::printf("events %llu steps %llu admitted %llu refused %llu finished %llu cancelled %llu "
-              "failed %llu poisoned %llu failovers %llu preemptions %llu unsent %llu\n",
-              static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.steps),
-              static_cast<unsigned long long>(sum.admitted),
-              static_cast<unsigned long long>(sum.refused),
-              static_cast<unsigned long long>(sum.finished),
-              static_cast<unsigned long long>(sum.cancelled),
-              static_cast<unsigned long long>(sum.failed),
-              static_cast<unsigned long long>(sum.poisoned),
-              static_cast<unsigned long long>(sum.failovers),
-              static_cast<unsigned long long>(sum.preemptions),
-              static_cast<unsigned long long>(sum.unsent));
+  std::printf(
+      "events %llu steps %llu admitted %llu refused %llu finished %llu cancelled %llu "
+      "failed %llu poisoned %llu failovers %llu preemptions %llu unsent %llu\n",
+      static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.steps),
+      static_cast<unsigned long long>(sum.admitted), static_cast<unsigned long long>(sum.refused),
+      static_cast<unsigned long long>(sum.finished), static_cast<unsigned long long>(sum.cancelled),
+      static_cast<unsigned long long>(sum.failed), static_cast<unsigned long long>(sum.poisoned),
+      static_cast<unsigned long long>(sum.failovers),
+      static_cast<unsigned long long>(sum.preemptions),
+      static_cast<unsigned long long>(sum.unsent));
   if (last - first < 100) return;
   // A world in which nothing happens proves nothing.
   EXPECT_GT(sum.failovers, 100u);

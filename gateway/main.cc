@@ -9,7 +9,7 @@
 #include "config/load_config.h"
 #include "gateway/bench/bench.h"
 #include "gateway/commands.h"
-#include "gateway/gateway_role.h"
+#include "gateway/role/gateway_role.h"
 #include "gateway/parent/parent.h"
 #include "shared/control.h"
 
@@ -112,7 +112,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e);
+    return app.exit(e) == 0 ? 0 : 2;
   }
   if (serve_command->parsed()) return serve(flags);
   if (role_command->parsed()) return gateway_role();

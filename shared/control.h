@@ -34,7 +34,8 @@ enum class ControlKind : std::uint32_t {
   // parent -> gateway
   gateway_start =
       32,  // text: configuration (YAML); value: port to bind (0: as configured); fds: journal
-  worker_up = 33,  // facts; fds: step region, doorbell of the worker, of the gateway,
+  worker_up = 33,  // facts; value: index of the model; fds: step region, doorbell of the worker, of
+                   // the gateway,
                    // then the last submit region when a former gateway served this epoch
   worker_down =
       34,       // killed and reaped: its committed records may be drained, then its sequences move
@@ -43,7 +44,7 @@ enum class ControlKind : std::uint32_t {
   ready = 48,           // value: bound port
   attach_request = 49,  // fds: submit region for (worker, epoch)
   worker_corrupt = 50,  // text: reason. Kill this epoch
-  drained = 51,
+  drained = 51,         // also worker -> parent: all that ran is finished, the exit follows
 };
 
 struct ControlMessage {

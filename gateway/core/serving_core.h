@@ -122,6 +122,7 @@ class ServingCore {
   void corrupt(WorkerId worker, std::string reason);  // the ring itself is
   void submit_written(std::uint32_t sequence, std::uint64_t ring_position);
   void submit_unsent(std::uint32_t sequence);   // no room now
+  void wrote(WorkerId worker, std::uint64_t ring_position);  // cancels included; before its next step
   void submit_refused(std::uint32_t sequence, Tick now);  // larger than the ring can ever take
 
   // Events of time and operator.

@@ -139,6 +139,10 @@ void ServingCore::submit_written(std::uint32_t index, std::uint64_t ring_positio
   workers_[sequences_[index].worker.value].account.written(ring_position);
 }
 
+void ServingCore::wrote(WorkerId worker, std::uint64_t ring_position) {
+  workers_[worker.value].account.wrote(ring_position);
+}
+
 void ServingCore::submit_unsent(std::uint32_t index) {
   Sequence& sequence = sequences_[index];
   workers_[sequence.worker.value].account.unsent();

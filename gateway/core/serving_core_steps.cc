@@ -213,7 +213,7 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   request.choices[sequence.choice] = kNoSequence;
   CHECK(request.num_open > 0);
   if (--request.num_open > 0) return;
-  typical_request_ = (typical_request_ * 7 + (now - request.admitted)) / 8;
+  typical_request_ = (typical_request_ * 7 + std::max(Duration{0}, now - request.admitted)) / 8;
   end_request(sequence.request);
 }
 

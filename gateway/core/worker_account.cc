@@ -128,6 +128,10 @@ void WorkerAccount::written(std::uint64_t ring_position) {
   --num_unwritten_;
 }
 
+void WorkerAccount::wrote(std::uint64_t ring_position) {
+  written_position_ = std::max(written_position_, ring_position);
+}
+
 void WorkerAccount::unsent() {
   CHECK(num_unwritten_ > 0);
   const std::size_t at = first_unwritten();

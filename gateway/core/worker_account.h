@@ -52,6 +52,7 @@ class WorkerAccount {
   std::uint64_t blocks_of(std::uint64_t tokens) const;
   void submitted(std::uint64_t tokens);           // charged now, position unknown
   void written(std::uint64_t ring_position);      // of the oldest one without a position
+  void wrote(std::uint64_t ring_position);        // anything: cancels move the ring too
   void unsent();                                  // the oldest one without a position has no room
   void hold() { ring_full_ = true; }    // nothing more before its next record ...
   void retry() { ring_full_ = false; }  // ... or a while

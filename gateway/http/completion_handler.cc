@@ -31,7 +31,9 @@ Result<std::optional<Int>> header_number(std::string_view text, Int low, Int hig
 CompletionHandler::CompletionHandler(Session& session)
     : session_(session), service_(session.service()) {}
 
-CompletionHandler::~CompletionHandler() { cancel(CancelCause::client_gone); }
+CompletionHandler::~CompletionHandler() {
+  cancel(CancelCause::client_gone);
+}
 
 void CompletionHandler::start_generation(ApiKind kind) {
   const Tick started = service_.clock.now();
@@ -173,7 +175,7 @@ Result<std::uint32_t> CompletionHandler::output_tokens(std::size_t& prompt_token
   }
   if (request_.truncate_prompt_tokens) {
     const std::int64_t asked = *request_.truncate_prompt_tokens;
-    const std::size_t keep = asked > 0 ? static_cast<std::size_t>(asked)
+    const std::size_t keep = asked > 0          ? static_cast<std::size_t>(asked)
                              : context > output ? context - output
                                                 : 1;
     prompt_tokens = std::min(prompt_tokens, keep);
@@ -238,9 +240,9 @@ Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   spec.output_tokens_max = *output;
   // The smallest value, and so the most urgent, that the tenant may ask for is its ceiling.
   const std::int64_t asked = (*priority).value_or(std::int64_t{request_.priority.value_or(0)});
-  spec.priority = static_cast<std::uint32_t>(std::max(
-      std::max<std::int64_t>(asked, 0),
-      std::int64_t{service_.tenant(session_.tenant()).priority_ceiling}));
+  spec.priority = static_cast<std::uint32_t>(
+      std::max(std::max<std::int64_t>(asked, 0),
+               std::int64_t{service_.tenant(session_.tenant()).priority_ceiling}));
   spec.delivery = request_.stream ? Delivery::streamed : Delivery::whole;
   spec.arrival = session_.arrival();
   if (*deadline) spec.deadline = session_.arrival() + std::chrono::milliseconds(**deadline);
@@ -301,9 +303,7 @@ void CompletionHandler::begin_writer() {
                  .id = response_id_,
                  .model = model().config.name,
                  .fingerprint = fingerprint_,
-                 .created = std::chrono::duration_cast<std::chrono::seconds>(
-                                std::chrono::system_clock::now().time_since_epoch())
-                                .count()},
+                 .created = service_.unix_s()},
                 {.include_usage = options.include_usage,
                  .continuous_usage = options.continuous_usage_stats,
                  .token_ids = request_.return_token_ids});

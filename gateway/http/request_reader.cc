@@ -19,9 +19,13 @@ using boost::beast::string_view;
 
 constexpr std::size_t kKeptBodyBytes = 64 << 10;  // of capacity between requests
 
-std::string_view to_std(string_view text) { return {text.data(), text.size()}; }
+std::string_view to_std(string_view text) {
+  return {text.data(), text.size()};
+}
 
-Error malformed(std::string detail) { return make_error(Errc::malformed_http, std::move(detail)); }
+Error malformed(std::string detail) {
+  return make_error(Errc::malformed_http, std::move(detail));
+}
 
 // Nothing, or why the raw head is refused. `head` ends with an empty line.
 const char* scan_head(std::string_view head) {
@@ -93,8 +97,7 @@ class Parser final : public http::basic_parser<true> {
 
   // Beast parses a single value; what stands in `slot` already came from an earlier line.
   void take_once(std::string& slot, string_view value, error_code& ec) {
-    if (!slot.empty())
-      return refuse(ec, malformed("a header that may stand once is repeated"));
+    if (!slot.empty()) return refuse(ec, malformed("a header that may stand once is repeated"));
     slot.assign(to_std(value));
   }
 
@@ -120,7 +123,9 @@ class Parser final : public http::basic_parser<true> {
           refuse(ec, malformed("the only transfer-encoding is chunked, in HTTP/1.1"));
         has_coding_ = true;
         return;
-      case http::field::content_type: head->content_type = media_type(value); return;
+      case http::field::content_type:
+        head->content_type = media_type(value);
+        return;
       case http::field::content_encoding:
         if (!value.empty() && !iequals(value, "identity"))
           refuse(ec, make_error(Errc::unsupported_media_type,
@@ -131,13 +136,16 @@ class Parser final : public http::basic_parser<true> {
           return refuse(ec, malformed("the only expectation is 100-continue"));
         head->expects_continue = true;
         return;
-      case http::field::authorization: return take_once(head->authorization, value, ec);
-      case http::field::origin: return take_once(head->origin, value, ec);
+      case http::field::authorization:
+        return take_once(head->authorization, value, ec);
+      case http::field::origin:
+        return take_once(head->origin, value, ec);
       case http::field::access_control_request_method:
         return take_once(head->preflight_method, value, ec);
       case http::field::access_control_request_headers:
         return take_once(head->preflight_headers, value, ec);
-      default: break;
+      default:
+        break;
     }
     if (field != http::field::unknown || name.size() < 11) return;
     if (iequals(name, "x-request-id")) return take_once(head->request_id, value, ec);
@@ -224,9 +232,9 @@ struct RequestReader::State {
   Step fail(error_code ec) {
     if (parser->refusal) return fail(std::move(*parser->refusal));
     if (ec == http::error::body_limit)
-      return fail(make_error(Errc::request_too_large, "request bodies hold at most " +
-                                                          std::to_string(limits.body_bytes_max) +
-                                                          " bytes"));
+      return fail(make_error(
+          Errc::request_too_large,
+          "request bodies hold at most " + std::to_string(limits.body_bytes_max) + " bytes"));
     if (ec == http::error::header_limit)
       return fail(make_error(Errc::headers_too_large, "the request head is too large"));
     return fail(malformed("the request is not valid HTTP/1.1: " + ec.message()));
@@ -242,14 +250,15 @@ struct RequestReader::State {
     scanned = bytes.size();
     const std::size_t head_bytes = end == std::string_view::npos ? text.size() : end + 4;
     if (head_bytes > limits.header_bytes_max)
-      return fail(make_error(Errc::headers_too_large,
-                             "the request head holds at most " +
-                                 std::to_string(limits.header_bytes_max) + " bytes"));
+      return fail(make_error(
+          Errc::headers_too_large,
+          "the request head holds at most " + std::to_string(limits.header_bytes_max) + " bytes"));
     if (end == std::string_view::npos) {
       // A line that ends without CR would keep us waiting for an end that the sender believes sent.
-      const std::size_t line_feed = text.find('\n', from);
-      if (line_feed != std::string_view::npos && (line_feed == 0 || text[line_feed - 1] != '\r'))
-        return fail(malformed("the request head holds a bare line ending"));
+      for (std::size_t at = text.find('\n', from); at != std::string_view::npos;
+           at = text.find('\n', at + 1))
+        if (at == 0 || text[at - 1] != '\r')
+          return fail(malformed("the request head holds a bare line ending"));
       return {ReadState::need_more, 0};
     }
     if (const char* reason = scan_head(text.substr(0, head_bytes))) return fail(malformed(reason));
@@ -294,8 +303,14 @@ void RequestReader::reset() {
   s.is_head_done = false;
 }
 
-const RequestHead& RequestReader::head() const { return state_->head; }
-std::string& RequestReader::body() { return state_->body; }
-const Error& RequestReader::error() const { return state_->error; }
+const RequestHead& RequestReader::head() const {
+  return state_->head;
+}
+std::string& RequestReader::body() {
+  return state_->body;
+}
+const Error& RequestReader::error() const {
+  return state_->error;
+}
 
 }  // namespace sluice::gw

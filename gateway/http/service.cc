@@ -18,7 +18,7 @@ void IdSource::append_hex(std::string& out, int words) {
 
 Service::Service(cfg::Config configuration, std::vector<ServedModel> served,
                  DecisionLoop& decisions, const Clock& time, std::uint64_t seed,
-                 std::int64_t started)
+                 std::int64_t unix_s_now)
     : config(std::move(configuration)),
       models(std::move(served)),
       loop(decisions),
@@ -26,7 +26,8 @@ Service::Service(cfg::Config configuration, std::vector<ServedModel> served,
       auth(config),
       parser(mix64(seed)),
       ids(mix64(seed + 1)),
-      started_unix_s(started) {
+      started_unix_s(unix_s_now),
+      started(time.now()) {
   default_tenant_.limits = config.default_limits;
 }
 
@@ -44,7 +45,9 @@ const cfg::Tenant& Service::tenant(TenantId id) const {
   return id.value < config.tenants.size() ? config.tenants[id.value] : default_tenant_;
 }
 
-const cfg::TenantLimits& Service::limits(TenantId id) const { return tenant(id).limits; }
+const cfg::TenantLimits& Service::limits(TenantId id) const {
+  return tenant(id).limits;
+}
 
 bool Service::is_model_allowed(const std::string& name, TenantId id) const {
   const std::vector<std::string>& allowed = tenant(id).models;

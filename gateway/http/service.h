@@ -1,6 +1,6 @@
-// Service: what all connections of a gateway share, wired once by the gateway role. Plain members: the
-// sessions and handlers use them directly.
-// Event loop only (the models are also read by the tokenizing pool).
+// Service: what all connections of a gateway share, wired once by the gateway role. Plain members:
+// the sessions and handlers use them directly. Event loop only (the models are also read by the
+// tokenizing pool).
 #pragma once
 
 #include <chrono>
@@ -41,7 +41,7 @@ class IdSource {
 struct Service {
   // `seed`: random bits of the operating system; drives ids, seeds and the parser's hash.
   Service(cfg::Config configuration, std::vector<ServedModel> served, DecisionLoop& decisions,
-          const Clock& time, std::uint64_t seed, std::int64_t started);
+          const Clock& time, std::uint64_t seed, std::int64_t unix_s_now);
 
   cfg::Config config;
   const std::vector<ServedModel> models;  // in the order of config.models
@@ -52,7 +52,8 @@ struct Service {
   IdSource ids;
   HttpMetrics metrics;
   DateLine date;
-  std::int64_t started_unix_s;
+  const std::int64_t started_unix_s;
+  const Tick started;
   std::unique_ptr<TokenizePool> pool;
   // Appends what the decision loop and the workers have to say to the metrics page.
   std::function<void(std::string&)> append_core_metrics;
@@ -62,6 +63,11 @@ struct Service {
   // Keys, limits and CORS of a new configuration; the rest stays as it was at the start.
   void reload(const cfg::Config& fresh);
 
+  // Seconds since 1970 by the monotonic clock: never runs backwards.
+  std::int64_t unix_s() const {
+    return started_unix_s +
+           std::chrono::duration_cast<std::chrono::seconds>(clock.now() - started).count();
+  }
   const cfg::Tenant& tenant(TenantId id) const;
   const cfg::TenantLimits& limits(TenantId id) const;
   // Errors: model_not_found, model_not_allowed. An empty name is the first model.

@@ -15,11 +15,11 @@ namespace sluice::gw {
 namespace {
 
 constexpr std::size_t kFirstBufferBytes = 4 << 10;
-constexpr std::size_t kReadBytes = 16 << 10;        // pending read, once a connection is busy
-constexpr std::size_t kKeptOutputBytes = 256 << 10; // of capacity between answers
-constexpr std::size_t kLingerBytesMax = 1 << 20;    // read over after an error, so that it arrives
+constexpr std::size_t kReadBytes = 16 << 10;         // pending read, once a connection is busy
+constexpr std::size_t kKeptOutputBytes = 256 << 10;  // of capacity between answers
+constexpr std::size_t kLingerBytesMax = 1 << 20;     // read over after an error, so that it arrives
 constexpr Duration kLingerTimeout = std::chrono::seconds(2);
-constexpr std::size_t kChunkHeadBytes = 10;         // eight hex digits, CR, LF
+constexpr std::size_t kChunkHeadBytes = 10;  // eight hex digits, CR, LF
 
 }  // namespace
 
@@ -96,8 +96,11 @@ void Session::client_gone() {
       close_after_ = true;
       in_begin_ = in_end_;
       return;
-    case Phase::running: ++service_.metrics.clients_gone; return close();
-    default: return close();
+    case Phase::running:
+      ++service_.metrics.clients_gone;
+      return close();
+    default:
+      return close();
   }
 }
 
@@ -205,6 +208,14 @@ void Session::refuse_head(const Error& error) {
     service_.ids.append_hex(request_id_, 2);
   }
   respond_error(error, KeepAlive::close);
+  release_body();
+}
+
+void Session::release_body() {
+  service_.metrics.body_bytes_held -= body_bytes_held_;
+  body_bytes_held_ = 0;
+  reader_.body().clear();
+  reader_.body().shrink_to_fit();
 }
 
 void Session::dispatch() {
@@ -214,16 +225,23 @@ void Session::dispatch() {
     case Endpoint::completions:
     case Endpoint::input_tokens:
     case Endpoint::tokenize:
-    case Endpoint::detokenize: break;
-    default: return answer_endpoint(*this);
+    case Endpoint::detokenize:
+      break;
+    default:
+      return answer_endpoint(*this);
   }
   if (!completion_) completion_ = std::make_unique<CompletionHandler>(*this);
   switch (route_.endpoint) {
-    case Endpoint::chat_completions: return completion_->start_generation(ApiKind::chat);
-    case Endpoint::completions: return completion_->start_generation(ApiKind::completion);
-    case Endpoint::input_tokens: return completion_->start_count();
-    case Endpoint::tokenize: return completion_->start_tokenize();
-    default: return completion_->start_detokenize();
+    case Endpoint::chat_completions:
+      return completion_->start_generation(ApiKind::chat);
+    case Endpoint::completions:
+      return completion_->start_generation(ApiKind::completion);
+    case Endpoint::input_tokens:
+      return completion_->start_count();
+    case Endpoint::tokenize:
+      return completion_->start_tokenize();
+    default:
+      return completion_->start_detokenize();
   }
 }
 
@@ -245,7 +263,8 @@ void Session::append_common_headers(std::string& out, bool with_limits) {
   if (!with_limits) return;
   append_rate_limit_headers(out, service_.loop.limits(tenant_));
   out.append("openai-processing-ms: ");
-  append_integer(out, std::max<std::int64_t>(0, (service_.clock.now() - arrival_).count() / 1'000'000));
+  append_integer(out,
+                 std::max<std::int64_t>(0, (service_.clock.now() - arrival_).count() / 1'000'000));
   out.append("\r\n");
 }
 
@@ -383,7 +402,7 @@ void Session::end_response() {
   if (close_after_ || is_draining_) return linger();
   service_.metrics.body_bytes_held -= body_bytes_held_;
   body_bytes_held_ = 0;
-  reader_.reset();
+  reader_.reset();  // keeps a small body's memory
   route_ = Route();
   request_id_.clear();
   has_begun_ = is_chunked_ = false;
@@ -406,11 +425,16 @@ void Session::linger() {
 Duration Session::phase_timeout() const {
   const cfg::HttpLimits& http = service_.config.http;
   switch (phase_) {
-    case Phase::opening: return http.header_timeout;
-    case Phase::head: return in_begin_ == in_end_ ? Duration(http.idle_timeout) : http.header_timeout;
-    case Phase::body: return http.body_timeout;
-    case Phase::lingering: return kLingerTimeout;
-    default: return Duration::max();
+    case Phase::opening:
+      return http.header_timeout;
+    case Phase::head:
+      return in_begin_ == in_end_ ? Duration(http.idle_timeout) : http.header_timeout;
+    case Phase::body:
+      return http.body_timeout;
+    case Phase::lingering:
+      return kLingerTimeout;
+    default:
+      return Duration::max();
   }
 }
 
@@ -449,8 +473,7 @@ void Session::drain() {
 
 void Session::close() {
   if (phase_ == Phase::closed) return;
-  service_.metrics.body_bytes_held -= body_bytes_held_;
-  body_bytes_held_ = 0;
+  release_body();
   set_phase(Phase::closed);
   if (completion_ && completion_->is_active()) completion_->cancel(CancelCause::client_gone);
   transport_->close();

@@ -1,6 +1,6 @@
-// Session: one connection. It keeps a read pending at all times, so that a client that leaves is seen
-// at once, also while its request runs; what arrives meanwhile waits in a bounded buffer (full = no
-// further read). One request is answered at a time, in order.
+// Session: one connection. It keeps a read pending at all times, so that a client that leaves is
+// seen at once, also while its request runs; what arrives meanwhile waits in a bounded buffer (full
+// = no further read). One request is answered at a time, in order.
 //
 //   opening -> head -> body -> running -> replying -> head ...        kept alive
 //                                  |          \-> lingering -> closed  after errors
@@ -43,8 +43,8 @@ class Session final : public TransportEvents {
 
   void start();
   void on_tick(Tick now);
-  void drain();         // closes when idle, else after the answer
-  void close();         // at once; a running request is cancelled
+  void drain();  // closes when idle, else after the answer
+  void close();  // at once; a running request is cancelled
   bool is_closed() const { return phase_ == Phase::closed; }
   std::size_t owner_index = 0;  // the owner's
 
@@ -66,11 +66,11 @@ class Session final : public TransportEvents {
   bool has_begun() const { return has_begun_; }
   bool is_writing() const { return is_writing_; }
   void begin_stream();
-  std::string& begin_chunk();   // append events to it ...
-  void end_chunk();             // ... then close the chunk
-  void flush();                 // starts the write of all that was appended
-  void finish_stream();         // end of the answer; flushes
-  void abort_stream();          // after an error event: flushes, then closes without an end mark
+  std::string& begin_chunk();  // append events to it ...
+  void end_chunk();            // ... then close the chunk
+  void flush();                // starts the write of all that was appended
+  void finish_stream();        // end of the answer; flushes
+  void abort_stream();         // after an error event: flushes, then closes without an end mark
 
  private:
   enum class Phase : std::uint8_t { opening, head, body, running, replying, lingering, closed };
@@ -81,7 +81,7 @@ class Session final : public TransportEvents {
 
   void arm_read();
   void advance();
-  bool check_head();                // false: answered
+  bool check_head();  // false: answered
   Result<void> check_request();
   void refuse_head(const Error& error);
   void dispatch();
@@ -92,6 +92,7 @@ class Session final : public TransportEvents {
   void append_common_headers(std::string& out, bool with_limits);
   void append_connection_header(std::string& out);
   void hold_body_bytes();
+  void release_body();
   void retire_if_quiet();
   Duration phase_timeout() const;
   void set_phase(Phase phase);
@@ -106,26 +107,26 @@ class Session final : public TransportEvents {
   TenantId tenant_;
   std::string request_id_;
   Tick arrival_{};
-  Tick now_{};             // of the last event
-  Tick deadline_{};        // of the phase
-  Tick write_deadline_{};  // of the write in flight
-  Tick commit_deadline_{}; // of a running stream: a keep-alive is due
+  Tick now_{};              // of the last event
+  Tick deadline_{};         // of the phase
+  Tick write_deadline_{};   // of the write in flight
+  Tick commit_deadline_{};  // of a running stream: a keep-alive is due
 
-  std::string in_;           // buffer; [in_begin_, in_end_) is unread
+  std::string in_;  // buffer; [in_begin_, in_end_) is unread
   std::size_t in_begin_ = 0, in_end_ = 0;
-  std::string out_;          // to be written next
-  std::string writing_;      // in flight
-  std::size_t written_ = 0;  // of writing_
-  std::size_t chunk_at_ = 0; // start of the open chunk in out_
+  std::string out_;           // to be written next
+  std::string writing_;       // in flight
+  std::size_t written_ = 0;   // of writing_
+  std::size_t chunk_at_ = 0;  // start of the open chunk in out_
   std::uint64_t body_bytes_held_ = 0;
   std::size_t lingered_bytes_ = 0;
 
   bool is_reading_ = false;
   bool is_writing_ = false;
-  bool has_begun_ = false;      // bytes of the answer were appended
+  bool has_begun_ = false;  // bytes of the answer were appended
   bool is_chunked_ = false;
-  bool close_after_ = false;    // no further request on this connection
-  bool is_at_end_ = false;      // the client will send nothing more
+  bool close_after_ = false;  // no further request on this connection
+  bool is_at_end_ = false;    // the client will send nothing more
   bool is_draining_ = false;
   bool is_advancing_ = false;
   bool is_retired_ = false;

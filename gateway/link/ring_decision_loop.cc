@@ -60,7 +60,10 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   core_ = std::make_unique<ServingCore>(std::move(params));
   links_.resize(core_->num_workers());
   waits_ = std::make_unique<Waits>(io, control_.fd(), links_.size());
-  waits_->watch_control([this] { handle_control(); });
+  waits_->watch_control([this] {
+    handle_control();
+    return !stopped_;
+  });
 }
 
 RingDecisionLoop::~RingDecisionLoop() = default;
@@ -133,17 +136,17 @@ std::span<const OutputToken> RingDecisionLoop::pending(GenerationHandle handle,
 }
 
 void RingDecisionLoop::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) {
-  core_->accept(handle, choice, count, now_);
+  core_->accept(handle, choice, count, clock_.now());
   carry_out();
 }
 
 void RingDecisionLoop::stop(GenerationHandle handle, std::uint32_t choice) {
-  core_->stop(handle, choice, now_);
+  core_->stop(handle, choice, clock_.now());
   carry_out();
 }
 
 void RingDecisionLoop::cancel(GenerationHandle handle, CancelCause cause) {
-  core_->cancel(handle, cause, now_);
+  core_->cancel(handle, cause, clock_.now());
   carry_out();
 }
 

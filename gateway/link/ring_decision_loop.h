@@ -108,6 +108,7 @@ class RingDecisionLoop final : public DecisionLoop {
   bool deliver();
   bool are_links_quiet() const;
   void spin();
+  void sleep();
   void ring_bells();
 
   std::vector<TenantQuota> map_tenants(const cfg::Config& config);

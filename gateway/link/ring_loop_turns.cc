@@ -39,9 +39,9 @@ int duplicate(int fd) {
 
 RingDecisionLoop::Waits::Waits(boost::asio::io_context& context, int control_fd,
                                std::size_t num_workers)
-    : io(context), control(context, duplicate(control_fd)), bells(num_workers), timer(context) {}
+    : io(context), control(context, duplicate(control_fd)), bells(num_workers), sleeping(num_workers), timer(context) {}
 
-void RingDecisionLoop::Waits::watch_control(std::function<void()> on_readable) {
+void RingDecisionLoop::Waits::watch_control(std::function<bool()> on_readable) {
   on_control = std::move(on_readable);
   wait_control();
 }
@@ -49,8 +49,7 @@ void RingDecisionLoop::Waits::watch_control(std::function<void()> on_readable) {
 void RingDecisionLoop::Waits::wait_control() {
   control.async_wait(Descriptor::wait_read, [this](const boost::system::error_code& error) {
     if (error) return;  // closed with the loop
-    on_control();
-    wait_control();
+    if (on_control()) wait_control();
   });
 }
 
@@ -119,6 +118,7 @@ bool RingDecisionLoop::drain(WorkerLink& link, std::size_t records_max) {
     if (read == LinkRead::empty) break;
     ++counters_.records;
     if (read == LinkRead::step) {
+      core_->wrote(link.worker(), link.submit_position());
       core_->step(link.worker(), link.step(), now_);
     } else if (read == LinkRead::reject) {
       core_->reject(link.worker(), link.reject(), now_);
@@ -158,9 +158,8 @@ void RingDecisionLoop::wait() {
     spin();
     if (!are_links_quiet()) return;
   }
-  std::array<std::optional<shm::SleepScope>, kWorkersMax> scopes;
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    if (links_[i]) scopes[i].emplace(links_[i]->own_region());
+    if (links_[i]) waits_->sleeping[i].emplace(links_[i]->own_region());
   }
   // Once more under the flag, so that no wake-up is lost (doorbell.h): records, and room for cancels.
   const bool is_quiet = are_links_quiet();
@@ -168,7 +167,11 @@ void RingDecisionLoop::wait() {
     if (link) link->flush();
   }
   ring_bells();
-  if (!is_quiet) return;
+  if (is_quiet) sleep();
+  for (auto& scope : waits_->sleeping) scope.reset();
+}
+
+void RingDecisionLoop::sleep() {
   if (const std::optional<Tick> due = core_->next_due()) waits_->arm(*due, clock_.now());
   ++counters_.sleeps;
   if (waits_->io.stopped()) waits_->io.restart();
@@ -260,7 +263,7 @@ void RingDecisionLoop::worker_down(const ControlMessage& message) {
   while (drain(link, kRecordsPerTurn)) {
   }
   const std::vector<SequenceId> suspects = link.suspects();
-  waits_->forget_bell(id);
+  waits_->forget(id);
   links_[id.value].reset();
   core_->worker_down(id, message.reason, suspects, now_);
 }

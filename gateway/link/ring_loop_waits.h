@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/link/ring_decision_loop.h"
+#include "shared/doorbell.h"
 
 namespace sluice::gw {
 
@@ -20,16 +21,23 @@ struct RingDecisionLoop::Waits {
   // Descriptors are duplicated: Asio closes what it watches.
   Waits(boost::asio::io_context& context, int control_fd, std::size_t num_workers);
 
-  void watch_control(std::function<void()> on_readable);
+  // `on_readable` answers whether to watch on.
+  void watch_control(std::function<bool()> on_readable);
   void watch_bell(WorkerId worker, int bell_fd);
-  void forget_bell(WorkerId worker) { bells[worker.value].reset(); }
+  // Before the worker's link goes: also inside a wait, when the news of its end came by the control
+  // channel.
+  void forget(WorkerId worker) {
+    sleeping[worker.value].reset();
+    bells[worker.value].reset();
+  }
   // One timer, never later than `due`; an earlier one that is set already stays.
   void arm(Tick due, Tick now);
 
   boost::asio::io_context& io;
   Descriptor control;
-  std::function<void()> on_control;
+  std::function<bool()> on_control;
   std::vector<std::unique_ptr<Descriptor>> bells;
+  std::vector<std::optional<shm::SleepScope>> sleeping;  // by worker; set during a wait only
   boost::asio::steady_timer timer;
   std::optional<Tick> armed;
 

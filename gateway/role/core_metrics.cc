@@ -186,9 +186,9 @@ void append_process(Page& page) {
       link.submissions_unsent);
   one("sluice_ring_doorbells_total", "counter", "Workers woken by a system call.", link.doorbells);
   one("sluice_gateway_sleeps_total", "counter", "Times the gateway went to sleep.", link.sleeps);
-  one("sluice_queue_requests", "gauge", "Requests in the queue.", page.loop.core().queue().num_requests());
+  one("sluice_queue_requests", "gauge", "Requests in the queue.", page.loop.core().queue().requests());
   one("sluice_queue_tokens", "gauge", "Their tokens, reserved output included.",
-      page.loop.core().queue().num_tokens());
+      page.loop.core().queue().tokens());
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 namespace sluice::gw {
 
-// Returns the exit status: 0 after a drain or when the parent is gone, 1 when the start failed (the
+// Serves until the channel says drain or closes. Returns the exit status: 0 then, 1 when the start failed (the
 // reason is on the log).
 int run_gateway_role(UniqueFd control);
 

@@ -149,11 +149,11 @@ def story_faults(opening, rest, slots):
         for match in pattern.finditer(text):
             if kinds.setdefault(match["n"], match["k"]) != match["k"]:
                 faults.add("kinds")
-    introduced = set(kinds.values()) | set(re.findall(rf"\ban? (?:\w+ )?({_KIND})\b", text))
-    if any(kind not in introduced for kind in re.findall(rf"\bthe ({_KIND})\b", rest)):
+    introduced = set(kinds.values()) | set(re.findall(rf"\b(?:an?|the big) (?:\w+ )?({_KIND})\b", text))
+    if any(kind not in introduced for kind in re.findall(rf"\bthe (?:small )?({_KIND})\b", rest)):
         faults.add("kinds")
     other = "he" if slots["p"] == "she" else "she"
-    if re.search(rf"\b{other}\b", rest, re.IGNORECASE):
+    if re.search(rf"\b{other}\b", re.sub(r'"[^"]*"', "", rest), re.IGNORECASE):
         faults.add("pronouns")
     sentences = [s.strip().lower() for s in re.split(r"(?<=[.!?])\s+", text) if len(s) > 3]
     if len(set(sentences)) < len(sentences):

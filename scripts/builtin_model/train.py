@@ -42,7 +42,7 @@ class Run:
         torch.manual_seed(args.seed)
         self.args = args
         self.folder = pathlib.Path(args.dir)
-        self.shape = Shape(dim=args.dim, layers=args.layers, heads=args.heads, kv_heads=args.kv_heads, ffn=args.ffn)
+        self.shape = Shape(vocab_size=args.vocab_size, dim=args.dim, layers=args.layers, heads=args.heads, kv_heads=args.kv_heads, ffn=args.ffn)
         self.encoder = Encoder(args.tokenizer or self.folder / "tokenizer" / "tokenizer.model")
         self.model = Brook(self.shape, args.seed)
         self.optimizer = Optimizer(self.model, args.matrix_rate, args.other_rate)
@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16", help="of the matrix products; weights stay float32")
     parser.add_argument("--from", dest="source", help="start from this checkpoint instead of DIR/checkpoint.pt")
-    for name, default in (("dim", 256), ("layers", 6), ("heads", 8), ("kv-heads", 2), ("ffn", 512)):
+    for name, default in (("dim", 256), ("layers", 6), ("heads", 8), ("kv-heads", 2), ("ffn", 512), ("vocab-size", 2048)):
         parser.add_argument("--" + name, type=int, default=default)
     parser.add_argument("--matrix-rate", type=float, default=0.02)
     parser.add_argument("--other-rate", type=float, default=0.003)

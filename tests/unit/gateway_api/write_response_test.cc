@@ -4,27 +4,8 @@
 #include <gtest/gtest.h>
 #include <simdjson.h>
 
-#include <cstdlib>
-#include <new>
-
+#include "tests/support/allocation_count.h"
 #include "tests/support/golden.h"
-
-namespace {
-std::size_t allocations = 0;
-}  // namespace
-
-// Counting replacements: the whole test binary allocates through them.
-void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
 
 namespace sluice::gw {
 namespace {
@@ -131,12 +112,12 @@ TEST(WriteResponse, ATokenChunkAllocatesNothing) {
   out.reserve(1 << 20);
   const TokenId id[] = {12345};
   Usage usage;
-  const std::size_t before = allocations;
+  const std::size_t before = allocation_count();
   for (int i = 0; i < 1000; ++i) {
     ++usage.completion_tokens;
     writer.text_chunk(out, 3, " word\n", FinishReason::none, id, usage);
   }
-  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(allocation_count(), before);
 }
 
 }  // namespace

@@ -297,6 +297,8 @@ class CoreHarness {
         return;
       }
       case CommandKind::write_cancel:
+        worker.written += 32;
+        core.wrote(command.worker, worker.written);
         for (Running& running : worker.sequences) {
           if (running.head.sequence == command.id.value) running.is_cancelled = true;
         }

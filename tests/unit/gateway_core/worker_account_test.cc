@@ -83,6 +83,16 @@ TEST(WorkerAccount, RefusesRecordsThatDoNotContinueTheirEpoch) {
   EXPECT_FALSE(account.take_step({blocks, {}}));
 }
 
+TEST(WorkerAccount, CancelsMoveTheRingPositionToo) {
+  WorkerAccount account = opened();
+  account.submitted(10);
+  account.written(100);
+  account.wrote(132);
+  EXPECT_TRUE(account.take_step({head(1, 132, 4), {}}));
+  EXPECT_EQ(account.num_unseen(), 0u);
+  EXPECT_FALSE(account.take_step({head(2, 148, 4), {}}));
+}
+
 TEST(WorkerAccount, AWorkerOfAFormerGatewayMayTalkAboutTheFormerRingForAWhile) {
   WorkerAccount account = opened(EpochOrigin::former_gateway);
   StepRecord old = head(900, 4096, 0);

@@ -169,6 +169,7 @@ TEST(Parent, ATerminatingSignalDrainsGatewayThenWorkersAndExitsCleanly) {
   gateway.order("drained");
   worker.expect(ControlKind::drain);
   gateway.expect_closed();
+  worker.order("drained");
   worker.order_last("exit 0");
   gateway.order_last("exit 0");
   EXPECT_EQ(run.wait(), 0);

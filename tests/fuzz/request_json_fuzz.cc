@@ -1,0 +1,51 @@
+// Any bytes as a request body: parsing must neither crash nor accept what breaks its own bounds,
+// and what it accepts must be accepted again (no state is left behind).
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+
+#include "gateway/api/parse_request.h"
+#include "shared/check.h"
+#include "shared/limits.h"
+
+using namespace sluice;
+using namespace sluice::gw;
+
+namespace {
+
+void check_bounds(const GenerationRequest& request) {
+  CHECK(!request.model.empty());
+  CHECK(request.choices >= 1 && request.choices <= kChoicesMax);
+  CHECK(request.stop.size() <= kStopStringsMax);
+  CHECK(request.stop_token_ids.size() <= kStopIdsMax);
+  CHECK(request.logit_bias.size() <= kLogitBiasMax);
+  CHECK(request.sampling.temperature >= 0 && request.sampling.temperature <= 2);
+  CHECK(request.sampling.top_p > 0 && request.sampling.top_p <= 1);
+  CHECK(request.prompts.size() * request.choices <= kChoicesMax);
+  if (request.kind == ApiKind::chat) CHECK(!request.messages.empty());
+  if (request.max_tokens)
+    CHECK(*request.max_tokens >= 1 && *request.max_tokens <= kContextTokensMax);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static RequestParser parser(1);
+  static GenerationRequest request;
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  for (const ApiKind kind : {ApiKind::chat, ApiKind::completion}) {
+    std::string body = text;
+    const bool is_accepted = parser.parse_generation(body, kind, request).has_value();
+    if (is_accepted) check_bounds(request);
+    body = text;
+    CHECK(parser.parse_generation(body, kind, request).has_value() == is_accepted);
+  }
+  std::string body = text;
+  TokenizeRequest tokenize;
+  (void)parser.parse_tokenize(body, tokenize).has_value();
+  body = text;
+  DetokenizeRequest detokenize;
+  (void)parser.parse_detokenize(body, detokenize).has_value();
+  return 0;
+}

@@ -1,0 +1,119 @@
+// Routes, authentication, CORS, rate limit headers: the small tables.
+#include "gateway/http/routes.h"
+
+#include <gtest/gtest.h>
+#include <openssl/sha.h>
+
+#include "gateway/http/auth.h"
+#include "gateway/http/cors.h"
+#include "gateway/http/response_head.h"
+
+namespace sluice::gw {
+namespace {
+
+TEST(Routes, FindsEachRouteByOneSpelling) {
+  EXPECT_EQ(find_route("POST", "/v1/chat/completions").endpoint, Endpoint::chat_completions);
+  EXPECT_EQ(find_route("GET", "/v1/models").result, RouteResult::found);
+  EXPECT_EQ(find_route("HEAD", "/v1/models").result, RouteResult::found);
+  EXPECT_EQ(find_route("GET", "/v1/models/a/b").tail, "a/b");
+  EXPECT_EQ(find_route("OPTIONS", "/anything").result, RouteResult::preflight);
+  for (const char* path : {"/v1/models/", "//v1/models", "/v1//models", "/V1/models", "/", "",
+                           "/v1/../v1/models", "/v1/models%2f", "/v1/%6dodels", "*", "/tokenize/"})
+    EXPECT_EQ(find_route("GET", path).result, RouteResult::unknown) << path;
+}
+
+TEST(Routes, AWrongMethodNamesTheRightOnes) {
+  EXPECT_EQ(find_route("GET", "/v1/chat/completions").result, RouteResult::wrong_method);
+  EXPECT_EQ(find_route("GET", "/v1/chat/completions").allow, "POST, OPTIONS");
+  EXPECT_EQ(find_route("HEAD", "/tokenize").result, RouteResult::wrong_method);
+  EXPECT_EQ(find_route("POST", "/v1/models").allow, "GET, HEAD, OPTIONS");
+  EXPECT_EQ(find_route("get", "/v1/models").result, RouteResult::wrong_method);
+  EXPECT_EQ(find_route("BREW", "/health").result, RouteResult::wrong_method);
+}
+
+TEST(Routes, PercentDecoding) {
+  std::string out;
+  EXPECT_TRUE(percent_decode("meta%2Fllama%20x", out));
+  EXPECT_EQ(out, "meta/llama x");
+  for (const char* bad : {"%", "%2", "%zz", "a%0", "%00", "x%00y"})
+    EXPECT_FALSE(percent_decode(bad, out)) << bad;
+}
+
+cfg::Config with_keys() {
+  cfg::Config config;
+  for (const std::string& key : {std::string("sk-one"), std::string("sk-two")}) {
+    cfg::Tenant& tenant = config.tenants.emplace_back();
+    tenant.name = key;
+    cfg::ApiKey& stored = tenant.keys.emplace_back();
+    SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), stored.sha256.data());
+  }
+  return config;
+}
+
+TEST(Auth, FindsTheTenantOfAKey) {
+  const Auth auth(with_keys());
+  EXPECT_EQ(*auth.tenant_of("Bearer sk-one"), TenantId(0));
+  EXPECT_EQ(*auth.tenant_of("bearer  sk-two"), TenantId(1));
+}
+
+TEST(Auth, RefusesEverythingElseWithoutRepeatingIt) {
+  const Auth auth(with_keys());
+  for (const char* header : {"", "Bearer", "Bearer ", "Bearer sk-On", "Bearer sk-one ",
+                             "Basic sk-one", "sk-one", "Bearer sk-one,sk-two", "Bearer\tsk-one"}) {
+    const Result<TenantId> tenant = auth.tenant_of(header);
+    ASSERT_FALSE(tenant) << header;
+    EXPECT_EQ(tenant.error().code, Errc::invalid_api_key);
+    EXPECT_EQ(tenant.error().detail.find("sk-"), std::string::npos);
+  }
+  EXPECT_FALSE(auth.tenant_of("Bearer " + std::string(100'000, 'x')));
+}
+
+TEST(Auth, WithoutKeysEveryoneIsTheFirstTenant) {
+  const Auth auth{cfg::Config{}};
+  EXPECT_TRUE(auth.is_open());
+  EXPECT_EQ(*auth.tenant_of("Bearer whatever"), TenantId(0));
+}
+
+TEST(Cors, AllowsLocalOriginsByDefaultAndListedOnesElse) {
+  cfg::Cors cors;
+  for (const char* origin :
+       {"http://localhost", "https://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:5173"})
+    EXPECT_TRUE(is_origin_allowed(cors, origin)) << origin;
+  for (const char* origin :
+       {"", "null", "http://localhost.evil.com", "http://localhost:80@evil.com", "https://evil.com",
+        "http://127.0.0.1.evil.com", "file://localhost",
+        "http://localhost:", "http://localhost:1234567"})
+    EXPECT_FALSE(is_origin_allowed(cors, origin)) << origin;
+  cors.origins = {"https://app.example"};
+  EXPECT_TRUE(is_origin_allowed(cors, "https://app.example"));
+  EXPECT_FALSE(is_origin_allowed(cors, "https://app.example.org"));
+  EXPECT_FALSE(is_origin_allowed(cors, "http://localhost"));
+  cors.origins = {"*"};
+  EXPECT_TRUE(is_origin_allowed(cors, "https://any.example"));
+}
+
+TEST(ResponseHead, Durations) {
+  const auto text = [](std::int64_t ms) {
+    std::string out;
+    append_duration(out, std::chrono::milliseconds(ms));
+    return out;
+  };
+  EXPECT_EQ(text(0), "0ms");
+  EXPECT_EQ(text(120), "120ms");
+  EXPECT_EQ(text(1000), "1s");
+  EXPECT_EQ(text(59'001), "1m0s");
+  EXPECT_EQ(text(360'000), "6m0s");
+  EXPECT_EQ(text(3'600'000), "1h0m0s");
+  EXPECT_EQ(text(-5), "0ms");
+}
+
+TEST(ResponseHead, ClientRequestIds) {
+  EXPECT_TRUE(is_valid_request_id("a.B_9-x"));
+  EXPECT_TRUE(is_valid_request_id(std::string(128, 'a')));
+  for (const std::string& id : {std::string(), std::string(129, 'a'), std::string("a b"),
+                                std::string("a\"b"), std::string("\xc3\xa9")})
+    EXPECT_FALSE(is_valid_request_id(id)) << id;
+}
+
+}  // namespace
+}  // namespace sluice::gw

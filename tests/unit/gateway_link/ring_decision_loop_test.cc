@@ -1,0 +1,342 @@
+// RingDecisionLoop with real rings, a real journal file and a real control channel; the test plays the
+// parent, RingWorker the worker, Sink the handler.
+#include "gateway/link/ring_decision_loop.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
+#include "config/load_config.h"
+#include "tests/unit/gateway_link/ring_worker.h"
+
+namespace sluice::gw {
+namespace {
+
+struct Sink final : GenerationSink {
+  RingDecisionLoop* loop = nullptr;
+  GenerationHandle handle;
+  std::vector<std::vector<TokenId>> taken;
+  std::uint32_t num_finished = 0, num_calls = 0;
+  std::optional<Error> failure;
+  bool takes = true;
+  bool quits_when_over = false;
+
+  void on_tokens(std::uint32_t choice) override {
+    ++num_calls;
+    if (takes) take(choice);
+  }
+  void on_failed(const Error& error) override {
+    EXPECT_FALSE(failure);
+    failure = error;
+  }
+  void take(std::uint32_t choice) {
+    const auto pending = loop->pending(handle, choice);
+    for (const OutputToken& token : pending) {
+      taken[choice].push_back(token.id);
+      num_finished += token.finish != FinishReason::none ? 1 : 0;
+    }
+    loop->accept(handle, choice, static_cast<std::uint32_t>(pending.size()));
+    if (quits_when_over && num_finished == taken.size()) loop->quit();
+  }
+};
+
+class Gateway : public testing::Test {
+ protected:
+  static constexpr std::size_t kRing = 64 << 10;
+
+  void SetUp() override {
+    char name[] = "/tmp/sluice-journal-XXXXXX";
+    const int fd = ::mkstemp(name);
+    ASSERT_GE(fd, 0);
+    ::close(fd);
+    ::unlink(name);
+    path_ = name;
+    config_.ring_bytes = kRing;
+    config_.models[0].workers = 2;
+    config_.tenants.resize(2);
+    config_.tenants[0].name = "a";
+    config_.tenants[1].name = "b";
+    for (cfg::Tenant& tenant : config_.tenants) {
+      cfg::ApiKey key{.name = "key of " + tenant.name};
+      key.sha256.fill(static_cast<std::uint8_t>(tenant.name[0]));
+      tenant.keys.push_back(key);
+    }
+    start();
+  }
+  void TearDown() override { ::unlink(path_.c_str()); }
+
+  // A gateway, or the next one after its death.
+  void start() {
+    loop_.reset();
+    io_ = std::make_unique<boost::asio::io_context>(1);
+    auto file = Journal::create_file(path_.c_str(), 64);
+    ASSERT_TRUE(file) << file.error().detail;
+    recovered_.clear();
+    auto journal = Journal::open(std::move(*file), recovered_);
+    ASSERT_TRUE(journal) << journal.error().detail;
+    auto pair = ControlChannel::make_pair();
+    ASSERT_TRUE(pair);
+    parent_ = ControlChannel(std::move(pair->first));
+    loop_ = std::make_unique<RingDecisionLoop>(*io_, clock_, config_, std::move(*journal),
+                                               ControlChannel(std::move(pair->second)));
+  }
+
+  // Brings a worker up (again) and carries its attach request back, as the parent does.
+  void up(RingWorker& worker) {
+    ASSERT_TRUE(parent_.send(worker.up()));
+    loop_->turn();
+    ControlMessage request;
+    ASSERT_TRUE(*parent_.try_receive(request));
+    ASSERT_EQ(request.kind, ControlKind::attach_request);
+    worker.attach(request);
+    worker.publish();
+    loop_->turn();
+  }
+  void down(const RingWorker& worker, DownReason reason) {
+    ControlMessage message;
+    message.kind = ControlKind::worker_down;
+    message.worker = worker.id;
+    message.epoch = worker.epoch;
+    message.reason = reason;
+    ASSERT_TRUE(parent_.send(message));
+    loop_->turn();
+  }
+
+  GenerationSpec spec(std::uint64_t seed, std::uint32_t output_max = 20, std::uint32_t choices = 1,
+                      std::uint32_t prompt = 20) const {
+    GenerationSpec made = CoreHarness::spec(seed, output_max, choices, prompt);
+    made.arrival = clock_.now();
+    return made;
+  }
+  void submit(Sink& sink, GenerationSpec made) {
+    sink.loop = loop_.get();
+    sink.taken.resize(made.choices);
+    const auto handle = loop_->submit(std::move(made), sink);
+    ASSERT_TRUE(handle) << handle.error().detail;
+    sink.handle = *handle;
+  }
+  void rounds(RingWorker& worker, int count) {
+    for (int i = 0; i < count; ++i) {
+      worker.turn();
+      while (loop_->turn()) {
+      }
+    }
+    loop_->core().check_invariants();
+    loop_->journal().check_invariants();
+  }
+
+  SystemClock clock_;
+  cfg::Config config_;
+  std::string path_;
+  std::unique_ptr<boost::asio::io_context> io_;
+  ControlChannel parent_;
+  std::vector<Journal::Recovered> recovered_;
+  std::unique_ptr<RingDecisionLoop> loop_;
+};
+
+TEST_F(Gateway, StreamsThroughTheRingsAndBillsInTheJournal) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink sink;
+  submit(sink, spec(1, 20, 3));
+  EXPECT_EQ(loop_->journal().num_live(), 3u);
+  rounds(worker, 20);
+  for (std::uint32_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(sink.taken[choice], undisturbed(spec(1, 20), choice));
+  }
+  EXPECT_EQ(loop_->journal().num_live(), 0u);
+  EXPECT_EQ(loop_->journal().totals().accepted, 60u);
+  EXPECT_EQ(loop_->journal().totals().prompt, 20u);
+  EXPECT_EQ(loop_->journal().totals().requests, 1u);
+  EXPECT_EQ(loop_->core().counters(0).accepted, 60u);
+  EXPECT_EQ(loop_->stats(sink.handle).completion_tokens, 60u);
+  EXPECT_EQ(loop_->model_facts(0).workers_ready, 1u);
+}
+
+TEST_F(Gateway, TokensThatAreReadyTogetherArriveInOneCall) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink sink;
+  submit(sink, spec(1));
+  for (int i = 0; i < 10; ++i) worker.turn();
+  loop_->turn();
+  EXPECT_EQ(sink.taken[0].size(), 10u);
+  EXPECT_EQ(sink.num_calls, 1u);
+}
+
+TEST_F(Gateway, DrainsADeadWorkersRecordsAndGoesOnElsewhere) {
+  RingWorker first(WorkerId{0}, Epoch{1}, kRing);
+  RingWorker second(WorkerId{1}, Epoch{1}, kRing);
+  up(first);
+  Sink sink;
+  submit(sink, spec(7, 30));
+  for (int i = 0; i < 9; ++i) first.turn();  // nobody has read these yet
+  up(second);
+  down(first, DownReason::killed);
+  rounds(second, 30);
+  EXPECT_EQ(sink.taken[0], undisturbed(spec(7, 30), 0));
+  EXPECT_EQ(second.generated, 21u) << "committed tokens were computed again";
+  EXPECT_EQ(loop_->stats(sink.handle).num_failovers, 1u);
+}
+
+TEST_F(Gateway, TheNextGatewayTakesTheWorkerOverAndDiscardsWhatWasNotItsOwn) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink lost;
+  submit(lost, spec(3, 40));
+  rounds(worker, 5);
+  lost.takes = false;
+  for (int i = 0; i < 4; ++i) worker.turn();
+  start();  // the former loop dies without a word
+  ASSERT_EQ(recovered_.size(), 1u);
+  EXPECT_EQ(recovered_[0].accepted, 5u);
+  EXPECT_EQ(loop_->journal().totals().accepted, 5u);
+  ASSERT_TRUE(parent_.send(worker.up()));
+  loop_->turn();
+  worker.turn();  // before the worker hears of the new gateway
+  ControlMessage request;
+  ASSERT_TRUE(*parent_.try_receive(request));
+  Sink sink;
+  submit(sink, spec(4, 10));
+  loop_->turn();
+  worker.attach(request);
+  rounds(worker, 12);
+  EXPECT_EQ(sink.taken[0], undisturbed(spec(4, 10), 0));
+  const auto& counters = loop_->core().counters(0);
+  EXPECT_EQ(counters.discarded[static_cast<std::size_t>(DiscardCause::gateway_restart)], 5u);
+  EXPECT_EQ(loop_->counters().corrupt_epochs, 0u);
+}
+
+TEST_F(Gateway, GarbageOnTheStepRingCostsTheWorkerItsEpoch) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink sink;
+  submit(sink, spec(3, 10));
+  const std::vector<std::byte> garbage(77, std::byte{0xee});
+  ASSERT_TRUE(worker.writer->try_write(RecordType::step, garbage));
+  loop_->turn();
+  ControlMessage message;
+  ASSERT_TRUE(*parent_.try_receive(message));
+  EXPECT_EQ(message.kind, ControlKind::worker_corrupt);
+  EXPECT_EQ(message.epoch, Epoch{1});
+  EXPECT_FALSE(message.text.empty());
+  down(worker, DownReason::corrupt);
+  RingWorker next(WorkerId{0}, Epoch{2}, kRing);
+  up(next);
+  rounds(next, 10);
+  EXPECT_EQ(sink.taken[0], undisturbed(spec(3, 10), 0));
+}
+
+TEST_F(Gateway, AWorkerThatLiesAboutItselfIsRefused) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  ControlMessage lie = worker.up();
+  lie.facts.vocab_size = 0;
+  ASSERT_TRUE(parent_.send(lie));
+  loop_->turn();
+  ControlMessage message;
+  ASSERT_TRUE(*parent_.try_receive(message));
+  EXPECT_EQ(message.kind, ControlKind::worker_corrupt);
+  EXPECT_EQ(loop_->model_facts(0).workers_ready, 0u);
+}
+
+TEST_F(Gateway, NeitherSubmissionsNorCancelsAreLostWhenTheRingIsFull) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  std::vector<Sink> sinks(12);
+  for (std::size_t i = 0; i < sinks.size(); ++i) submit(sinks[i], spec(i, 10, 1, 3000));
+  EXPECT_GT(loop_->counters().submissions_unsent, 0u);
+  for (std::size_t i = 0; i < 4; ++i) loop_->cancel(sinks[i].handle, CancelCause::client_gone);
+  rounds(worker, 60);
+  for (std::size_t i = 4; i < sinks.size(); ++i) {
+    EXPECT_EQ(sinks[i].taken[0], undisturbed(spec(i, 10, 1, 3000), 0)) << i;
+  }
+  EXPECT_EQ(loop_->counters().corrupt_epochs, 0u)
+      << loop_->core().worker(WorkerId{0}).corrupt_reason();
+  EXPECT_TRUE(worker.sequences.empty());
+  EXPECT_EQ(loop_->core().num_held(WorkerId{0}), 0u);
+  EXPECT_EQ(loop_->journal().num_live(), 0u);
+}
+
+TEST_F(Gateway, TenantsKeepTheirNumbersAndSaltsWhenTheConfigurationIsReordered) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  const auto salt_of = [&](std::uint32_t tenant) {
+    Sink sink;
+    GenerationSpec made = spec(tenant, 1);
+    made.tenant = TenantId{tenant};
+    submit(sink, made);
+    rounds(worker, 2);
+    return worker.salts.back();
+  };
+  const std::uint64_t a = salt_of(0);
+  const std::uint64_t b = salt_of(1);
+  EXPECT_NE(a, b);
+  EXPECT_NE(a, 0u);
+  cfg::Config next = config_;
+  std::swap(next.tenants[0], next.tenants[1]);
+  next.tenants[0].limits.concurrent_requests = 1;
+  bool was_told = false;
+  loop_->hooks.reload = [&](const cfg::Config&) { was_told = true; };
+  ControlMessage message;
+  message.kind = ControlKind::reload;
+  message.text = cfg::print_config(next, cfg::Secrets::full);
+  const auto parsed = cfg::parse_config(message.text, "test");
+  ASSERT_TRUE(parsed) << parsed.error().detail;
+  ASSERT_TRUE(parent_.send(message));
+  loop_->turn();
+  ASSERT_TRUE(was_told);
+  EXPECT_EQ(salt_of(0), b);
+  EXPECT_EQ(salt_of(1), a);
+}
+
+TEST_F(Gateway, DrainsAndSaysSo) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink sink;
+  submit(sink, spec(3, 4));
+  ControlMessage message;
+  message.kind = ControlKind::drain;
+  ASSERT_TRUE(parent_.send(message));
+  loop_->turn();
+  Sink refused;
+  EXPECT_FALSE(loop_->submit(spec(4), refused));
+  rounds(worker, 4);
+  EXPECT_EQ(sink.taken[0].size(), 4u);
+  ASSERT_TRUE(*parent_.try_receive(message));
+  EXPECT_EQ(message.kind, ControlKind::drained);
+}
+
+TEST_F(Gateway, EndsWhenTheParentIsGone) {
+  parent_ = ControlChannel();
+  loop_->run();
+  EXPECT_TRUE(loop_->is_stopped());
+}
+
+// Both sides on threads of their own, each asleep most of the time: every token needs a wake-up.
+TEST_F(Gateway, WakesForEveryRecordAndSleepsOtherwise) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink sink;
+  sink.quits_when_over = true;
+  submit(sink, spec(5, 300));
+  std::atomic<bool> is_over{false};
+  std::thread thread([&] {
+    while (!is_over) {
+      if (worker.turn()) continue;
+      const shm::SleepScope scope(worker.step);
+      if (!worker.reader->is_empty()) continue;
+      shm::wait_doorbell(worker.bell.get(), std::chrono::milliseconds(50));
+      shm::drain_doorbell(worker.bell.get());
+    }
+  });
+  loop_->run();
+  is_over = true;
+  thread.join();
+  EXPECT_EQ(sink.taken[0], undisturbed(spec(5, 300), 0));
+}
+
+}  // namespace
+}  // namespace sluice::gw

@@ -31,7 +31,7 @@ models:
     kind: canned
 tenants:
 ${tenant('open', KEYS.open, '')}` +
-      tenant('limited', KEYS.limited, '    limits:\n      requests_per_minute: 120\n') +
+      tenant('limited', KEYS.limited, '    limits:\n      concurrent_requests: 1\n') +
       tenant('restricted', KEYS.restricted, '    models: ["other"]\n');
 }
 

@@ -137,11 +137,12 @@ def read_journal(state_dir):
 class SluiceServer:
     """One `sluice serve`. Use as a context manager, or start() and stop()."""
 
-    def __init__(self, config=None, arguments=(), environment=None, state_dir=None):
+    def __init__(self, config=None, arguments=(), environment=None):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="sluice-test-"))
-        self.state_dir = pathlib.Path(state_dir or self.home / "state")
+        config = config if config is not None else config_with()
+        self.state_dir = pathlib.Path(config.get("state_dir", self.home / "state"))
         self.config_path = self.home / "sluice.yaml"
-        self.write_config(config if config is not None else config_with())
+        self.write_config(config)
         self.arguments = list(arguments)
         self.environment = {**os.environ, **(environment or {})}
         self.process = None
@@ -170,6 +171,7 @@ class SluiceServer:
             self.log.append(line.rstrip("\n"))
             if line.startswith("sluice ready: "):
                 self.lines.put(line)
+        process.stdout.close()
         self.lines.put(None)
 
     def start(self):

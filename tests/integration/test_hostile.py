@@ -68,7 +68,7 @@ class HostileHttp(HostileBase):
             "bad chunk size": (post_head(chunked), b"xyz\r\n"),
             "negative chunk": (post_head(chunked), b"-5\r\nhello\r\n0\r\n\r\n"),
             "huge chunk": (post_head(chunked), b"fffffffffffffffff\r\n"),
-            "chunk size with LF": (post_head(chunked), b"5\nhello\n0\n\n"),
+            "chunk size with LF": (post_head(chunked), b"5\nhello\r\n0\r\n\r\n"),
             "chunk data too long": (post_head(chunked), b"2\r\nabcdef\r\n0\r\n\r\n"),
             "quoted chunk extension": (post_head(chunked), b'%x;a="\n"\r\n%s\r\n0\r\n\r\n' % (size, self.good)),
             "long chunk extension": (post_head(chunked), b"1;" + b"a" * 20000 + b"\r\nx\r\n0\r\n\r\n"),
@@ -229,14 +229,14 @@ class HostileBodies(HostileBase):
     def test_wrong_types_and_ranges_name_their_field(self):
         rows = [
             ("max_tokens", [0, -1, 1.5, "5", True, [], {}, 2**31, 2**63 - 1]),
-            ("temperature", [-0.1, 2.1, "1", [], True, 1e400 if False else 1e300]),
+            ("temperature", [-0.1, 2.1, "1", [], True, 1e300]),
             ("top_p", [-0.1, 1.1, "1", []]),
             ("n", [0, -1, 129, 1.5, "2", 10**9]),
             ("seed", [1.5, "1", [], 2**63]),
             ("stop", [7, [7], ["a"] * 5, {}, ["x" * 100_000], ["a"] * 100_000]),
             ("presence_penalty", [-2.1, 2.1, "a"]), ("frequency_penalty", [-2.1, 2.1, "a"]),
             ("logit_bias", [[], 7, {"a": 1}, {"1": 101}, {"1": "a"}, {"-1": 1}, {"99999999": 1},
-                            {str(i): 1 for i in range(20_000)}]),
+                            {str(i): 1 for i in range(2000)}]),
             ("top_k", [-2, 1.5, "a"]), ("min_p", [-0.1, 1.1, "a"]),
             ("repetition_penalty", [0, -1, "a"]), ("stream", ["yes", 1, []]),
             ("stream_options", [7, [], {"include_usage": 7}]), ("stop_token_ids", [7, ["a"], [-1], [10**9]]),
@@ -291,6 +291,10 @@ class HostileBodies(HostileBase):
         response = self.server.post("/v1/completions",
                                     {**GOOD, "n": 128, "max_tokens": 4000, "prompt": ["a"] * 1000})
         self.assertIn(response.status, (400, 503), response.text[:300])
+
+    def test_objects_with_too_many_keys(self):
+        body = {**GOOD, "logit_bias": {str(i): 1 for i in range(1_000_000 // 16)}}
+        self.assertEqual(self.server.post("/v1/completions", body).status, 400)
 
     def test_unknown_fields_are_ignored(self):
         response = self.server.post("/v1/completions", {**GOOD, "x_unknown": {"a": [1]}, "metadata": {"a": "b"}})

@@ -207,7 +207,8 @@ class World {
     EXPECT_TRUE(h_.journal.empty()) << "a journal slot leaked";
     EXPECT_EQ(h_.core.poison().num_suspects(), 0u);
     for (std::uint32_t tenant = 0; tenant < 4; ++tenant) {
-      EXPECT_EQ(h_.core.limits(TenantId{tenant}, h_.now).tokens_limit, 0u);
+      const LimitsView left = h_.core.limits(TenantId{tenant}, h_.now);
+      EXPECT_EQ(left.tokens_remaining, left.tokens_limit) << "the queue still holds tokens";
     }
     for (const auto& [handle, client] : h_.clients) {
       ASSERT_TRUE(client.is_over());

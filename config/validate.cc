@@ -32,7 +32,7 @@ bool is_address(std::string_view address) {
 
 Result<void> check_file(const std::string& key, const std::string& path, int mode) {
   if (path.empty() || ::access(path.c_str(), mode) == 0) return {};
-  return wrong(key, std::strerror(errno), "a path that exists and may be read");
+  return wrong(key, "'" + path + "': " + std::strerror(errno), "a path that exists and may be read");
 }
 
 Result<void> check_listen(const Config& config) {

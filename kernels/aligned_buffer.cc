@@ -9,8 +9,7 @@ namespace sluice::krn {
 AlignedBuffer AlignedBuffer::allocate(std::size_t bytes) {
   AlignedBuffer buffer;
   if (bytes == 0) return buffer;
-  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return buffer;
   ::madvise(data, bytes, MADV_HUGEPAGE);  // a wish: without it everything works, slower
   buffer.data_ = data;

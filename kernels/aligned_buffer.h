@@ -1,5 +1,6 @@
-// AlignedBuffer: a large piece of zeroed memory from mmap, aligned to a page, returned when the buffer
-// dies. Pages appear when they are first touched; huge pages are asked for. Not for small things.
+// AlignedBuffer: a large piece of zeroed memory from mmap, aligned to a page, returned when the
+// buffer dies. Pages appear when they are first touched; huge pages are asked for. Not for small
+// things.
 #pragma once
 
 #include <cstddef>

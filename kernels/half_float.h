@@ -10,7 +10,8 @@ inline float bf16_to_float(std::uint16_t bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
-// IEEE binary16 to binary32, exact, subnormals included; a NaN becomes quiet, as the hardware does it.
+// IEEE binary16 to binary32, exact, subnormals included; a NaN becomes quiet, as the hardware does
+// it.
 inline float f16_to_float(std::uint16_t bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
   const std::uint32_t exponent = (bits >> 10) & 0x1fu;

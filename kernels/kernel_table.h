@@ -1,18 +1,18 @@
 // KernelTable: the kernels of one CPU path as function pointers, chosen once at start.
 //
-// Every path computes bit for bit the same floats: the order of operations of each output element is
-// part of the contract below, `scalar` (cpu/reference.cc) is its plain statement, and the tests hold
-// the others to equality. No order depends on batch size, tile, thread, chunk border or block number.
-// `fma` is one rounding. "Lane sum" means: lane l takes the elements l, l + 16, ... of the row padded
-// with zeros, in order; then lanes are added in a tree (l and l + 8, + 4, + 2, + 1).
+// Every path computes bit for bit the same floats: the order of operations of each output element
+// is part of the contract below, `scalar` (cpu/reference.cc) is its plain statement, and the tests
+// hold the others to equality. No order depends on batch size, tile, thread, chunk border or block
+// number. `fma` is one rounding. "Lane sum" means: lane l takes the elements l, l + 16, ... of the
+// row padded with zeros, in order; then lanes are added in a tree (l and l + 8, + 4, + 2, + 1).
 //
 // Error bounds against exact arithmetic, u = 2^-24 (held by tests/unit/kernels):
 //   matmul    |error| <= K u sum_k |w x|             rms_norm  relative <= (n / 16 + 12) u
 //   swiglu    relative <= 16 u where |gate| < 87     rope      |error| <= 3 u (|a| + |b|)
 //   attend    |error| <= (head_dim max_p sum_d |q k| scale + limit + 40) u max_p |v|
 //
-// Threads: all kernels are pure functions of their arguments; calls on disjoint outputs may run at the
-// same time. No function allocates. Plain pointers only: see shapes.h for why.
+// Threads: all kernels are pure functions of their arguments; calls on disjoint outputs may run at
+// the same time. No function allocates. Plain pointers only: see shapes.h for why.
 #pragma once
 
 #include "kernels/paged_kv.h"
@@ -31,7 +31,8 @@ struct MatmulJob {
   std::size_t y_stride = 0;
 };
 
-// New tokens of one sequence: rows [row, row + num_tokens) of q and out, positions start, start + 1...
+// New tokens of one sequence: rows [row, row + num_tokens) of q and out, positions start, start
+// + 1...
 struct AttentionSpan {
   std::size_t row = 0;
   std::size_t num_tokens = 0;
@@ -39,8 +40,8 @@ struct AttentionSpan {
   const std::uint32_t* blocks = nullptr;  // block table, covers start + num_tokens positions
 };
 
-// Causal attention of one layer over the paged cache. For a query at position t the positions 0..t are
-// taken in groups of kAttentionGroup:
+// Causal attention of one layer over the paged cache. For a query at position t the positions 0..t
+// are taken in groups of kAttentionGroup:
 //   s[p] = scale * (fma chain over d ascending of q[d] k[p][d])
 //   m' = max(m, max s);  a = exp(m - m');  e[p] = exp(s[p] - m')
 //   l = fma(l, a, lane sum of e);  o[d] = o[d] * a, then fma(e[p], v[p][d], o[d]) for p ascending
@@ -52,7 +53,7 @@ struct AttentionJob {
   float scale = 0;
   const float* q = nullptr;  // [rows, num_heads, head_dim]
   std::size_t q_stride = 0;
-  float* out = nullptr;      // [rows, num_heads, head_dim]
+  float* out = nullptr;  // [rows, num_heads, head_dim]
   std::size_t out_stride = 0;
   const AttentionSpan* spans = nullptr;
 };
@@ -69,7 +70,8 @@ struct KernelTable {
   const char* name;  // scalar, avx2, avx512
   // Panels [panel_begin, panel_end) of the output rows.
   void (*matmul)(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end);
-  // out[i] = (x[i] * r) * weight[i], r = 1 / sqrt(lane sum of squares (fma) / n + eps). out may be x.
+  // out[i] = (x[i] * r) * weight[i], r = 1 / sqrt(lane sum of squares (fma) / n + eps). out may be
+  // x.
   void (*rms_norm)(const float* x, const float* weight, float* out, std::size_t n, float eps);
   // heads [num_heads, head_dim] in place; cosine, sine [head_dim / 2] of this position.
   // a' = fma(-b, sine, a * cosine), b' = fma(b, cosine, a * sine)

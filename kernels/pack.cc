@@ -44,7 +44,8 @@ void pack_rows(const void* source, WeightType source_type, std::size_t rows, std
   }
   float* to = static_cast<float*>(panels);
   switch (source_type) {
-    case WeightType::f32: return pack(from, bytes, rows, cols, first_row, to, read_f32);
+    case WeightType::f32:
+      return pack(from, bytes, rows, cols, first_row, to, read_f32);
     case WeightType::bf16:
       return pack(from, bytes, rows, cols, first_row, to,
                   [](const char* p) { return bf16_to_float(read_u16(p)); });

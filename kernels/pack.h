@@ -10,8 +10,8 @@ static inline std::size_t packed_bytes(std::size_t rows, std::size_t cols, Weigh
   return num_panels(rows) * cols * kLanes * weight_bytes(type);
 }
 
-// Writes `rows` rows of a row-major source (unaligned, little-endian) as rows [first_row, first_row +
-// rows) of the packed matrix of `cols` columns. Both types equal, or the target is f32 (exact).
+// Writes `rows` rows of a row-major source (unaligned, little-endian) as rows [first_row, first_row
+// + rows) of the packed matrix of `cols` columns. Both types equal, or the target is f32 (exact).
 void pack_rows(const void* source, WeightType source_type, std::size_t rows, std::size_t cols,
                std::size_t first_row, void* panels, WeightType panel_type);
 

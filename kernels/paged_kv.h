@@ -9,8 +9,8 @@
 //   V of one head: [block_tokens, head_dim]   a vector holds 16 dimensions of one position
 //
 // A block is one contiguous piece: clearing or moving it is one memset or memcpy. Position p of a
-// sequence lives in block table[p / block_tokens], slot p % block_tokens. block_tokens: 8, 16, 32 or
-// 64, so that it divides kAttentionGroup. Functions are static: see shapes.h.
+// sequence lives in block table[p / block_tokens], slot p % block_tokens. block_tokens: 8, 16, 32
+// or 64, so that it divides kAttentionGroup. Functions are static: see shapes.h.
 #pragma once
 
 #include "kernels/shapes.h"

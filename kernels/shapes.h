@@ -20,9 +20,13 @@ enum class WeightType : std::uint8_t { f32, bf16, f16 };
 // Which pairs of a head RoPE turns: (i, i + head_dim / 2) or (2i, 2i + 1).
 enum class RopePairing : std::uint8_t { half, interleaved };
 
-static inline std::size_t weight_bytes(WeightType type) { return type == WeightType::f32 ? 4 : 2; }
+static inline std::size_t weight_bytes(WeightType type) {
+  return type == WeightType::f32 ? 4 : 2;
+}
 
-static inline std::size_t num_panels(std::size_t rows) { return (rows + kLanes - 1) / kLanes; }
+static inline std::size_t num_panels(std::size_t rows) {
+  return (rows + kLanes - 1) / kLanes;
+}
 
 // A weight matrix [rows, cols] packed as [num_panels(rows), cols, 16]; missing rows are zero.
 struct PackedMatrix {

@@ -24,10 +24,10 @@ inline constexpr std::size_t kControlFdsMax = 4;
 
 enum class ControlKind : std::uint32_t {
   // parent -> worker
-  worker_start =
-      1,       // text: worker configuration (YAML); fds: doorbell of the worker, of the gateway
-  attach = 2,  // fds: submit region. A gateway (again): drop all sequences of the one before
-  drain = 3,   // worker: finish what runs; gateway: take no new requests, finish, say drained
+  worker_start = 1,  // text: configuration (YAML); value: index of the model; fds: doorbell of the
+                     // worker, of the gateway
+  attach = 2,        // fds: submit region. A gateway (again): drop all sequences of the one before
+  drain = 3,         // worker: finish what runs; gateway: take no new requests, finish, say drained
   // worker -> parent
   worker_hello = 16,  // facts; fds: step region
   failed = 17,        // text: why the start failed; the child exits
@@ -35,8 +35,7 @@ enum class ControlKind : std::uint32_t {
   gateway_start =
       32,  // text: configuration (YAML); value: port to bind (0: as configured); fds: journal
   worker_up = 33,  // facts; value: index of the model; fds: step region, doorbell of the worker, of
-                   // the gateway,
-                   // then the last submit region when a former gateway served this epoch
+                   // the gateway, then the last submit region when a former gateway served it
   worker_down =
       34,       // killed and reaped: its committed records may be drained, then its sequences move
   reload = 35,  // text: configuration

@@ -13,7 +13,8 @@ namespace sluice::eng {
 namespace {
 
 constexpr std::uint32_t kNoiseOffsets = 1024;
-constexpr float kNoiseTop = -100.0f;   // candidates lie above 0: noise is chosen only by a bias
+// Candidates lie above 0: noise is never drawn by itself, and a bias of 100 lifts it above all else.
+constexpr float kNoiseTop = -50.0f;
 constexpr std::uint32_t kCandidates = 4;
 constexpr float kCandidateSpan = 4.0f;
 constexpr float kEosLogit = 40.0f;     // wins at any temperature

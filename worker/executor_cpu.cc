@@ -40,7 +40,8 @@ ExecutorCpu::ExecutorCpu(const ExecutorCpuOptions& options, ModelWeights weights
     : options_(options), weights_(std::move(weights)), kernels_(&kernels), team_(options.threads) {
   const ModelConfig& c = weights_.config;
   options_.context_tokens = std::min(options_.context_tokens, c.context_tokens);
-  kv_ = {nullptr, options_.num_blocks, c.num_layers, c.num_kv_heads, c.head_dim, options_.block_tokens};
+  kv_ = {nullptr,        options_.num_blocks, c.num_layers,
+         c.num_kv_heads, c.head_dim,          options_.block_tokens};
 }
 
 Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions& options) {
@@ -48,9 +49,10 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
   if (!checked) return checked.error();
   const krn::KernelTable* kernels = krn::find_kernels(options.kernels.c_str());
   if (kernels == nullptr) {
-    return make_error(Errc::bad_config, "kernels '" + printable(options.kernels) +
-                                            "' are unknown or this CPU can't run them",
-                      "kernels");
+    return make_error(
+        Errc::bad_config,
+        "kernels '" + printable(options.kernels) + "' are unknown or this CPU can't run them",
+        "kernels");
   }
   Result<ModelWeights> weights = load_weights(options.directory);
   if (!weights) return weights.error();
@@ -58,12 +60,14 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
 
   ExecutorCpu& e = *executor;
   std::size_t kv_bytes = krn::kv_block_floats(e.kv_) * sizeof(float);  // below 2^36 by the ranges
-  if (__builtin_mul_overflow(kv_bytes, std::size_t{options.num_blocks}, &kv_bytes)) kv_bytes = SIZE_MAX;
+  if (__builtin_mul_overflow(kv_bytes, std::size_t{options.num_blocks}, &kv_bytes))
+    kv_bytes = SIZE_MAX;
   e.kv_memory_ = krn::AlignedBuffer::allocate(kv_bytes);
   if (e.kv_memory_.empty()) {
     return make_error(Errc::over_capacity,
                       "the system refuses " + std::to_string(kv_bytes) + " bytes for " +
-                          std::to_string(options.num_blocks) + " KV blocks", "num_blocks");
+                          std::to_string(options.num_blocks) + " KV blocks",
+                      "num_blocks");
   }
   e.kv_.data = e.kv_memory_.floats();
   const TransformerLimits limits{options.step_tokens_max, options.sequences_max,

@@ -1,9 +1,9 @@
 // ExecutorCpu: a Llama model from a Hugging Face directory on the CPU kernels.
 //
-// One forward() computes the tokens of all spans together (matrices see one batch; attention runs per
-// sequence) and keeps K and V as float in one arena of blocks. By the kernels' contract a row's bits
-// depend on its own ids alone (P2). After open() nothing is allocated. One thread calls; the team of
-// `threads` works inside a call and sleeps between.
+// One forward() computes the tokens of all spans together (matrices see one batch; attention runs
+// per sequence) and keeps K and V as float in one arena of blocks. By the kernels' contract a row's
+// bits depend on its own ids alone (P2). After open() nothing is allocated. One thread calls; the
+// team of `threads` works inside a call and sleeps between.
 #pragma once
 
 #include <memory>
@@ -16,19 +16,20 @@
 namespace sluice::eng {
 
 struct ExecutorCpuOptions {
-  std::string directory;               // config.json and safetensors
-  std::uint32_t context_tokens = 4096; // the model's own bound holds too
-  std::uint32_t block_tokens = 16;     // 8, 16, 32 or 64
+  std::string directory;                // config.json and safetensors
+  std::uint32_t context_tokens = 4096;  // the model's own bound holds too
+  std::uint32_t block_tokens = 16;      // 8, 16, 32 or 64
   std::uint32_t num_blocks = 4096;
-  std::uint32_t sequences_max = 64;    // spans of a step
-  std::uint32_t step_tokens_max = 512; // new tokens of a step
-  std::uint32_t threads = 1;           // of the team, the caller included; 1..64
-  std::string kernels = "auto";        // or scalar, avx2, avx512
+  std::uint32_t sequences_max = 64;     // spans of a step
+  std::uint32_t step_tokens_max = 512;  // new tokens of a step
+  std::uint32_t threads = 1;            // of the team, the caller included; 1..64
+  std::string kernels = "auto";         // or scalar, avx2, avx512
 };
 
 class ExecutorCpu final : public Executor {
  public:
-  // Errors: bad_file and io_error (file, tensor, reason), bad_config (option), over_capacity (memory).
+  // Errors: bad_file and io_error (file, tensor, reason), bad_config (option), over_capacity
+  // (memory).
   static Result<std::unique_ptr<ExecutorCpu>> open(const ExecutorCpuOptions& options);
 
   WorkerFacts facts() const override;
@@ -52,10 +53,10 @@ class ExecutorCpu final : public Executor {
   krn::PagedKv kv_;
   std::unique_ptr<Transformer> transformer_;
   // The step in one row order; sized at open().
-  std::vector<TokenId> ids_;                  // [step_tokens_max]
-  std::vector<std::uint32_t> tables_;         // block tables of all spans, one after another
-  std::vector<krn::AttentionSpan> spans_;     // [sequences_max]
-  std::vector<std::uint32_t> logit_rows_;     // [sequences_max]
+  std::vector<TokenId> ids_;               // [step_tokens_max]
+  std::vector<std::uint32_t> tables_;      // block tables of all spans, one after another
+  std::vector<krn::AttentionSpan> spans_;  // [sequences_max]
+  std::vector<std::uint32_t> logit_rows_;  // [sequences_max]
 };
 
 }  // namespace sluice::eng

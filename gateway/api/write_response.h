@@ -3,7 +3,6 @@
 // A stream's chunks differ only in index, text and finish reason: ResponseWriter builds what is
 // equal once per request, so that a token's event is a few copies and one escaping pass. Nothing
 // here allocates per token beyond the growth of the buffer (held by a test that counts).
-// Measured by tests/bench/sse_writer_bench.cc.
 #pragma once
 
 #include <cstdint>

@@ -22,7 +22,9 @@ Error limited(Errc code, std::string detail, Duration retry_after) {
 
 }  // namespace
 
-Admission::Admission(std::span<const TenantQuota> quotas) { set_quotas(quotas); }
+Admission::Admission(std::span<const TenantQuota> quotas) {
+  set_quotas(quotas);
+}
 
 void Admission::set_quotas(std::span<const TenantQuota> quotas) {
   CHECK(quotas.size() >= tenants_.size());
@@ -100,8 +102,8 @@ Result<Reservation> Admission::reserve(TenantId id, std::uint64_t prompt_tokens,
   const std::optional<RateWindow::Slot> slot = tenant.tokens.try_charge(needed, now);
   if (!slot) {
     return limited(Errc::tokens_rate_limited,
-                   "token limit of " + std::to_string(allowed) + " per minute: " +
-                       std::to_string(needed) + " needed, " +
+                   "token limit of " + std::to_string(allowed) +
+                       " per minute: " + std::to_string(needed) + " needed, " +
                        std::to_string(tenant.tokens.remaining(now)) + " left",
                    tenant.tokens.retry_after(needed, now));
   }

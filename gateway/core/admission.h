@@ -1,5 +1,6 @@
-// Admission: who may spend what. Before a request waits, its exact prompt and its bounded output are
-// reserved against every limit of its tenant (P5); what a finished choice did not use is free at once.
+// Admission: who may spend what. Before a request waits, its exact prompt and its bounded output
+// are reserved against every limit of its tenant (P5); what a finished choice did not use is free
+// at once.
 //
 //   reserve --> settle (once per choice, with what it used) --> release (once)
 //
@@ -30,7 +31,7 @@ struct TenantQuota {
 // What a request holds. A value; only Admission changes it.
 struct Reservation {
   TenantId tenant;
-  RateWindow::Slot slot = 0;       // of the token window: the charge's second
+  RateWindow::Slot slot = 0;  // of the token window: the charge's second
   std::uint64_t prompt_tokens = 0;
   std::uint64_t output_tokens = 0;  // reserved and not settled yet, all choices
 };
@@ -43,8 +44,8 @@ class Admission {
   // More tenants than before is fine; fewer is not: ids stay valid for running requests.
   void set_quotas(std::span<const TenantQuota> quotas);
 
-  // `typical_request`: measured duration of a request, for the Retry-After of the concurrency limit.
-  // Errors: requests_rate_limited, concurrency_limit (both with retry_after).
+  // `typical_request`: measured duration of a request, for the Retry-After of the concurrency
+  // limit. Errors: requests_rate_limited, concurrency_limit (both with retry_after).
   Result<void> check_request(TenantId tenant, Tick now, Duration typical_request) const;
   // A request that generates nothing. Errors: requests_rate_limited.
   Result<void> count_request(TenantId tenant, Tick now);

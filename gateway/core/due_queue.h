@@ -1,6 +1,6 @@
 // DueQueue: which request has to be looked at next, and when. A binary heap that knows where each
-// entry lies, so that a request has at most one entry and gives it up when it ends: memory is bounded
-// by the live requests, not by their history. Ties by index. Pure.
+// entry lies, so that a request has at most one entry and gives it up when it ends: memory is
+// bounded by the live requests, not by their history. Ties by index. Pure.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,9 @@ const PoisonLedger::Member* PoisonLedger::find(RequestId request) const {
   return nullptr;
 }
 
-bool PoisonLedger::is_suspect(RequestId request) const { return find(request) != nullptr; }
+bool PoisonLedger::is_suspect(RequestId request) const {
+  return find(request) != nullptr;
+}
 
 bool PoisonLedger::may_run(RequestId request) const {
   const Member* member = find(request);
@@ -53,8 +55,7 @@ void PoisonLedger::cleared(RequestId request) {
   }
 }
 
-void PoisonLedger::crashed(std::span<const RequestId> suspects,
-                           std::vector<RequestId>& condemned) {
+void PoisonLedger::crashed(std::span<const RequestId> suspects, std::vector<RequestId>& condemned) {
   if (suspects.empty()) return;
   if (suspects.size() == 1) {  // alone in the crashed step
     cleared(suspects[0]);

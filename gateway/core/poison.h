@@ -1,11 +1,12 @@
 // PoisonLedger: finds the request that kills workers, at the least cost to the innocent.
 //
-// A crash with evidence names suspects: the requests whose sequences were in the step during which it
-// happened (choices of one request share the prompt, so they are one suspect). They form a group. Half
-// of it goes on trial (runs again, among innocents), the rest is held; who delivers a token has
-// repeated what crashed and is cleared; when a whole trial is cleared the next half starts.
-// When a trial crashes, those of the crash that were on trial stay suspects, everybody else is free.
-// That finds one culprit at a time; of two at once an innocent may share three crashes by coincidence.
+// A crash with evidence names suspects: the requests whose sequences were in the step during which
+// it happened (choices of one request share the prompt, so they are one suspect). They form a
+// group. Half of it goes on trial (runs again, among innocents), the rest is held; who delivers a
+// token has repeated what crashed and is cleared; when a whole trial is cleared the next half
+// starts. When a trial crashes, those of the crash that were on trial stay suspects, everybody else
+// is free. That finds one culprit at a time; of two at once an innocent may share three crashes by
+// coincidence.
 //
 //   crash {a b c d e*}  ->  trial {a b c}, held {d e}   cleared: a b c
 //                       ->  trial {d}, held {e}         cleared: d
@@ -14,8 +15,9 @@
 //
 // Condemned: it was the only one of a crashed step, or it is alone in the intersection of three
 // crashes. A kill from outside is no evidence: the caller does not report it.
-// Invariants: 1. a suspect is in exactly one group; 2. a trial of a group of two or more starts with
-// at most half of it; 3. every group has at least one member on trial. Pure; decision thread only.
+// Invariants: 1. a suspect is in exactly one group; 2. a trial of a group of two or more starts
+// with at most half of it; 3. every group has at least one member on trial. Pure; decision thread
+// only.
 #pragma once
 
 #include <cstdint>

@@ -3,10 +3,12 @@
 // Which one is next for a model, in this order:
 //   1. the lowest priority level. A level falls by one for each `aging` waited, never below 0, so
 //      nothing waits for ever behind sooner levels;
-//   2. the size class (S <= 512 prompt tokens, M <= 2048, L) that is furthest below its share of the
+//   2. the size class (S <= 512 prompt tokens, M <= 2048, L) that is furthest below its share of
+//   the
 //      work done. A class without waiters gives its share to the others and banks nothing;
 //   3. the tenant with the smallest virtual token counter (Sheng et al., "Fairness in Serving Large
-//      Language Models", OSDI 2024): served tokens, lifted to the active minimum when it comes back;
+//      Language Models", OSDI 2024): served tokens, lifted to the active minimum when it comes
+//      back;
 //   4. the earliest arrival, each priority level counting as one `aging` later; then the lower id.
 //
 // Invariants: 1. requests() and tokens() are the sums over what waits; 2. order depends on nothing
@@ -41,12 +43,12 @@ struct QueueParams {
 
 struct QueueItem {
   SequenceId id;
-  std::uint32_t index = 0;          // the caller's name for it
+  std::uint32_t index = 0;  // the caller's name for it
   TenantId tenant;
   std::uint32_t model = 0;
   std::uint32_t prompt_tokens = 0;
-  std::uint64_t tokens = 0;         // what it counts against tokens_max
-  std::uint32_t requests = 0;       // 1 on the last choice of a request, else 0
+  std::uint64_t tokens = 0;    // what it counts against tokens_max
+  std::uint32_t requests = 0;  // 1 on the last choice of a request, else 0
   std::uint32_t priority = 0;
   Tick arrival{};
 };

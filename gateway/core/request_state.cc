@@ -7,24 +7,36 @@ namespace sluice::gw {
 
 std::string_view discard_cause_name(DiscardCause cause) {
   switch (cause) {
-    case DiscardCause::stop_overrun: return "stop_overrun";
-    case DiscardCause::cancelled: return "cancelled";
-    case DiscardCause::deadline: return "deadline";
-    case DiscardCause::shutdown: return "shutdown";
-    case DiscardCause::condemned: return "condemned";
-    case DiscardCause::failed: return "failed";
-    case DiscardCause::gateway_restart: return "gateway_restart";
+    case DiscardCause::stop_overrun:
+      return "stop_overrun";
+    case DiscardCause::cancelled:
+      return "cancelled";
+    case DiscardCause::deadline:
+      return "deadline";
+    case DiscardCause::shutdown:
+      return "shutdown";
+    case DiscardCause::condemned:
+      return "condemned";
+    case DiscardCause::failed:
+      return "failed";
+    case DiscardCause::gateway_restart:
+      return "gateway_restart";
   }
   return "unknown";
 }
 
 DiscardCause discard_cause(CancelCause cause) {
   switch (cause) {
-    case CancelCause::client_gone: return DiscardCause::cancelled;
-    case CancelCause::stop_string: return DiscardCause::stop_overrun;
-    case CancelCause::deadline: return DiscardCause::deadline;
-    case CancelCause::shutdown: return DiscardCause::shutdown;
-    case CancelCause::failed: return DiscardCause::failed;
+    case CancelCause::client_gone:
+      return DiscardCause::cancelled;
+    case CancelCause::stop_string:
+      return DiscardCause::stop_overrun;
+    case CancelCause::deadline:
+      return DiscardCause::deadline;
+    case CancelCause::shutdown:
+      return DiscardCause::shutdown;
+    case CancelCause::failed:
+      return DiscardCause::failed;
   }
   return DiscardCause::failed;
 }
@@ -60,7 +72,8 @@ SequenceEffects SequenceState::token(FinishReason finish) {
       return {.worker_over = last, .discarded = 1, .cause = cause_};
     case SequencePhase::waiting:
     case SequencePhase::drained:
-    case SequencePhase::over: break;
+    case SequencePhase::over:
+      break;
   }
   return {.corrupt = true};
 }

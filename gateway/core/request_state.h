@@ -10,8 +10,8 @@
 // `cancelling`: the client is done with it, the worker still knows it; its tokens are discarded.
 //
 // Invariants: 1. generated == accepted + discarded + pending; 2. client_over and the end at `over`
-// happen exactly once; 3. send_cancel at most once per dispatch; 4. an event that the worker may not
-// send in this phase changes nothing and says corrupt. Client events after the client's end are
+// happen exactly once; 3. send_cancel at most once per dispatch; 4. an event that the worker may
+// not send in this phase changes nothing and says corrupt. Client events after the client's end are
 // ignored. Pure; holds counts, not tokens.
 #pragma once
 
@@ -27,8 +27,8 @@ enum class SequencePhase : std::uint8_t { waiting, running, cancelling, drained,
 
 // Why generated tokens were not accepted (P4).
 enum class DiscardCause : std::uint8_t {
-  stop_overrun,     // behind a stop string
-  cancelled,        // the client left
+  stop_overrun,  // behind a stop string
+  cancelled,     // the client left
   deadline,
   shutdown,
   condemned,        // poisoned request
@@ -40,15 +40,15 @@ std::string_view discard_cause_name(DiscardCause cause);
 DiscardCause discard_cause(CancelCause cause);
 
 struct SequenceEffects {
-  bool send_cancel = false;   // tell the worker
-  bool client_over = false;   // settle, absorb the journal slot; the sink hears nothing more
-  bool worker_over = false;   // the worker does not hold it any more
-  bool requeue = false;       // resubmit prompt + output so far
-  bool notify = false;        // there are tokens to take
-  bool failed = false;        // the worker could not go on
-  bool corrupt = false;       // the worker may not say this
+  bool send_cancel = false;  // tell the worker
+  bool client_over = false;  // settle, absorb the journal slot; the sink hears nothing more
+  bool worker_over = false;  // the worker does not hold it any more
+  bool requeue = false;      // resubmit prompt + output so far
+  bool notify = false;       // there are tokens to take
+  bool failed = false;       // the worker could not go on
+  bool corrupt = false;      // the worker may not say this
   std::uint32_t discarded = 0;
-  DiscardCause cause{};       // of `discarded`
+  DiscardCause cause{};  // of `discarded`
   friend bool operator==(const SequenceEffects&, const SequenceEffects&) = default;
 };
 
@@ -79,7 +79,7 @@ class SequenceState {
  private:
   SequencePhase phase_ = SequencePhase::waiting;
   FinishReason finish_ = FinishReason::none;
-  DiscardCause cause_{};              // valid once closed
+  DiscardCause cause_{};  // valid once closed
   std::uint32_t num_generated_ = 0;
   std::uint32_t num_accepted_ = 0;
 };

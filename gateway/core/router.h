@@ -1,10 +1,10 @@
 // Router: which worker gets the next sequence. Decides from snapshots: who can take it, how loaded
 // each is, and where the beginning of its prompt ran last (prefix affinity).
 //
-// An affine worker wins while it is at most `slack` sequences more loaded than the least loaded one:
-// a found prefix saves its prefill, but never at the price of a queue. Otherwise the least loaded one
-// wins, the lower id on ties. An entry of an older epoch names nobody: that cache is gone.
-// Pure; decision thread only; fixed memory.
+// An affine worker wins while it is at most `slack` sequences more loaded than the least loaded
+// one: a found prefix saves its prefill, but never at the price of a queue. Otherwise the least
+// loaded one wins, the lower id on ties. An entry of an older epoch names nobody: that cache is
+// gone. Pure; decision thread only; fixed memory.
 #pragma once
 
 #include <cstdint>
@@ -29,11 +29,11 @@ class Router {
 
   explicit Router(std::uint32_t slack = 8);
 
-  // Of tenant and first tokens; 0 for prompts too short to be worth it. Tenants never share a cache.
+  // Of tenant and first tokens; 0 for prompts too short to be worth it. Tenants never share a
+  // cache.
   static std::uint64_t prefix_hash(TenantId tenant, std::span<const TokenId> prompt);
 
-  std::optional<WorkerId> pick(std::span<const WorkerSnapshot> workers,
-                               std::uint64_t prefix) const;
+  std::optional<WorkerId> pick(std::span<const WorkerSnapshot> workers, std::uint64_t prefix) const;
   void remember(std::uint64_t prefix, WorkerId worker, Epoch epoch);
 
  private:

@@ -78,17 +78,16 @@ Result<void> ServingCore::check_fit(const GenerationSpec& spec) const {
   for (const Worker& worker : workers_) {
     if (!worker.account.is_up() || worker.account.model() != spec.model) continue;
     const WorkerFacts& facts = worker.account.facts();
-    most = std::max(most, std::min<std::uint64_t>(
-                              facts.context_tokens,
-                              std::uint64_t{facts.num_blocks} * facts.block_tokens));
+    most = std::max(most,
+                    std::min<std::uint64_t>(facts.context_tokens,
+                                            std::uint64_t{facts.num_blocks} * facts.block_tokens));
     is_known = true;
   }
   if (!is_known || longest <= most) return {};
   return make_error(Errc::context_length_exceeded,
                     "the prompt has " + std::to_string(spec.prompt.size()) + " tokens and " +
                         std::to_string(spec.output_tokens_max) +
-                        " are asked for; together at most " + std::to_string(most) +
-                        " are allowed",
+                        " are asked for; together at most " + std::to_string(most) + " are allowed",
                     "max_tokens");
 }
 
@@ -127,9 +126,8 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     return overloaded(spec.model, "too many live sequences");
   }
   if (!queue_.has_room(1, tokens)) return overloaded(spec.model, "the queue is full");
-  Result<Reservation> reservation =
-      admission_.reserve(spec.tenant, spec.prompt.size(), spec.choices, spec.output_tokens_max,
-                         now, typical_request_);
+  Result<Reservation> reservation = admission_.reserve(
+      spec.tenant, spec.prompt.size(), spec.choices, spec.output_tokens_max, now, typical_request_);
   if (!reservation) return reservation.error();
 
   const std::uint32_t slot = take_request_slot();
@@ -370,10 +368,10 @@ void ServingCore::handle_due(std::uint32_t slot, Tick now) {
     return;
   }
   const std::uint32_t model = request.spec.model;
-  Error error = health_[model].num_up > 0 && !request.was_dispatched
-                    ? overloaded(model, "waited too long in the queue")
-                    : retryable(Errc::no_healthy_worker, "no worker could go on with the request",
-                                kRetryMin);
+  Error error =
+      health_[model].num_up > 0 && !request.was_dispatched
+          ? overloaded(model, "waited too long in the queue")
+          : retryable(Errc::no_healthy_worker, "no worker could go on with the request", kRetryMin);
   fail_request(slot, std::move(error), DiscardCause::failed, now);
 }
 
@@ -397,6 +395,22 @@ std::optional<Tick> ServingCore::next_due() const {
   return due;
 }
 
+LimitsView ServingCore::limits(TenantId tenant, Tick now) const {
+  LimitsView view = admission_.limits(tenant, now);
+  const auto left = [](std::uint64_t bound, std::uint64_t used) {
+    return bound > used ? bound - used : 0;
+  };
+  if (view.requests_limit == 0) {
+    view.requests_limit = params_.queue.requests_max;
+    view.requests_remaining = left(view.requests_limit, queue_.requests());
+  }
+  if (view.tokens_limit == 0) {
+    view.tokens_limit = params_.queue.tokens_max;
+    view.tokens_remaining = left(view.tokens_limit, queue_.tokens());
+  }
+  return view;
+}
+
 void ServingCore::reload(std::span<const TenantQuota> quotas, const QueueParams& queue,
                          Duration wait_max) {
   admission_.set_quotas(quotas);
@@ -415,8 +429,8 @@ void ServingCore::drain(Tick now, Duration timeout) {
 void ServingCore::check_drained() {
   if (!drain_until_ || drained_ || num_live_requests_ > 0) return;
   drained_ = true;
-  commands_.push_back({.kind = CommandKind::drained, .sequence = 0, .id = {}, .worker = {},
-                       .value = 0});
+  commands_.push_back(
+      {.kind = CommandKind::drained, .sequence = 0, .id = {}, .worker = {}, .value = 0});
 }
 
 std::uint32_t ServingCore::num_held(WorkerId worker) const {

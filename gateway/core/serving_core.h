@@ -5,7 +5,8 @@
 //
 // Two outputs, because they are carried out at different moments:
 //   commands: ring writes and journal stores, carried out right after each event, in order;
-//   notices:  "there are tokens", "it failed": carried out after a batch of records was drained, and
+//   notices:  "there are tokens", "it failed": carried out after a batch of records was drained,
+//   and
 //             only if the handle still lives (is_live), for a sink may cancel others.
 //
 // Invariants (check_invariants, O(n)): 1. generated == accepted + discarded + pending, per model;
@@ -13,9 +14,9 @@
 // worker xor drained; 4. nothing is reserved for a request that ended; 5. a sequence that a worker
 // knows is known here until the worker acknowledged its end or its epoch ended.
 //
-// A sequence resubmitted after the end of an epoch goes only to a worker of equal weights and kernel
-// path (continuity `exact`, P3); without one it waits. The prompt is billed from its dispatch on.
-// Decision thread only. Per step and token: no allocation, O(1) per entry.
+// A sequence resubmitted after the end of an epoch goes only to a worker of equal weights and
+// kernel path (continuity `exact`, P3); without one it waits. The prompt is billed from its
+// dispatch on. Decision thread only. Per step and token: no allocation, O(1) per entry.
 #pragma once
 
 #include <deque>
@@ -47,8 +48,8 @@ struct CoreParams {
   std::uint32_t sequences_max = 16384;  // live ones, waiting included: the journal's slots
   std::uint32_t num_models = 1;
   std::uint32_t num_workers = 1;
-  std::vector<TenantQuota> quotas;      // by TenantId
-  SequenceId first_id{1};               // smaller ids belonged to a former gateway
+  std::vector<TenantQuota> quotas;  // by TenantId
+  SequenceId first_id{1};           // smaller ids belonged to a former gateway
 };
 
 enum class CommandKind : std::uint8_t {
@@ -108,11 +109,12 @@ class ServingCore {
   void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count, Tick now);
   void stop(GenerationHandle handle, std::uint32_t choice, Tick now);
   void cancel(GenerationHandle handle, CancelCause cause, Tick now);
-  // Of a `failed` notice: hands over the error and forgets the request. Nothing: it is gone already.
+  // Of a `failed` notice: hands over the error and forgets the request. Nothing: it is gone
+  // already.
   std::optional<Error> take_failure(GenerationHandle handle);
 
-  // Events of workers. `worker_down`: its committed records were fed before; `suspects`: the sequences
-  // of the step during which it ended.
+  // Events of workers. `worker_down`: its committed records were fed before; `suspects`: the
+  // sequences of the step during which it ended.
   void worker_up(WorkerId worker, std::uint32_t model, Epoch epoch, const WorkerFacts& facts,
                  EpochOrigin origin, Tick now);
   void worker_down(WorkerId worker, DownReason reason, std::span<const SequenceId> suspects,
@@ -121,8 +123,9 @@ class ServingCore {
   void reject(WorkerId worker, const RejectRecord& record, Tick now);
   void corrupt(WorkerId worker, std::string reason);  // the ring itself is
   void submit_written(std::uint32_t sequence, std::uint64_t ring_position);
-  void submit_unsent(std::uint32_t sequence);   // no room now
-  void wrote(WorkerId worker, std::uint64_t ring_position);  // cancels included; before its next step
+  void submit_unsent(std::uint32_t sequence);  // no room now
+  void wrote(WorkerId worker,
+             std::uint64_t ring_position);                // cancels included; before its next step
   void submit_refused(std::uint32_t sequence, Tick now);  // larger than the ring can ever take
 
   // Events of time and operator.
@@ -140,7 +143,8 @@ class ServingCore {
   Submission submission(std::uint32_t sequence);
   JournalFacts journal_facts(std::uint32_t sequence) const;
   GenerationStats stats(GenerationHandle handle) const;
-  LimitsView limits(TenantId tenant, Tick now) const { return admission_.limits(tenant, now); }
+  // The effective limits: where the tenant has none of its own, the queue's bound.
+  LimitsView limits(TenantId tenant, Tick now) const;
   const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
   const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
@@ -226,7 +230,7 @@ class ServingCore {
   std::vector<Command> commands_;
   std::vector<Notice> notices_;
   std::vector<WorkerSnapshot> snapshots_;
-  std::vector<TokenId> output_ids_;           // scratch of submission()
+  std::vector<TokenId> output_ids_;  // scratch of submission()
   std::uint64_t num_live_requests_ = 0;
   std::uint64_t num_on_worker_ = 0;
   Duration typical_request_{std::chrono::seconds{1}};

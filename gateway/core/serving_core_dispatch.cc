@@ -48,9 +48,9 @@ std::optional<WorkerId> ServingCore::pick_worker(const Sequence& sequence) {
   for (std::uint32_t i = 0; i < workers_.size(); ++i) {
     const WorkerAccount& account = workers_[i].account;
     if (!account.is_up() || account.model() != sequence.model) continue;
-    const bool is_equal = !sequence.was_sent ||
-                          (account.facts().weights_digest == sequence.weights_digest &&
-                           account.facts().kernel_path == sequence.kernel_path);
+    const bool is_equal =
+        !sequence.was_sent || (account.facts().weights_digest == sequence.weights_digest &&
+                               account.facts().kernel_path == sequence.kernel_path);
     snapshots_.push_back({WorkerId{i}, account.epoch(), is_equal && account.can_take(),
                           static_cast<std::uint32_t>(workers_[i].held.size())});
   }

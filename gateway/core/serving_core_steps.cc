@@ -44,11 +44,15 @@ const char* ServingCore::entry_fault(const Sequence& sequence, const StepEntry& 
   if (entry.cached_tokens > sequence.prompt_tokens + entry.position) return "cached_tokens";
   const bool is_last = entry.position + 1 == sequence.output_tokens_max;
   switch (entry.finish) {
-    case FinishReason::none: return is_last ? "the last allowed token does not finish" : nullptr;
-    case FinishReason::length: return is_last ? nullptr : "finished by length too early";
-    case FinishReason::stop: break;
+    case FinishReason::none:
+      return is_last ? "the last allowed token does not finish" : nullptr;
+    case FinishReason::length:
+      return is_last ? nullptr : "finished by length too early";
+    case FinishReason::stop:
+      break;
     case FinishReason::cancelled:
-    case FinishReason::error: return "a token cannot carry this finish reason";
+    case FinishReason::error:
+      return "a token cannot carry this finish reason";
   }
   if (!state.is_client_open()) return nullptr;  // its stop ids are gone with the client
   const std::vector<TokenId>& stop_ids = requests_[sequence.request].spec.stop_ids;
@@ -142,7 +146,8 @@ void ServingCore::reject(WorkerId id, const RejectRecord& record, Tick now) {
     return;
   }
   Sequence& sequence = sequences_[*index];
-  const auto code = record.errc < kErrcCount ? static_cast<Errc>(record.errc) : Errc::internal_error;
+  const auto code =
+      record.errc < kErrcCount ? static_cast<Errc>(record.errc) : Errc::internal_error;
   if (sequence.state.phase() == SequencePhase::cancelling) {
     apply(*index, sequence.state.finished(FinishReason::cancelled), EndReason::abort, now);
   } else if (code == Errc::over_capacity || code == Errc::no_healthy_worker) {  // full, draining
@@ -150,10 +155,10 @@ void ServingCore::reject(WorkerId id, const RejectRecord& record, Tick now) {
     apply(*index, sequence.state.unsent(), EndReason::error, now);
   } else {
     const bool is_clients = code == Errc::context_length_exceeded || code == Errc::invalid_value;
-    fail_sequence(*index, sequence.state.finished(FinishReason::error),
-                  make_error(is_clients ? code : Errc::internal_error,
-                             "the worker cannot run this request"),
-                  now);
+    fail_sequence(
+        *index, sequence.state.finished(FinishReason::error),
+        make_error(is_clients ? code : Errc::internal_error, "the worker cannot run this request"),
+        now);
   }
   dispatch_model(worker.account.model(), now);
 }
@@ -162,11 +167,8 @@ void ServingCore::corrupt(WorkerId id, std::string reason) {
   WorkerAccount& account = workers_[id.value].account;
   if (!account.is_up() || account.is_corrupt()) return;
   account.condemn(std::move(reason));
-  commands_.push_back({.kind = CommandKind::report_corrupt,
-                       .sequence = 0,
-                       .id = {},
-                       .worker = id,
-                       .value = 0});
+  commands_.push_back(
+      {.kind = CommandKind::report_corrupt, .sequence = 0, .id = {}, .worker = id, .value = 0});
 }
 
 void ServingCore::apply(std::uint32_t index, const SequenceEffects& effects, EndReason reason,
@@ -208,8 +210,7 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
                          .worker = {},
                          .value = sequence.state.num_accepted()});
   }
-  admission_.settle(request.reservation, sequence.output_tokens_max,
-                    sequence.state.num_accepted());
+  admission_.settle(request.reservation, sequence.output_tokens_max, sequence.state.num_accepted());
   request.choices[sequence.choice] = kNoSequence;
   CHECK(request.num_open > 0);
   if (--request.num_open > 0) return;
@@ -302,8 +303,8 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
 }
 
 // `in_step`: the sequences behind the evidence; those whose client left are gone by now.
-void ServingCore::judge(std::span<const RequestId> evidence,
-                        std::span<const std::uint32_t> in_step, Tick now) {
+void ServingCore::judge(std::span<const RequestId> evidence, std::span<const std::uint32_t> in_step,
+                        Tick now) {
   std::vector<RequestId> condemned;
   poison_.crashed(evidence, condemned);
   const auto is_alive = [&](std::uint32_t index, RequestId request) {

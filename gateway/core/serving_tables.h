@@ -1,5 +1,5 @@
-// The tables inside ServingCore: what it keeps per request and per sequence. Seen by its sources only.
-// Entries are reused; vectors keep their memory up to a bound.
+// The tables inside ServingCore: what it keeps per request and per sequence. Seen by its sources
+// only. Entries are reused; vectors keep their memory up to a bound.
 #pragma once
 
 #include <string>
@@ -13,44 +13,45 @@ inline constexpr std::uint32_t kNoSequence = 0xffffffffu;
 
 struct ServingCore::Request {
   enum class State : std::uint8_t {
-    ended,   // stats stay readable until the slot is taken again
+    ended,  // stats stay readable until the slot is taken again
     live,
     failed,  // over; waits until its notice was carried out
   };
   State state = State::ended;
   std::uint32_t generation = 0;  // of the slot; with the index it makes the handle
   RequestId id;
-  GenerationSpec spec;           // prompt and lists are dropped when it ends
+  GenerationSpec spec;  // prompt and lists are dropped when it ends
   Reservation reservation;
-  Error error{};                 // of `failed`
-  std::vector<std::uint32_t> choices;  // sequence index, kNoSequence once the client is done with it
-  std::uint32_t num_open = 0;    // choices whose client is not done
+  Error error{};  // of `failed`
+  std::vector<std::uint32_t>
+      choices;                 // sequence index, kNoSequence once the client is done with it
+  std::uint32_t num_open = 0;  // choices whose client is not done
   bool was_dispatched = false;
   Tick admitted{}, dispatched{}, first_token{}, last_token{};
-  GenerationStats stats;         // counts; durations are filled in when asked
+  GenerationStats stats;  // counts; durations are filled in when asked
 };
 
 struct ServingCore::Sequence {
-  SequenceId id;                 // 0: the slot is free
+  SequenceId id;  // 0: the slot is free
   RequestId request_id;
-  std::uint32_t request = 0;     // its slot; valid while the client is open
+  std::uint32_t request = 0;  // its slot; valid while the client is open
   std::uint32_t choice = 0;
   std::uint32_t model = 0;
   TenantId tenant;
   SizeClass size{};
   std::uint32_t prompt_tokens = 0;
   std::uint32_t output_tokens_max = 0;
-  std::uint64_t prefix = 0;      // hash for the router
+  std::uint64_t prefix = 0;  // hash for the router
   SequenceState state;
   std::vector<OutputToken> outputs;  // all that was drained; the first num_accepted are billed
-  WorkerId worker;               // valid while on a worker
-  std::uint32_t held_at = 0;     // place in that worker's list
-  bool is_queued = false;        // waits for the first time
-  bool is_resuming = false;      // waits again
+  WorkerId worker;                   // valid while on a worker
+  std::uint32_t held_at = 0;         // place in that worker's list
+  bool is_queued = false;            // waits for the first time
+  bool is_resuming = false;          // waits again
   bool was_sent = false;
-  bool has_slot = false;         // in the journal
-  bool is_dirty = false;         // a notice about its tokens is under way
-  bool is_suspect = false;       // was in a crashed step and has not delivered a token since
+  bool has_slot = false;    // in the journal
+  bool is_dirty = false;    // a notice about its tokens is under way
+  bool is_suspect = false;  // was in a crashed step and has not delivered a token since
   std::uint64_t weights_digest = 0, kernel_path = 0;  // of the first worker, once sent
   Tick arrival{}, admitted{}, waiting_since{};
   Tick dispatched{}, first_token{}, last_token{};

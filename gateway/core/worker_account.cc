@@ -72,8 +72,7 @@ Result<void> WorkerAccount::take_step(const StepView& step) {
   if (!of_former_ring) take_credits(head);
   last_ = head;
   ring_full_ = false;
-  const std::uint64_t computed =
-      std::uint64_t{head.num_prefill_tokens} + head.num_decode_tokens;
+  const std::uint64_t computed = std::uint64_t{head.num_prefill_tokens} + head.num_decode_tokens;
   if (computed > 0) {
     busy_ns_ += std::min(head.duration_ns, kStepNsMax);
     busy_tokens_ += computed;

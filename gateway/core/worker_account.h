@@ -50,16 +50,16 @@ class WorkerAccount {
 
   bool can_take() const;
   std::uint64_t blocks_of(std::uint64_t tokens) const;
-  void submitted(std::uint64_t tokens);           // charged now, position unknown
-  void written(std::uint64_t ring_position);      // of the oldest one without a position
-  void wrote(std::uint64_t ring_position);        // anything: cancels move the ring too
-  void unsent();                                  // the oldest one without a position has no room
-  void hold() { ring_full_ = true; }    // nothing more before its next record ...
-  void retry() { ring_full_ = false; }  // ... or a while
+  void submitted(std::uint64_t tokens);       // charged now, position unknown
+  void written(std::uint64_t ring_position);  // of the oldest one without a position
+  void wrote(std::uint64_t ring_position);    // anything: cancels move the ring too
+  void unsent();                              // the oldest one without a position has no room
+  void hold() { ring_full_ = true; }          // nothing more before its next record ...
+  void retry() { ring_full_ = false; }        // ... or a while
 
   std::uint32_t num_unseen() const { return static_cast<std::uint32_t>(size_); }
   const StepRecord& last() const { return last_; }  // telemetry of the latest step
-  std::uint64_t tokens_per_second() const;          // measured over the last busy seconds; 0: unknown
+  std::uint64_t tokens_per_second() const;  // measured over the last busy seconds; 0: unknown
 
  private:
   struct Unseen {
@@ -75,7 +75,8 @@ class WorkerAccount {
   bool up_ = false;
   bool corrupt_ = false;
   bool ring_full_ = false;
-  bool totals_known_ = false;  // false until the first record of an epoch that a former gateway used
+  bool totals_known_ =
+      false;  // false until the first record of an epoch that a former gateway used
   EpochOrigin origin_{};
   std::uint32_t model_ = 0;
   Epoch epoch_;

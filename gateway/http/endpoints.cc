@@ -65,8 +65,8 @@ void answer_quota(Session& session) {
     append_integer(out, reset.count() / 1'000'000);
     out.push_back('}');
   };
-  append("requests_per_minute", view.requests_limit, view.requests_remaining, view.requests_reset);
-  append("tokens_per_minute", view.tokens_limit, view.tokens_remaining, view.tokens_reset);
+  append("requests_per_minute", limits.requests_per_minute, view.requests_remaining, view.requests_reset);
+  append("tokens_per_minute", limits.tokens_per_minute, view.tokens_remaining, view.tokens_reset);
   const auto append_limit = [&](std::string_view name, std::uint64_t limit) {
     out.append(",\"").append(name).append("\":");
     if (limit == 0)

@@ -280,6 +280,14 @@ struct RequestReader::State {
     error_code ec;
     const std::size_t used = parser->put(boost::asio::const_buffer(bytes.data(), bytes.size()), ec);
     if (ec && ec != http::error::need_more) return fail(ec);
+    // What the parser leaves over is the start of a chunk's head: a line that ends in a bare LF will
+    // never be complete.
+    if (head.has_body && !parser->is_done() && used < bytes.size()) {
+      const std::string_view rest = bytes.substr(used);
+      const std::size_t lf = rest.find('\n');
+      if (lf != std::string_view::npos && (lf == 0 || rest[lf - 1] != '\r'))
+        return fail(malformed("lines of a chunked body end in CR LF"));
+    }
     return {parser->is_done() ? ReadState::complete : ReadState::need_more, used};
   }
 };

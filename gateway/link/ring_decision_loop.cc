@@ -1,4 +1,5 @@
-// RingDecisionLoop: handlers' calls, commands and notices. The loop itself is in ring_loop_turns.cc.
+// RingDecisionLoop: handlers' calls, commands and notices. The loop itself is in
+// ring_loop_turns.cc.
 #include "gateway/link/ring_decision_loop.h"
 
 #include <openssl/evp.h>
@@ -49,8 +50,8 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   CoreParams params;
   params.queue = queue_params(config);
   params.queue_wait_max = config.queue.wait_max;
-  params.worker_grace = std::max<Duration>(params.worker_grace,
-                                           2 * config.supervision.restart_delay_max);
+  params.worker_grace =
+      std::max<Duration>(params.worker_grace, 2 * config.supervision.restart_delay_max);
   params.sequences_max = journal_.num_slots();
   params.num_models = static_cast<std::uint32_t>(config.models.size());
   params.num_workers = 0;
@@ -177,8 +178,7 @@ ModelGauges RingDecisionLoop::gauges(std::uint32_t model) const {
     gauges.waiting += last.num_waiting;
     gauges.blocks_total += worker.facts().num_blocks;
     if (last.step == 0) continue;  // no record yet: everything is free
-    gauges.blocks_used +=
-        worker.facts().num_blocks - last.num_blocks_free - last.num_blocks_cached;
+    gauges.blocks_used += worker.facts().num_blocks - last.num_blocks_free - last.num_blocks_cached;
   }
   return gauges;
 }
@@ -210,14 +210,18 @@ void RingDecisionLoop::carry_out(const Command& command) {
       slots_[command.sequence] = *slot;
       return;
     }
-    case CommandKind::write_submit: write_submit(command); return;
+    case CommandKind::write_submit:
+      write_submit(command);
+      return;
     case CommandKind::write_cancel:
       if (WorkerLink* link = links_[command.worker.value].get()) link->write_cancel(command.id);
       return;
     case CommandKind::accept_slot:
       journal_.accept(slots_[command.sequence], command.value);
       return;
-    case CommandKind::absorb_slot: journal_.absorb(slots_[command.sequence]); return;
+    case CommandKind::absorb_slot:
+      journal_.absorb(slots_[command.sequence]);
+      return;
     case CommandKind::report_corrupt: {
       const WorkerAccount& account = core_->worker(command.worker);
       report_corrupt(command.worker, account.epoch(), account.corrupt_reason());
@@ -247,7 +251,9 @@ void RingDecisionLoop::write_submit(const Command& command) {
       ++counters_.submissions_unsent;
       core_->submit_unsent(command.sequence);
       return;
-    case WorkerLink::Written::too_large: core_->submit_refused(command.sequence, now_); return;
+    case WorkerLink::Written::too_large:
+      core_->submit_refused(command.sequence, now_);
+      return;
   }
 }
 

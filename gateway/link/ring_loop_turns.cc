@@ -17,7 +17,8 @@ namespace {
 
 // Records of one worker in one turn: the others and the sockets wait no longer than this.
 constexpr std::size_t kRecordsPerTurn = 64;
-// A wake-up through eventfd costs about 50 us; spinning longer would take the core from the workers.
+// A wake-up through eventfd costs about 50 us; spinning longer would take the core from the
+// workers.
 constexpr Duration kSpin = std::chrono::microseconds(20);
 constexpr int kSpinsPerLook = 64;
 // Deadlines are met within a step, not within a microsecond: fewer timers.
@@ -39,7 +40,11 @@ int duplicate(int fd) {
 
 RingDecisionLoop::Waits::Waits(boost::asio::io_context& context, int control_fd,
                                std::size_t num_workers)
-    : io(context), control(context, duplicate(control_fd)), bells(num_workers), sleeping(num_workers), timer(context) {}
+    : io(context),
+      control(context, duplicate(control_fd)),
+      bells(num_workers),
+      sleeping(num_workers),
+      timer(context) {}
 
 void RingDecisionLoop::Waits::watch_control(std::function<bool()> on_readable) {
   on_control = std::move(on_readable);
@@ -83,7 +88,9 @@ void RingDecisionLoop::run() {
   }
 }
 
-void RingDecisionLoop::quit() { stopped_ = true; }
+void RingDecisionLoop::quit() {
+  stopped_ = true;
+}
 
 bool RingDecisionLoop::turn() {
   if (waits_->io.stopped()) waits_->io.restart();
@@ -161,7 +168,8 @@ void RingDecisionLoop::wait() {
   for (std::size_t i = 0; i < links_.size(); ++i) {
     if (links_[i]) waits_->sleeping[i].emplace(links_[i]->own_region());
   }
-  // Once more under the flag, so that no wake-up is lost (doorbell.h): records, and room for cancels.
+  // Once more under the flag, so that no wake-up is lost (doorbell.h): records, and room for
+  // cancels.
   const bool is_quiet = are_links_quiet();
   for (const std::unique_ptr<WorkerLink>& link : links_) {
     if (link) link->flush();
@@ -213,14 +221,22 @@ void RingDecisionLoop::handle_control() {
 void RingDecisionLoop::handle(ControlMessage& message) {
   now_ = clock_.now();
   switch (message.kind) {
-    case ControlKind::worker_up: worker_up(message); break;
-    case ControlKind::worker_down: worker_down(message); break;
-    case ControlKind::reload: reload(message.text); break;
+    case ControlKind::worker_up:
+      worker_up(message);
+      break;
+    case ControlKind::worker_down:
+      worker_down(message);
+      break;
+    case ControlKind::reload:
+      reload(message.text);
+      break;
     case ControlKind::drain:
       if (hooks.drain) hooks.drain();
       core_->drain(now_, drain_timeout_);
       break;
-    default: quit(); return;
+    default:
+      quit();
+      return;
   }
   carry_out();
 }

@@ -1,5 +1,5 @@
-// The Asio side of RingDecisionLoop: what wakes io.run_one() - the control channel, one doorbell per
-// worker, one coarse timer. Private to the loop's sources.
+// The Asio side of RingDecisionLoop: what wakes io.run_one() - the control channel, one doorbell
+// per worker, one coarse timer. Private to the loop's sources.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

@@ -58,14 +58,14 @@ Result<std::unique_ptr<WorkerLink>> WorkerLink::open(ControlMessage& up, Epoch g
   if (up.fds.size() == 4) {
     const auto epoch = former_epoch(up.fds[3]);
     if (!epoch) return epoch.error();
-    const auto former = shm::Region::attach(
-        std::move(up.fds[3]), {shm::RegionKind::submit, up.worker, up.epoch, *epoch});
+    const auto former = shm::Region::attach(std::move(up.fds[3]),
+                                            {shm::RegionKind::submit, up.worker, up.epoch, *epoch});
     if (!former) return former.error();
     ends.read_from = former->header().read_position.load(std::memory_order_acquire);
     ends.origin = EpochOrigin::former_gateway;
   }
-  auto submit = shm::Region::create(
-      {shm::RegionKind::submit, up.worker, up.epoch, gateway_epoch}, ring_bytes);
+  auto submit = shm::Region::create({shm::RegionKind::submit, up.worker, up.epoch, gateway_epoch},
+                                    ring_bytes);
   if (!submit) return submit.error();
   ends.submit = std::move(*submit);
   return std::unique_ptr<WorkerLink>(new WorkerLink(up, std::move(ends)));

@@ -1,6 +1,6 @@
-// WorkerLink: the gateway's ends of one worker epoch - its own submit region, the worker's step region
-// (read-only), reader, writer, doorbell. Copies, validates, and only then hands out what the worker
-// wrote; decides nothing.
+// WorkerLink: the gateway's ends of one worker epoch - its own submit region, the worker's step
+// region (read-only), reader, writer, doorbell. Copies, validates, and only then hands out what the
+// worker wrote; decides nothing.
 //
 // A submit region belongs to one (worker epoch, gateway epoch). When a former gateway served this
 // worker epoch, reading goes on where that one had published its position.
@@ -26,8 +26,8 @@ enum class LinkRead : std::uint8_t { empty, step, reject, corrupt };
 
 class WorkerLink {
  public:
-  // From a worker_up message: its identity, facts and descriptors (consumed). Errors: corrupt_region,
-  // corrupt_record (facts out of range), io_error.
+  // From a worker_up message: its identity, facts and descriptors (consumed). Errors:
+  // corrupt_region, corrupt_record (facts out of range), io_error.
   static Result<std::unique_ptr<WorkerLink>> open(ControlMessage& up, Epoch gateway_epoch,
                                                   std::size_t ring_bytes);
   WorkerLink(const WorkerLink&) = delete;

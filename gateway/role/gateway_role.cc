@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <chrono>
 #include <csignal>
 #include <optional>
@@ -141,6 +142,13 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
                                .count();
   Service service(config, std::move(*models), loop, clock, random_word(), now);
   service.append_core_metrics = [&](std::string& out) { append_core_metrics(out, loop, service); };
+  // Destroyed (and its threads joined) before `io`, which it posts to.
+  service.pool = std::make_unique<TokenizePool>(
+      config.tokenizing.pool_threads, [&io](std::shared_ptr<EncodeJob> job) {
+        boost::asio::post(io, [job = std::move(job)] {
+          if (job->on_done) job->on_done(*job);
+        });
+      });
   Server server(io, service);
 
   const std::uint16_t port =
@@ -155,6 +163,9 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   loop.say_ready(*bound);
   loop.run();
   server.close_all();
+  // What was in flight completes before the sessions go: its memory lies inside them.
+  io.restart();
+  io.poll();
   return {};
 }
 

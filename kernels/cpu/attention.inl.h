@@ -1,6 +1,6 @@
 // Paged causal attention with online softmax over fixed groups of positions. A tile is R query rows
-// (heads that share a KV head, then tokens) that share every load of K and V; each row keeps its own
-// limit, so a tile's make-up changes no row's bits. Order of operations: kernel_table.h.
+// (heads that share a KV head, then tokens) that share every load of K and V; each row keeps its
+// own limit, so a tile's make-up changes no row's bits. Order of operations: kernel_table.h.
 
 struct QueryRow {
   const float* q;     // [head_dim]
@@ -16,7 +16,7 @@ struct GroupState {
   float m[R];
   float sum[R];
   float keep[R];
-  std::size_t n[R];             // positions of this group that the row sees
+  std::size_t n[R];  // positions of this group that the row sees
 };
 
 // K of 16 positions from p, which is a multiple of 16 below `end`, the end of the seen positions.
@@ -28,8 +28,8 @@ struct KeyPointers {
 SLUICE_INLINE KeyPointers key_pointers(const AttentionJob& job, const AttentionSpan& span,
                                        std::size_t kv_head, std::size_t p, std::size_t end) {
   const PagedKv& kv = job.kv;
-  const float* low = kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) +
-                     p % kv.block_tokens;
+  const float* low =
+      kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) + p % kv.block_tokens;
   if (kv.block_tokens >= kLanes) return {low, low + 8};
   if (p + 8 >= end) return {low, low};  // the next block may not exist; its lanes are not used
   return {low, kv_keys(kv, span.blocks[p / kv.block_tokens + 1], job.layer, kv_head)};
@@ -38,8 +38,8 @@ SLUICE_INLINE KeyPointers key_pointers(const AttentionJob& job, const AttentionS
 // Scores of V vectors of positions from p (relative to the group: p - begin).
 template <int R, int V>
 static void score_vectors(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
-                          const QueryRow* rows, std::size_t begin, std::size_t offset, std::size_t end,
-                          GroupState<R>& state) {
+                          const QueryRow* rows, std::size_t begin, std::size_t offset,
+                          std::size_t end, GroupState<R>& state) {
   KeyPointers keys[V];
   for (int v = 0; v < V; ++v) {
     const std::size_t p = begin + offset + static_cast<std::size_t>(v) * kLanes;
@@ -94,11 +94,11 @@ static void soften(GroupState<R>& state, int r) {
   state.m[r] = m;
 }
 
-// o = o * keep, then fma(e[p], v[p], o) for W vectors of dimensions from d; `tail` lanes of the last.
+// o = o * keep, then fma(e[p], v[p], o) for W vectors of dimensions from d; `tail` lanes of the
+// last.
 template <int R, int W>
 static void weigh_values(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
-                         std::size_t begin, std::size_t d, std::size_t tail,
-                         GroupState<R>& state) {
+                         std::size_t begin, std::size_t d, std::size_t tail, GroupState<R>& state) {
   const PagedKv& kv = job.kv;
   Lanes o[R][W];
   std::size_t common = kAttentionGroup;
@@ -133,11 +133,12 @@ static void weigh_values(const AttentionJob& job, const AttentionSpan& span, std
   }
   for (int r = 0; r < R; ++r) {
     for (i = common; i < state.n[r]; ++i) {  // rows that see further than the shortest
-      const float* v = kv_values(kv, span.blocks[(begin + i) / kv.block_tokens], job.layer, kv_head) +
-                       (begin + i) % kv.block_tokens * kv.head_dim + d;
+      const float* v =
+          kv_values(kv, span.blocks[(begin + i) / kv.block_tokens], job.layer, kv_head) +
+          (begin + i) % kv.block_tokens * kv.head_dim + d;
       for (int w = 0; w < W; ++w) {
-        const Lanes value = load_first(v + static_cast<std::size_t>(w) * kLanes,
-                                       w + 1 < W ? kLanes : tail);
+        const Lanes value =
+            load_first(v + static_cast<std::size_t>(w) * kLanes, w + 1 < W ? kLanes : tail);
         o[r][w] = fma(splat(state.e[r][i]), value, o[r][w]);
       }
     }

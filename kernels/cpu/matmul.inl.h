@@ -1,17 +1,23 @@
-// y = x * w^T over packed panels. A tile is P panels (16 P outputs) times T tokens held in registers;
-// each accumulator lane is one output and takes k ascending, so tiles of every size, and prefill and
-// decode, give the same bits. Long K is cut into blocks that keep a panel group in the L2 cache; the
-// sums wait in y between blocks, which rounds nothing.
+// y = x * w^T over packed panels. A tile is P panels (16 P outputs) times T tokens held in
+// registers; each accumulator lane is one output and takes k ascending, so tiles of every size, and
+// prefill and decode, give the same bits. K is cut into blocks: the sums wait in y between blocks,
+// which rounds nothing, and a block of the tokens is first laid out in the order in which tiles
+// read it.
 //
 //        k ->                     one step of k: P loads of weights, T broadcasts of x, P * T fma
 //   panel p: [k][16 rows] ...     registers: P * T accumulators + P weights + 1
+//   tile of x: [k][T tokens]      one pointer for all T broadcasts
 
-constexpr std::size_t kBlockColumns = 512;  // of K, for more tokens than one tile
+constexpr std::size_t kBlockColumns = 256;  // of K
+constexpr std::size_t kBlockTokens = 96;    // laid out at a time: 96 KiB beside the weights in L2
+constexpr std::size_t kGroupPanels = 16;    // 256 KiB of float weights stay in L2 for all tiles
 
+// One K block of one token tile against the panels from `panel` on.
 struct TileRange {
-  std::size_t panel;    // first panel
-  std::size_t token;    // first token
-  std::size_t k_begin;  // K block
+  const float* x;     // [k_end - k_begin, T]
+  std::size_t token;  // first token
+  std::size_t panel;  // first panel
+  std::size_t k_begin;
   std::size_t k_end;
 };
 
@@ -20,23 +26,24 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
   const std::size_t step = kLanes * weight_bytes(type);
   const std::size_t panel_bytes = job.w.cols * step;
   const char* w = static_cast<const char*>(job.w.panels) + range.panel * panel_bytes;
-  const float* x = job.x + range.token * job.x_stride;
   float* y = job.y + range.token * job.y_stride + range.panel * kLanes;
   // Rows of the last panel; the others are full.
   const std::size_t rows_left = job.w.rows - (range.panel + P - 1) * kLanes;
   const std::size_t tail = rows_left < kLanes ? rows_left : kLanes;
 
   Lanes sum[P][T];
+#pragma GCC unroll 8
   for (int p = 0; p < P; ++p) {
-    const std::size_t n = p + 1 < P ? kLanes : tail;
+#pragma GCC unroll 12
     for (int t = 0; t < T; ++t) {
-      const float* from = y + static_cast<std::size_t>(t) * job.y_stride +
-                          static_cast<std::size_t>(p) * kLanes;
-      sum[p][t] = range.k_begin == 0 ? zero() : load_first(from, n);
+      const float* from =
+          y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes;
+      sum[p][t] = range.k_begin == 0 ? zero() : load_first(from, p + 1 < P ? kLanes : tail);
     }
   }
   const char* block = w + range.k_begin * step;
-  for (std::size_t k = range.k_begin; k < range.k_end; ++k, block += step) {
+  const float* x = range.x;
+  for (std::size_t k = range.k_begin; k < range.k_end; ++k, block += step, x += T) {
     Lanes weights[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
@@ -44,21 +51,22 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
     }
 #pragma GCC unroll 12
     for (int t = 0; t < T; ++t) {
-      const Lanes value = splat(x[static_cast<std::size_t>(t) * job.x_stride + k]);
+      const Lanes value = splat(x[t]);
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p) sum[p][t] = fma(weights[p], value, sum[p][t]);
     }
   }
+#pragma GCC unroll 8
   for (int p = 0; p < P; ++p) {
-    const std::size_t n = p + 1 < P ? kLanes : tail;
+#pragma GCC unroll 12
     for (int t = 0; t < T; ++t) {
-      store_first(y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes,
-                  sum[p][t], n);
+      store_first(
+          y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes,
+          sum[p][t], p + 1 < P ? kLanes : tail);
     }
   }
 }
 
-// One token tile of T tokens for `panels` panels, in groups of the widest tile that fits.
 template <WeightType type, int P, int T>
 static void matmul_panels(const MatmulJob& job, TileRange range, std::size_t panels) {
   for (; panels >= P; panels -= P, range.panel += P) matmul_tile<type, P, T>(job, range);
@@ -77,30 +85,60 @@ static void matmul_tokens(const MatmulJob& job, const TileRange& range, std::siz
   }
 }
 
-template <WeightType type>
-static void matmul_typed(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
-  const std::size_t tokens = job.num_tokens;
-  if (tokens == 0 || panel_begin >= panel_end) return;
-  if (job.w.cols == 0) {
-    for (std::size_t t = 0; t < tokens; ++t) {
-      for (std::size_t r = panel_begin * kLanes; r < job.w.rows && r < panel_end * kLanes; ++r) {
-        job.y[t * job.y_stride + r] = 0;
-      }
-    }
-    return;
+// Lays out x of the tokens [token, token + tokens) and the columns [k, k_end) as [k][tokens].
+static void lay_out(const MatmulJob& job, std::size_t token, std::size_t tokens, std::size_t k,
+                    std::size_t k_end, float* to) {
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const float* from = job.x + (token + t) * job.x_stride;
+    for (std::size_t i = k; i < k_end; ++i) to[(i - k) * tokens + t] = from[i];
   }
+}
+
+// At most kBlockTokens tokens from `token`.
+template <WeightType type>
+static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t tokens,
+                         std::size_t panel_begin, std::size_t panel_end) {
+  alignas(64) float laid_out[kBlockTokens * kBlockColumns];
   // Tiles of nearly equal size: 16 tokens are 8 + 8, not 12 + 4.
   const std::size_t tiles = (tokens + kTileTokensMax - 1) / kTileTokensMax;
-  const std::size_t block = tiles == 1 ? job.w.cols : kBlockColumns;
-  const std::size_t group = tiles == 1 ? panel_end - panel_begin : 8;
-  for (std::size_t panel = panel_begin; panel < panel_end; panel += group) {
-    const std::size_t panels = panel_end - panel < group ? panel_end - panel : group;
-    for (std::size_t k = 0; k < job.w.cols; k += block) {
-      const std::size_t k_end = job.w.cols - k < block ? job.w.cols : k + block;
+  // One tile reads its weights once: long streams. One row is laid out already.
+  const std::size_t block = tokens == 1  ? job.w.cols
+                            : tiles == 1 ? kBlockTokens * kBlockColumns / tokens
+                                         : kBlockColumns;
+  for (std::size_t k = 0; k < job.w.cols; k += block) {
+    const std::size_t k_end = job.w.cols - k < block ? job.w.cols : k + block;
+    for (std::size_t tile = 0; tile < tiles && tokens > 1; ++tile) {
+      const std::size_t first = tokens * tile / tiles;
+      lay_out(job, token + first, tokens * (tile + 1) / tiles - first, k, k_end,
+              laid_out + first * kBlockColumns);
+    }
+    for (std::size_t panel = panel_begin; panel < panel_end; panel += kGroupPanels) {
+      const std::size_t left = panel_end - panel;
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         const std::size_t first = tokens * tile / tiles;
-        const std::size_t last = tokens * (tile + 1) / tiles;
-        matmul_tokens<type, kTileTokensMax>(job, {panel, first, k, k_end}, panels, last - first);
+        const float* x =
+            tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * kBlockColumns;
+        matmul_tokens<type, kTileTokensMax>(job, {x, token + first, panel, k, k_end},
+                                            left < kGroupPanels ? left : kGroupPanels,
+                                            tokens * (tile + 1) / tiles - first);
+      }
+    }
+  }
+}
+
+template <WeightType type>
+static void matmul_typed(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  for (std::size_t token = 0; token < job.num_tokens; token += kBlockTokens) {
+    const std::size_t left = job.num_tokens - token;
+    if (job.w.cols > 0) {
+      matmul_block<type>(job, token, left < kBlockTokens ? left : kBlockTokens, panel_begin,
+                         panel_end);
+      continue;
+    }
+    for (std::size_t t = token; t < job.num_tokens && t < token + kBlockTokens;
+         ++t) {  // empty sums
+      for (std::size_t r = panel_begin * kLanes; r < job.w.rows && r < panel_end * kLanes; ++r) {
+        job.y[t * job.y_stride + r] = 0;
       }
     }
   }
@@ -108,8 +146,11 @@ static void matmul_typed(const MatmulJob& job, std::size_t panel_begin, std::siz
 
 static void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   switch (job.w.type) {
-    case WeightType::f32: return matmul_typed<WeightType::f32>(job, panel_begin, panel_end);
-    case WeightType::bf16: return matmul_typed<WeightType::bf16>(job, panel_begin, panel_end);
-    case WeightType::f16: return matmul_typed<WeightType::f16>(job, panel_begin, panel_end);
+    case WeightType::f32:
+      return matmul_typed<WeightType::f32>(job, panel_begin, panel_end);
+    case WeightType::bf16:
+      return matmul_typed<WeightType::bf16>(job, panel_begin, panel_end);
+    case WeightType::f16:
+      return matmul_typed<WeightType::f16>(job, panel_begin, panel_end);
   }
 }

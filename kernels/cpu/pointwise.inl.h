@@ -1,5 +1,5 @@
-// Lane sums, the exponential, RMSNorm, RoPE, SwiGLU, residual add and widening over Lanes. Orders of
-// operations: kernel_table.h and exp_constants.h.
+// Lane sums, the exponential, RMSNorm, RoPE, SwiGLU, residual add and widening over Lanes. Orders
+// of operations: kernel_table.h and exp_constants.h.
 
 // l + (l + 8), then + 4, + 2, + 1.
 SLUICE_INLINE float tree_sum(Lanes a) {
@@ -105,8 +105,11 @@ static void widen_row(const void* row, float* out, std::size_t n) {
 
 static void widen(const void* row, WeightType type, float* out, std::size_t n) {
   switch (type) {
-    case WeightType::f32: return widen_row<WeightType::f32>(row, out, n);
-    case WeightType::bf16: return widen_row<WeightType::bf16>(row, out, n);
-    case WeightType::f16: return widen_row<WeightType::f16>(row, out, n);
+    case WeightType::f32:
+      return widen_row<WeightType::f32>(row, out, n);
+    case WeightType::bf16:
+      return widen_row<WeightType::bf16>(row, out, n);
+    case WeightType::f16:
+      return widen_row<WeightType::f16>(row, out, n);
   }
 }

@@ -109,8 +109,8 @@ void attend_row(const AttentionJob& job, const AttentionSpan& span, std::size_t 
     float m_new = m;
     for (std::size_t i = 0; i < n; ++i) {
       const std::size_t p = begin + i;
-      const float* k = kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) +
-                       p % kv.block_tokens;
+      const float* k =
+          kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) + p % kv.block_tokens;
       float s = 0;
       for (std::size_t d = 0; d < kv.head_dim; ++d) s = std::fma(q[d], k[d * kv.block_tokens], s);
       e[i] = s * job.scale;

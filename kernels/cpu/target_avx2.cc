@@ -10,17 +10,18 @@ namespace sluice::krn {
 namespace avx2 {
 namespace {
 
+// Later files use earlier ones: the groups keep the order.
 #include "kernels/cpu/vec_avx2.inl.h"
-// Over Lanes, in this order: later files use earlier ones.
+
 #include "kernels/cpu/pointwise.inl.h"
-#include "kernels/cpu/matmul.inl.h"
+
 #include "kernels/cpu/attention.inl.h"
+#include "kernels/cpu/matmul.inl.h"
 
 }  // namespace
 }  // namespace avx2
 
-const KernelTable kAvx2Kernels = {"avx2",       avx2::matmul,   avx2::rms_norm,
-                                     avx2::rope,   avx2::swiglu,   avx2::add_rows,
-                                     avx2::widen,  avx2::attend};
+const KernelTable kAvx2Kernels = {"avx2",       avx2::matmul,   avx2::rms_norm, avx2::rope,
+                                  avx2::swiglu, avx2::add_rows, avx2::widen,    avx2::attend};
 
 }  // namespace sluice::krn

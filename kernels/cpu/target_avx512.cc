@@ -1,6 +1,6 @@
-// The AVX-512 kernels: the shared algorithms compiled for this instruction set. Nothing but intrinsics
-// and our own plain headers is included, and everything is in a namespace of its own, so that no
-// instruction of this set can leak into a function that other files share.
+// The AVX-512 kernels: the shared algorithms compiled for this instruction set. Nothing but
+// intrinsics and our own plain headers is included, and everything is in a namespace of its own, so
+// that no instruction of this set can leak into a function that other files share.
 #include <immintrin.h>
 
 #include "kernels/cpu/exp_constants.h"
@@ -10,17 +10,19 @@ namespace sluice::krn {
 namespace avx512 {
 namespace {
 
+// Later files use earlier ones: the groups keep the order.
 #include "kernels/cpu/vec_avx512.inl.h"
-// Over Lanes, in this order: later files use earlier ones.
+
 #include "kernels/cpu/pointwise.inl.h"
-#include "kernels/cpu/matmul.inl.h"
+
 #include "kernels/cpu/attention.inl.h"
+#include "kernels/cpu/matmul.inl.h"
 
 }  // namespace
 }  // namespace avx512
 
-const KernelTable kAvx512Kernels = {"avx512",       avx512::matmul,   avx512::rms_norm,
-                                     avx512::rope,   avx512::swiglu,   avx512::add_rows,
-                                     avx512::widen,  avx512::attend};
+const KernelTable kAvx512Kernels = {"avx512",      avx512::matmul, avx512::rms_norm,
+                                    avx512::rope,  avx512::swiglu, avx512::add_rows,
+                                    avx512::widen, avx512::attend};
 
 }  // namespace sluice::krn

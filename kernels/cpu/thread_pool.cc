@@ -15,8 +15,12 @@ constexpr std::size_t kChunksPerThread = 4;  // evens out a member that lost its
 constexpr int kSpins = 2000;                 // some 20..60 us: longer than the gap between kernels
 constexpr int kYields = 20;
 
-std::uint32_t job_of(std::uint64_t state) { return static_cast<std::uint32_t>(state >> 32); }
-std::uint32_t unclaimed_in(std::uint64_t state) { return static_cast<std::uint32_t>(state); }
+std::uint32_t job_of(std::uint64_t state) {
+  return static_cast<std::uint32_t>(state >> 32);
+}
+std::uint32_t unclaimed_in(std::uint64_t state) {
+  return static_cast<std::uint32_t>(state);
+}
 
 void pause() {
 #ifdef __x86_64__

@@ -1,10 +1,11 @@
-// ThreadPool: a fixed team that runs the chunks of one job at a time. The caller is a member and does
-// most of the work when the others are late, so a busy second core costs speed, never progress.
+// ThreadPool: a fixed team that runs the chunks of one job at a time. The caller is a member and
+// does most of the work when the others are late, so a busy second core costs speed, never
+// progress.
 //
-// Not a task queue: one caller, one job, no nesting. run() allocates nothing. Which member runs which
-// chunk is left to chance; results must not depend on it (they don't: a chunk owns its outputs).
-// An idle member spins for some microseconds (the gap between two kernels), yields, then sleeps on a
-// futex, so an idle engine uses no CPU.
+// Not a task queue: one caller, one job, no nesting. run() allocates nothing. Which member runs
+// which chunk is left to chance; results must not depend on it (they don't: a chunk owns its
+// outputs). An idle member spins for some microseconds (the gap between two kernels), yields, then
+// sleeps on a futex, so an idle engine uses no CPU.
 #pragma once
 
 #include <atomic>
@@ -24,8 +25,8 @@ class ThreadPool {
 
   std::size_t num_threads() const { return members_.size() + 1; }
 
-  // Calls body(begin, end) for disjoint ranges that cover [0, count), each at least `grain` long but
-  // the last; returns when all are done. Small counts run on the caller alone.
+  // Calls body(begin, end) for disjoint ranges that cover [0, count), each at least `grain` long
+  // but the last; returns when all are done. Small counts run on the caller alone.
   template <class Body>
   void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
     const auto call = [](const void* context, std::size_t begin, std::size_t end) {
@@ -55,8 +56,8 @@ class ThreadPool {
   std::atomic<std::uint32_t> num_chunks_{0};
   // Chunks finished; each increment (release) publishes a chunk's outputs to the caller (acquire).
   alignas(64) std::atomic<std::uint32_t> finished_{0};
-  // Futex word, changed at each start, and how many sleep on it (seq_cst: a sleeper announces itself
-  // before it looks at state_ again, the caller writes state_ before it looks for sleepers).
+  // Futex word, changed at each start, and how many sleep on it (seq_cst: a sleeper announces
+  // itself before it looks at state_ again, the caller writes state_ before it looks for sleepers).
   alignas(64) std::atomic<std::uint32_t> bell_{0};
   std::atomic<std::uint32_t> sleepers_{0};
   std::atomic<bool> stopping_{false};

@@ -8,7 +8,9 @@ struct Lanes {
 
 // Tiles that fit 16 registers; see matmul.inl.h and attention.inl.h.
 constexpr int kTileTokensMax = 6;
-constexpr int tile_panels(int tokens) { return tokens <= 1 ? 4 : tokens <= 2 ? 2 : 1; }
+constexpr int tile_panels(int tokens) {
+  return tokens <= 1 ? 4 : tokens <= 2 ? 2 : 1;
+}
 constexpr int kAttentionRows = 2;
 constexpr int kAttentionWidth = 2;
 
@@ -17,15 +19,25 @@ SLUICE_INLINE __m256i first_eight(std::size_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-SLUICE_INLINE std::size_t in_low(std::size_t n) { return n < 8 ? n : 8; }
-SLUICE_INLINE std::size_t in_high(std::size_t n) { return n < 8 ? 0 : n - 8; }
+SLUICE_INLINE std::size_t in_low(std::size_t n) {
+  return n < 8 ? n : 8;
+}
+SLUICE_INLINE std::size_t in_high(std::size_t n) {
+  return n < 8 ? 0 : n - 8;
+}
 
-SLUICE_INLINE Lanes zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-SLUICE_INLINE Lanes splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+SLUICE_INLINE Lanes zero() {
+  return {_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+SLUICE_INLINE Lanes splat(float x) {
+  return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
 SLUICE_INLINE Lanes load_halves(const float* low, const float* high) {
   return {_mm256_loadu_ps(low), _mm256_loadu_ps(high)};
 }
-SLUICE_INLINE Lanes load(const float* p) { return load_halves(p, p + 8); }
+SLUICE_INLINE Lanes load(const float* p) {
+  return load_halves(p, p + 8);
+}
 // The first n lanes; the others are zero and their memory is not touched.
 SLUICE_INLINE Lanes load_first(const float* p, std::size_t n) {
   return {_mm256_maskload_ps(p, first_eight(in_low(n))),
@@ -39,7 +51,9 @@ SLUICE_INLINE void store_first(float* p, Lanes a, std::size_t n) {
   _mm256_maskstore_ps(p, first_eight(in_low(n)), a.low);
   _mm256_maskstore_ps(p + 8, first_eight(in_high(n)), a.high);
 }
-SLUICE_INLINE Lanes load_f32_weights(const void* p) { return load(static_cast<const float*>(p)); }
+SLUICE_INLINE Lanes load_f32_weights(const void* p) {
+  return load(static_cast<const float*>(p));
+}
 SLUICE_INLINE __m256 bf16_to_floats(__m128i bits) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
@@ -86,7 +100,9 @@ SLUICE_INLINE __m256 power_of_two(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
 // 2^n for integral n in the range of normal numbers.
-SLUICE_INLINE Lanes power_of_two(Lanes n) { return {power_of_two(n.low), power_of_two(n.high)}; }
+SLUICE_INLINE Lanes power_of_two(Lanes n) {
+  return {power_of_two(n.low), power_of_two(n.high)};
+}
 // 0 where x < bound, a elsewhere (also where x is a NaN).
 SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {
   return {_mm256_andnot_ps(_mm256_cmp_ps(x.low, bound.low, _CMP_LT_OQ), a.low),
@@ -96,5 +112,9 @@ SLUICE_INLINE Lanes keep_first(Lanes a, std::size_t n, Lanes rest) {
   return {_mm256_blendv_ps(rest.low, a.low, _mm256_castsi256_ps(first_eight(in_low(n)))),
           _mm256_blendv_ps(rest.high, a.high, _mm256_castsi256_ps(first_eight(in_high(n))))};
 }
-SLUICE_INLINE __m256 upper_half(Lanes a) { return a.high; }
-SLUICE_INLINE __m256 lower_half(Lanes a) { return a.low; }
+SLUICE_INLINE __m256 upper_half(Lanes a) {
+  return a.high;
+}
+SLUICE_INLINE __m256 lower_half(Lanes a) {
+  return a.low;
+}

@@ -1,5 +1,5 @@
-// The 16-lane vector of AVX-512: one register. Included inside a namespace by target_avx512.cc, after
-// <immintrin.h> and the headers with types; vec_avx2.inl.h has the same names.
+// The 16-lane vector of AVX-512: one register. Included inside a namespace by target_avx512.cc,
+// after <immintrin.h> and the headers with types; vec_avx2.inl.h has the same names.
 #define SLUICE_INLINE [[gnu::always_inline]] static inline
 
 struct Lanes {
@@ -8,7 +8,9 @@ struct Lanes {
 
 // Tiles that fit 32 registers; see matmul.inl.h and attention.inl.h.
 constexpr int kTileTokensMax = 12;
-constexpr int tile_panels(int tokens) { return tokens <= 2 ? 8 : tokens <= 4 ? 4 : 2; }
+constexpr int tile_panels(int tokens) {
+  return tokens <= 2 ? 8 : tokens <= 4 ? 4 : 2;
+}
 constexpr int kAttentionRows = 4;   // query rows that share a load of K or V
 constexpr int kAttentionWidth = 4;  // vectors of positions, or of dimensions, side by side
 
@@ -16,21 +18,32 @@ SLUICE_INLINE __mmask16 first_lanes(std::size_t n) {
   return static_cast<__mmask16>((1u << n) - 1u);  // n <= 16
 }
 
-SLUICE_INLINE Lanes zero() { return {_mm512_setzero_ps()}; }
-SLUICE_INLINE Lanes splat(float x) { return {_mm512_set1_ps(x)}; }
-SLUICE_INLINE Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+SLUICE_INLINE Lanes zero() {
+  return {_mm512_setzero_ps()};
+}
+SLUICE_INLINE Lanes splat(float x) {
+  return {_mm512_set1_ps(x)};
+}
+SLUICE_INLINE Lanes load(const float* p) {
+  return {_mm512_loadu_ps(p)};
+}
 // The first n lanes; the others are zero and their memory is not touched.
 SLUICE_INLINE Lanes load_first(const float* p, std::size_t n) {
   return {_mm512_maskz_loadu_ps(first_lanes(n), p)};
 }
 SLUICE_INLINE Lanes load_halves(const float* low, const float* high) {
-  return {_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(low)), _mm256_loadu_ps(high), 1)};
+  return {
+      _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(low)), _mm256_loadu_ps(high), 1)};
 }
-SLUICE_INLINE void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.v); }
+SLUICE_INLINE void store(float* p, Lanes a) {
+  _mm512_storeu_ps(p, a.v);
+}
 SLUICE_INLINE void store_first(float* p, Lanes a, std::size_t n) {
   _mm512_mask_storeu_ps(p, first_lanes(n), a.v);
 }
-SLUICE_INLINE Lanes load_f32_weights(const void* p) { return load(static_cast<const float*>(p)); }
+SLUICE_INLINE Lanes load_f32_weights(const void* p) {
+  return load(static_cast<const float*>(p));
+}
 SLUICE_INLINE Lanes load_bf16_weights(const void* p) {
   const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
@@ -39,16 +52,30 @@ SLUICE_INLINE Lanes load_f16_weights(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
 
-SLUICE_INLINE Lanes add(Lanes a, Lanes b) { return {_mm512_add_ps(a.v, b.v)}; }
-SLUICE_INLINE Lanes sub(Lanes a, Lanes b) { return {_mm512_sub_ps(a.v, b.v)}; }
-SLUICE_INLINE Lanes mul(Lanes a, Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
-SLUICE_INLINE Lanes div(Lanes a, Lanes b) { return {_mm512_div_ps(a.v, b.v)}; }
-SLUICE_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+SLUICE_INLINE Lanes add(Lanes a, Lanes b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+SLUICE_INLINE Lanes sub(Lanes a, Lanes b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+SLUICE_INLINE Lanes mul(Lanes a, Lanes b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+SLUICE_INLINE Lanes div(Lanes a, Lanes b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
+SLUICE_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
 SLUICE_INLINE Lanes negate(Lanes a) {
   return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))};
 }
-SLUICE_INLINE Lanes minimum(Lanes a, Lanes b) { return {_mm512_min_ps(a.v, b.v)}; }  // a < b ? a : b
-SLUICE_INLINE Lanes maximum(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
+SLUICE_INLINE Lanes minimum(Lanes a, Lanes b) {
+  return {_mm512_min_ps(a.v, b.v)};
+}  // a < b ? a : b
+SLUICE_INLINE Lanes maximum(Lanes a, Lanes b) {
+  return {_mm512_max_ps(a.v, b.v)};
+}  // a > b ? a : b
 SLUICE_INLINE Lanes round_even(Lanes a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
@@ -65,5 +92,9 @@ SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {
 SLUICE_INLINE Lanes keep_first(Lanes a, std::size_t n, Lanes rest) {
   return {_mm512_mask_mov_ps(rest.v, first_lanes(n), a.v)};
 }
-SLUICE_INLINE __m256 upper_half(Lanes a) { return _mm512_extractf32x8_ps(a.v, 1); }
-SLUICE_INLINE __m256 lower_half(Lanes a) { return _mm512_castps512_ps256(a.v); }
+SLUICE_INLINE __m256 upper_half(Lanes a) {
+  return _mm512_extractf32x8_ps(a.v, 1);
+}
+SLUICE_INLINE __m256 lower_half(Lanes a) {
+  return _mm512_castps512_ps256(a.v);
+}

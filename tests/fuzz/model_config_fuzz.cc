@@ -1,4 +1,5 @@
-// config.json: what is accepted lies within the documented ranges, so that later products can't overflow.
+// config.json: what is accepted lies within the documented ranges, so that later products can't
+// overflow.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

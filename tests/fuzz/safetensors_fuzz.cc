@@ -1,5 +1,6 @@
 // The input as a whole weights file: length prefix, header, data; and as a shard index. An accepted
-// header must keep its invariants, and planning a small model with it must end in a plan or an error.
+// header must keep its invariants, and planning a small model with it must end in a plan or an
+// error.
 #include <cstddef>
 #include <cstdint>
 #include <span>

@@ -145,7 +145,7 @@ class RefusedStarts(unittest.TestCase):
 
     def test_a_missing_model(self):
         with refused(self, config_with(models=[canned_model(path="/nowhere/model")])) as output:
-            self.assertIn("models[0].path: No such file", output)
+            self.assertIn("models[0].path: '/nowhere/model': No such file", output)
 
     def test_a_bad_configuration_names_line_key_and_range(self):
         rows = [

@@ -19,13 +19,21 @@ std::atomic<std::size_t> allocations{0};  // a plain count, ordered with nothing
 }  // namespace
 
 #ifdef SLUICE_SANITIZED
-bool counts_allocations() { return false; }
+bool counts_allocations() {
+  return false;
+}
 #else
-bool counts_allocations() { return true; }
-static void count_allocation() { allocations.fetch_add(1, std::memory_order_relaxed); }
+bool counts_allocations() {
+  return true;
+}
+static void count_allocation() {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+}
 #endif
 
-std::size_t num_allocations() { return allocations.load(std::memory_order_relaxed); }
+std::size_t num_allocations() {
+  return allocations.load(std::memory_order_relaxed);
+}
 
 }  // namespace sluice::test
 
@@ -36,6 +44,10 @@ void* operator new(std::size_t bytes) {
   if (p == nullptr) std::abort();
   return p;
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p) noexcept {
+  std::free(p);
+}
+void operator delete(void* p, std::size_t) noexcept {
+  std::free(p);
+}
 #endif

@@ -1,4 +1,5 @@
-// Counts every operator new of the binary that links it: for tests that say "nothing is allocated here".
+// Counts every operator new of the binary that links it: for tests that say "nothing is allocated
+// here".
 #pragma once
 
 #include <cstddef>

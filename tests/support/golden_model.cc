@@ -46,7 +46,8 @@ std::vector<Expectation> read_expectations(const std::string& path) {
     simdjson::dom::array logits;
     if (line["first_logits"].get(logits) == simdjson::SUCCESS) {
       TokenId id = 0;
-      for (const simdjson::dom::element value : logits) e.first_logits.emplace_back(id++, number(value));
+      for (const simdjson::dom::element value : logits)
+        e.first_logits.emplace_back(id++, number(value));
     } else {
       CHECK(line["first_top5_logits"].get(logits) == simdjson::SUCCESS);
       for (const simdjson::dom::element pair : logits) {
@@ -54,7 +55,8 @@ std::vector<Expectation> read_expectations(const std::string& path) {
       }
     }
     simdjson::dom::element margin;
-    if (line["smallest_margin"].get(margin) == simdjson::SUCCESS) e.smallest_margin = number(margin);
+    if (line["smallest_margin"].get(margin) == simdjson::SUCCESS)
+      e.smallest_margin = number(margin);
     expectations.push_back(std::move(e));
   }
   return expectations;

@@ -1,5 +1,5 @@
-// Expectations of a model (scripts/make_tiny_model.py) against an executor: logits after each prompt and
-// greedy continuations. Used by the golden test and by the check_model tool.
+// Expectations of a model (scripts/make_tiny_model.py) against an executor: logits after each
+// prompt and greedy continuations. Used by the golden test and by the check_model tool.
 #pragma once
 
 #include <string>

@@ -30,7 +30,8 @@ std::uint16_t to_f16(float value) {
 
 class Writer {
  public:
-  explicit Writer(const RandomModel& model) : model_(model), element_(model.dtype == "F32" ? 4 : 2) {}
+  explicit Writer(const RandomModel& model)
+      : model_(model), element_(model.dtype == "F32" ? 4 : 2) {}
 
   void tensor(const std::string& name, std::size_t rows, std::size_t cols) {
     const std::size_t begin = data_.size();
@@ -101,7 +102,8 @@ std::string read_file(const std::string& path) {
 
 std::string safetensors_bytes(const std::string& header_json, const std::string& data) {
   std::string bytes;
-  for (std::size_t i = 0; i < 8; ++i) bytes += static_cast<char>((header_json.size() >> (8 * i)) & 0xffu);
+  for (std::size_t i = 0; i < 8; ++i)
+    bytes += static_cast<char>((header_json.size() >> (8 * i)) & 0xffu);
   return bytes + header_json + data;
 }
 
@@ -125,10 +127,8 @@ void write_random_model(const std::string& directory, const RandomModel& m) {
   write_file(directory + "/model.safetensors", writer.bytes());
   std::ostringstream config;
   config << "{\"architectures\":[\"LlamaForCausalLM\"],\"vocab_size\":" << m.vocab_size
-         << ",\"hidden_size\":" << m.hidden_size
-         << ",\"intermediate_size\":" << m.intermediate_size
-         << ",\"num_hidden_layers\":" << m.num_layers
-         << ",\"num_attention_heads\":" << m.num_heads
+         << ",\"hidden_size\":" << m.hidden_size << ",\"intermediate_size\":" << m.intermediate_size
+         << ",\"num_hidden_layers\":" << m.num_layers << ",\"num_attention_heads\":" << m.num_heads
          << ",\"num_key_value_heads\":" << m.num_kv_heads
          << ",\"max_position_embeddings\":" << m.context_tokens
          << ",\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":true}";

@@ -1,5 +1,5 @@
-// Model directories made by tests and benches: a safetensors writer, seeded random Llama weights, and
-// a temporary directory that removes itself.
+// Model directories made by tests and benches: a safetensors writer, seeded random Llama weights,
+// and a temporary directory that removes itself.
 #pragma once
 
 #include <cstdint>

@@ -11,18 +11,24 @@ namespace {
 
 const char* type_name(krn::WeightType type) {
   switch (type) {
-    case krn::WeightType::f32: return "F32";
-    case krn::WeightType::bf16: return "BF16";
-    case krn::WeightType::f16: return "F16";
+    case krn::WeightType::f32:
+      return "F32";
+    case krn::WeightType::bf16:
+      return "BF16";
+    case krn::WeightType::f16:
+      return "F16";
   }
   return "";
 }
 
 const char* scaling_name(RopeScalingKind kind) {
   switch (kind) {
-    case RopeScalingKind::none: return "none";
-    case RopeScalingKind::linear: return "linear";
-    case RopeScalingKind::llama3: return "llama3";
+    case RopeScalingKind::none:
+      return "none";
+    case RopeScalingKind::linear:
+      return "linear";
+    case RopeScalingKind::llama3:
+      return "llama3";
   }
   return "";
 }
@@ -44,8 +50,8 @@ int inspect_model(const std::string& directory, std::ostream& out, std::ostream&
       << "layers               " << c.num_layers << "\n"
       << "hidden_size          " << c.hidden_size << "\n"
       << "intermediate_size    " << c.intermediate_size << "\n"
-      << "heads                " << c.num_heads << " (" << c.num_kv_heads << " of K and V), head_dim "
-      << c.head_dim << "\n"
+      << "heads                " << c.num_heads << " (" << c.num_kv_heads
+      << " of K and V), head_dim " << c.head_dim << "\n"
       << "rope                 theta " << c.rope_theta << ", pairs "
       << (c.rope_pairing == krn::RopePairing::half ? "half" : "interleaved") << ", scaling "
       << scaling_name(c.rope_scaling.kind) << "\n"

@@ -21,8 +21,8 @@ class JsonDocument {
     simdjson::error_code code = parser_.allocate(json.size(), kDepthMax);
     if (code == simdjson::SUCCESS) code = parser_.parse(simdjson::padded_string(json)).get(root);
     if (code != simdjson::SUCCESS) {
-      return make_error(Errc::bad_file, std::string(what) + " is not valid JSON: " +
-                                            simdjson::error_message(code));
+      return make_error(Errc::bad_file,
+                        std::string(what) + " is not valid JSON: " + simdjson::error_message(code));
     }
     if (root.get(object) != simdjson::SUCCESS) {
       return make_error(Errc::bad_file, std::string(what) + " is not a JSON object");

@@ -42,7 +42,8 @@ Result<void> read_number(object root, std::string_view key, double min, double m
   if (!find(root, key, value)) return {};
   double number = 0;
   if (value.get(number) != simdjson::SUCCESS || !(number >= min && number <= max)) {
-    return bad_key(key, "must be a number from " + std::to_string(min) + " to " + std::to_string(max));
+    return bad_key(key,
+                   "must be a number from " + std::to_string(min) + " to " + std::to_string(max));
   }
   out = number;
   return {};
@@ -119,18 +120,20 @@ Result<void> read_rope_scaling(object scaling, RopeScaling& out) {
   }
   if (kind == "default") return {};
   if (kind != "linear" && kind != "llama3") {
-    return bad_key("rope_scaling", "of type '" + printable(kind) +
-                                       "' is not supported (default, linear, llama3)");
+    return bad_key("rope_scaling",
+                   "of type '" + printable(kind) + "' is not supported (default, linear, llama3)");
   }
   out.kind = kind == "linear" ? RopeScalingKind::linear : RopeScalingKind::llama3;
   Result<void> read = read_number(scaling, "factor", 1, 1024, out.factor);
   if (read) read = read_number(scaling, "low_freq_factor", 1e-3, 1e3, out.low_frequency_factor);
   if (read) read = read_number(scaling, "high_freq_factor", 1e-3, 1e3, out.high_frequency_factor);
   if (read) {
-    read = read_number(scaling, "original_max_position_embeddings", 1, 1 << 24, out.original_context);
+    read =
+        read_number(scaling, "original_max_position_embeddings", 1, 1 << 24, out.original_context);
   }
   if (!read) return read;
-  if (out.kind == RopeScalingKind::llama3 && !(out.low_frequency_factor < out.high_frequency_factor)) {
+  if (out.kind == RopeScalingKind::llama3 &&
+      !(out.low_frequency_factor < out.high_frequency_factor)) {
     return bad_key("rope_scaling", "low_freq_factor must be below high_freq_factor");
   }
   return {};

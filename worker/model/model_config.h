@@ -1,7 +1,8 @@
 // ModelConfig: the hyperparameters of a Llama model from Hugging Face's config.json, each checked
 // against its range, so that no product of two of them can overflow later. Unknown keys are ignored
-// (the format has dozens that do not matter for inference); known features that this engine does not
-// compute (biases, sliding windows, quantization, other activations) are refused, never ignored.
+// (the format has dozens that do not matter for inference); known features that this engine does
+// not compute (biases, sliding windows, quantization, other activations) are refused, never
+// ignored.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   krn::RopePairing rope_pairing = krn::RopePairing::half;  // "rope_interleaved": true for the other
   bool tied_embeddings = false;
-  std::vector<TokenId> eos_ids;         // below vocab_size; may be empty
+  std::vector<TokenId> eos_ids;  // below vocab_size; may be empty
 
   std::uint32_t q_width() const { return num_heads * head_dim; }
   std::uint32_t kv_width() const { return num_kv_heads * head_dim; }

@@ -38,7 +38,9 @@ std::string printable(std::string_view text) {
   return out;
 }
 
-void ModelFile::FreeContext::operator()(evp_md_ctx_st* context) const { EVP_MD_CTX_free(context); }
+void ModelFile::FreeContext::operator()(evp_md_ctx_st* context) const {
+  EVP_MD_CTX_free(context);
+}
 
 ModelFile::ModelFile(UniqueFd fd, std::string name, std::uint64_t bytes)
     : fd_(std::move(fd)), name_(std::move(name)), bytes_(bytes), hash_(EVP_MD_CTX_new()) {
@@ -58,7 +60,8 @@ Result<ModelFile> ModelFile::open(const std::string& directory, const std::strin
   // Non-blocking, so that a FIFO in the directory can't hold the start up; no effect on files.
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) {
-    return make_error(Errc::io_error, printable(name) + ": cannot be opened: " + std::strerror(errno));
+    return make_error(Errc::io_error,
+                      printable(name) + ": cannot be opened: " + std::strerror(errno));
   }
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {

@@ -1,6 +1,7 @@
 // ModelFile: a regular file of a model directory, read front to back while its SHA-256 is taken, so
 // that what was used is what was hashed. Read, not mapped: a file that is cut short under a mapping
-// kills the process with SIGBUS, here it is an error; and the bytes can't change between hash and use.
+// kills the process with SIGBUS, here it is an error; and the bytes can't change between hash and
+// use.
 //
 // Every error says file and reason (Errc::bad_file, io_error). One thread.
 #pragma once

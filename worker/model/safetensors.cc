@@ -34,7 +34,9 @@ constexpr std::array<DtypeRow, 15> kDtypes = {{{"F32", Dtype::f32, 4},
                                                {"U64", Dtype::i64, 8},
                                                {"I64", Dtype::i64, 8}}};
 
-Error bad(std::string detail) { return make_error(Errc::bad_file, std::move(detail)); }
+Error bad(std::string detail) {
+  return make_error(Errc::bad_file, std::move(detail));
+}
 
 Error bad_tensor(std::string_view name, std::string reason) {
   return bad("tensor '" + printable(name) + "': " + std::move(reason));
@@ -94,8 +96,9 @@ Result<TensorInfo> read_tensor(std::string_view name, simdjson::dom::element val
   Result<void> offsets = read_offsets(fields, data_bytes, tensor);
   if (!offsets) return offsets.error();
   if (bytes != tensor.bytes) {
-    return bad_tensor(name, "shape " + shape_text(tensor.shape) + " needs " + std::to_string(bytes) +
-                                " bytes, data_offsets hold " + std::to_string(tensor.bytes));
+    return bad_tensor(name, "shape " + shape_text(tensor.shape) + " needs " +
+                                std::to_string(bytes) + " bytes, data_offsets hold " +
+                                std::to_string(tensor.bytes));
   }
   return tensor;
 }
@@ -107,8 +110,8 @@ Result<void> check_layout(const SafetensorsHeader& header, std::uint64_t data_by
   std::uint64_t end = 0;
   for (const TensorInfo& tensor : header.tensors) {
     if (tensor.offset != end) {
-      return bad_tensor(tensor.name, tensor.offset < end ? "overlaps another tensor"
-                                                         : "has a hole before it");
+      return bad_tensor(tensor.name,
+                        tensor.offset < end ? "overlaps another tensor" : "has a hole before it");
     }
     end += tensor.bytes;
     names.push_back(tensor.name);
@@ -156,7 +159,8 @@ Result<std::uint64_t> safetensors_header_length(std::span<const std::uint8_t, 8>
   return length;
 }
 
-Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes) {
+Result<SafetensorsHeader> parse_safetensors_header(std::string_view json,
+                                                   std::uint64_t file_bytes) {
   if (json.size() + 8 > file_bytes) return bad("the header exceeds the file");
   JsonDocument document;
   Result<simdjson::dom::object> root = document.parse_object(json, "header");
@@ -176,9 +180,10 @@ Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::u
     if (!tensor) return tensor.error();
     header.tensors.push_back(std::move(*tensor));
   }
-  std::sort(header.tensors.begin(), header.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
-    return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
-  });
+  std::sort(header.tensors.begin(), header.tensors.end(),
+            [](const TensorInfo& a, const TensorInfo& b) {
+              return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
+            });
   Result<void> layout = check_layout(header, data_bytes);
   if (!layout) return layout.error();
   return header;
@@ -198,7 +203,8 @@ Result<std::map<std::string, std::string>> parse_shard_index(std::string_view js
     if (field.value.get(file) != simdjson::SUCCESS || !is_shard_name(file)) {
       return bad_tensor(field.key, "its file is not a plain name that ends in .safetensors");
     }
-    if (index.size() == kTensorsMax) return bad("more than " + std::to_string(kTensorsMax) + " tensors");
+    if (index.size() == kTensorsMax)
+      return bad("more than " + std::to_string(kTensorsMax) + " tensors");
     if (!index.emplace(field.key, file).second) return bad_tensor(field.key, "appears twice");
   }
   if (index.empty()) return bad("weight_map is empty");

@@ -1,5 +1,5 @@
-// The forward pass. Work is split over outputs only (tokens, panels of rows, KV heads), never over a
-// sum, so the number of threads changes no bit.
+// The forward pass. Work is split over outputs only (tokens, panels of rows, KV heads), never over
+// a sum, so the number of threads changes no bit.
 #include "worker/model/transformer.h"
 
 #include <algorithm>
@@ -15,8 +15,12 @@ constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul
 constexpr std::size_t kTokenPiece = 96;     // tokens of one piece of a long matmul
 constexpr std::size_t kTokensPerItem = 16;  // of one piece of attention
 
-std::size_t pieces(std::size_t n, std::size_t piece) { return (n + piece - 1) / piece; }
-std::size_t grain(std::size_t wanted, std::size_t cost) { return pieces(wanted, std::max<std::size_t>(cost, 1)); }
+std::size_t pieces(std::size_t n, std::size_t piece) {
+  return (n + piece - 1) / piece;
+}
+std::size_t grain(std::size_t wanted, std::size_t cost) {
+  return pieces(wanted, std::max<std::size_t>(cost, 1));
+}
 
 }  // namespace
 
@@ -85,20 +89,20 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
   const std::size_t n = batch.ids.size();
   CHECK(n <= limits_.tokens_max && batch.logit_rows.size() <= limits_.logit_rows_max);
   plan_attention(batch);
-  embed(batch);                                                  // x = E[ids]
+  embed(batch);  // x = E[ids]
   for (std::size_t l = 0; l < weights_->layers.size(); ++l) {
     const LayerWeights& layer = weights_->layers[l];
     norm(x_, layer.attention_norm, normed_, n);
-    matmul(layer.qkv, normed_, qkv_, n);                         // q, k, v = W_qkv norm(x)
-    rotate_and_store(batch, l, kv);                              // RoPE(q, k); k, v into the cache
-    attend(batch, l, kv);                                        // softmax(q K^T / sqrt(d)) V
+    matmul(layer.qkv, normed_, qkv_, n);  // q, k, v = W_qkv norm(x)
+    rotate_and_store(batch, l, kv);       // RoPE(q, k); k, v into the cache
+    attend(batch, l, kv);                 // softmax(q K^T / sqrt(d)) V
     matmul(layer.attention_out, heads_, delta_, n);
-    add(delta_, n);                                              // x += W_o heads
+    add(delta_, n);  // x += W_o heads
     norm(x_, layer.mlp_norm, normed_, n);
     matmul(layer.gate_up, normed_, gate_up_, n);
-    gate(n);                                                     // silu(W_gate h) * (W_up h)
+    gate(n);  // silu(W_gate h) * (W_up h)
     matmul(layer.down, gate_up_, delta_, n);
-    add(delta_, n);                                              // x += W_down ...
+    add(delta_, n);  // x += W_down ...
   }
   const std::size_t rows = batch.logit_rows.size();
   const std::size_t hidden = weights_->config.hidden_size;
@@ -106,7 +110,7 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
     kernels_->rms_norm(x_.row(batch.logit_rows[i]), weights_->final_norm, normed_.row(i), hidden,
                        weights_->config.norm_eps);
   }
-  matmul(weights_->head, normed_, logits_, rows);                // logits = W_head norm(x)
+  matmul(weights_->head, normed_, logits_, rows);  // logits = W_head norm(x)
   return {logits_.data, rows * weights_->config.vocab_size};
 }
 
@@ -147,40 +151,41 @@ void Transformer::embed(const TokenBatch& batch) {
 void Transformer::norm(const Rows& from, const float* weight, const Rows& to,
                        std::size_t num_tokens) {
   const std::size_t hidden = weights_->config.hidden_size;
-  team_->parallel_for(num_tokens, grain(kGrainElements, hidden),
-                      [&](std::size_t begin, std::size_t end) {
-                        for (std::size_t t = begin; t < end; ++t) {
-                          kernels_->rms_norm(from.row(t), weight, to.row(t), hidden,
-                                             weights_->config.norm_eps);
-                        }
-                      });
+  team_->parallel_for(
+      num_tokens, grain(kGrainElements, hidden), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t t = begin; t < end; ++t) {
+          kernels_->rms_norm(from.row(t), weight, to.row(t), hidden, weights_->config.norm_eps);
+        }
+      });
 }
 
-// Pieces are (panel group, token piece) with the token piece running fastest: a group of weights stays
-// in the cache while it is used.
+// Pieces are (token piece, panel group) with the group running fastest; neighbouring groups of one
+// token piece go in one call, which lays out the tokens once.
 void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
                          std::size_t num_tokens) {
   if (num_tokens == 0) return;
   const std::size_t panels = krn::num_panels(w.rows);
+  const std::size_t groups = pieces(panels, kPanelGroup);
   const std::size_t token_pieces = pieces(num_tokens, kTokenPiece);
   const std::size_t tokens = pieces(num_tokens, token_pieces);
   const std::size_t cost = kPanelGroup * krn::kLanes * w.cols * tokens;
-  team_->parallel_for(
-      pieces(panels, kPanelGroup) * token_pieces, grain(kGrainProducts, cost),
-      [&](std::size_t begin, std::size_t end) {
-        // Neighbouring groups of one token piece go in one call: longer streams for a decode step.
-        std::size_t piece = begin;
-        while (piece < end) {
-          const std::size_t group = piece / token_pieces;
-          const std::size_t first = piece % token_pieces * tokens;
-          const std::size_t groups = token_pieces == 1 ? end - piece : 1;
-          const krn::MatmulJob job{w, from.row(first), from.stride,
-                                   std::min(tokens, num_tokens - first), to.row(first), to.stride};
-          kernels_->matmul(job, group * kPanelGroup,
-                           std::min((group + groups) * kPanelGroup, panels));
-          piece += groups;
-        }
-      });
+  team_->parallel_for(groups * token_pieces, grain(kGrainProducts, cost),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t piece = begin; piece < end;) {
+                          const std::size_t group = piece % groups;
+                          const std::size_t first = piece / groups * tokens;
+                          const std::size_t together = std::min(groups - group, end - piece);
+                          const krn::MatmulJob job{w,
+                                                   from.row(first),
+                                                   from.stride,
+                                                   std::min(tokens, num_tokens - first),
+                                                   to.row(first),
+                                                   to.stride};
+                          kernels_->matmul(job, group * kPanelGroup,
+                                           std::min((group + together) * kPanelGroup, panels));
+                          piece += together;
+                        }
+                      });
 }
 
 void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
@@ -197,19 +202,19 @@ void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
       std::copy(v, v + c.head_dim, krn::kv_values(kv, block, layer, h) + slot * c.head_dim);
     }
   };
-  team_->parallel_for(
-      batch.ids.size(), grain(kGrainElements, c.q_width() + 4 * c.kv_width()),
-      [&](std::size_t begin, std::size_t end) {
-        for (std::size_t t = begin; t < end; ++t) {
-          float* q = qkv_.row(t);
-          float* k = q + c.q_width();
-          const float* cosine = cosine_ + positions_[t] * half;
-          const float* sine = sine_ + positions_[t] * half;
-          // q and k lie side by side: one call turns the heads of both.
-          kernels_->rope(q, c.num_heads + c.num_kv_heads, c.head_dim, cosine, sine, c.rope_pairing);
-          store(k, k + c.kv_width(), batch.spans[span_of_[t]], positions_[t]);
-        }
-      });
+  team_->parallel_for(batch.ids.size(), grain(kGrainElements, c.q_width() + 4 * c.kv_width()),
+                      [&](std::size_t begin, std::size_t end) {
+                        for (std::size_t t = begin; t < end; ++t) {
+                          float* q = qkv_.row(t);
+                          float* k = q + c.q_width();
+                          const float* cosine = cosine_ + positions_[t] * half;
+                          const float* sine = sine_ + positions_[t] * half;
+                          // q and k lie side by side: one call turns the heads of both.
+                          kernels_->rope(q, c.num_heads + c.num_kv_heads, c.head_dim, cosine, sine,
+                                         c.rope_pairing);
+                          store(k, k + c.kv_width(), batch.spans[span_of_[t]], positions_[t]);
+                        }
+                      });
 }
 
 void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv) {

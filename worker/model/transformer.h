@@ -1,5 +1,5 @@
-// Transformer: the forward pass of a Llama model over a ragged batch, on a KernelTable, a thread team
-// and a paged KV cache. Owns its activation buffers, all allocated at construction: forward()
+// Transformer: the forward pass of a Llama model over a ragged batch, on a KernelTable, a thread
+// team and a paged KV cache. Owns its activation buffers, all allocated at construction: forward()
 // allocates nothing. Not thread safe; the team works inside a call.
 //
 // Llama: Touvron et al. 2023; RMSNorm (Zhang, Sennrich 2019), rotary positions (Su et al. 2021),
@@ -20,9 +20,9 @@ namespace sluice::eng {
 
 // All new tokens of a step in one row order. Spans follow each other in rows.
 struct TokenBatch {
-  std::span<const TokenId> ids;                // [num_tokens], each below vocab_size
-  std::span<const krn::AttentionSpan> spans;   // [num_sequences]
-  std::span<const std::uint32_t> logit_rows;   // rows whose logits are wanted
+  std::span<const TokenId> ids;               // [num_tokens], each below vocab_size
+  std::span<const krn::AttentionSpan> spans;  // [num_sequences]
+  std::span<const std::uint32_t> logit_rows;  // rows whose logits are wanted
 };
 
 struct TransformerLimits {
@@ -68,18 +68,18 @@ class Transformer {
   krn::ThreadPool* team_;
   TransformerLimits limits_;
   krn::AlignedBuffer memory_;
-  Rows x_;        // [tokens, hidden_size] residual stream
-  Rows normed_;   // [tokens, hidden_size]
-  Rows qkv_;      // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
-  Rows heads_;    // [tokens, q_width] attention's output
-  Rows delta_;    // [tokens, hidden_size] what a sub-layer adds
-  Rows gate_up_;  // [tokens, 2 intermediate_size]
-  Rows logits_;   // [logit rows, vocab_size], stride = vocab_size
+  Rows x_;                   // [tokens, hidden_size] residual stream
+  Rows normed_;              // [tokens, hidden_size]
+  Rows qkv_;                 // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
+  Rows heads_;               // [tokens, q_width] attention's output
+  Rows delta_;               // [tokens, hidden_size] what a sub-layer adds
+  Rows gate_up_;             // [tokens, 2 intermediate_size]
+  Rows logits_;              // [logit rows, vocab_size], stride = vocab_size
   float* cosine_ = nullptr;  // [context_tokens, head_dim / 2]
   float* sine_ = nullptr;
-  std::vector<std::uint32_t> positions_;       // [tokens]
-  std::vector<std::uint32_t> span_of_;         // [tokens]
-  std::vector<krn::AttentionItem> items_;      // of this step
+  std::vector<std::uint32_t> positions_;   // [tokens]
+  std::vector<std::uint32_t> span_of_;     // [tokens]
+  std::vector<krn::AttentionItem> items_;  // of this step
 };
 
 }  // namespace sluice::eng

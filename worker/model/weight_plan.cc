@@ -26,7 +26,8 @@ class PlanBuilder {
   }
 
   // A packed matrix whose rows are those of several tensors.
-  std::size_t packed(const std::vector<std::pair<std::string, std::size_t>>& parts, std::size_t cols) {
+  std::size_t packed(const std::vector<std::pair<std::string, std::size_t>>& parts,
+                     std::size_t cols) {
     const std::size_t region = add_region(Region::Kind::packed, 0, cols);
     for (const auto& [name, rows] : parts) {
       plan_.tensors[name] = {{rows, cols}, {{region, plan_.regions[region].rows}}, nullptr, {}};
@@ -119,9 +120,12 @@ Result<void> match(const std::vector<Shard>& shards, const std::string& spare, W
 
 krn::WeightType weight_type(Dtype dtype) {
   switch (dtype) {
-    case Dtype::f16: return krn::WeightType::f16;
-    case Dtype::bf16: return krn::WeightType::bf16;
-    default: return krn::WeightType::f32;
+    case Dtype::f16:
+      return krn::WeightType::f16;
+    case Dtype::bf16:
+      return krn::WeightType::bf16;
+    default:
+      return krn::WeightType::f32;
   }
 }
 
@@ -134,8 +138,8 @@ void choose_types(WeightPlan& plan) {
     }
   }
   for (std::size_t i = 0; i < plan.regions.size(); ++i) {
-    const bool uniform =
-        std::all_of(types[i].begin(), types[i].end(), [&](auto type) { return type == types[i][0]; });
+    const bool uniform = std::all_of(types[i].begin(), types[i].end(),
+                                     [&](auto type) { return type == types[i][0]; });
     const bool narrow = uniform && plan.regions[i].kind != Region::Kind::vector;
     plan.regions[i].type = narrow ? types[i][0] : krn::WeightType::f32;
   }

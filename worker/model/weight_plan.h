@@ -1,5 +1,5 @@
-// WeightPlan: which tensor of the files goes where. Made from the configuration and the headers alone,
-// before memory is allocated; load_weights carries it out. Values only.
+// WeightPlan: which tensor of the files goes where. Made from the configuration and the headers
+// alone, before memory is allocated; load_weights carries it out. Values only.
 #pragma once
 
 #include <map>
@@ -32,7 +32,7 @@ struct ExpectedTensor {
   std::vector<std::uint64_t> shape;
   std::vector<Placement> placements;  // two for a tied embedding; none: read, hashed, not used
   const TensorInfo* found = nullptr;
-  std::string file;                   // that holds it
+  std::string file;  // that holds it
 };
 
 struct WeightPlan {

@@ -14,7 +14,8 @@
 namespace sluice::eng {
 namespace {
 
-constexpr std::size_t kPieceBytes = 4u << 20;  // read, hashed and packed at a time; at least one row
+constexpr std::size_t kPieceBytes = 4u
+                                    << 20;  // read, hashed and packed at a time; at least one row
 
 bool exists(const std::string& directory, const char* name) {
   return ::access((directory + "/" + name).c_str(), F_OK) == 0;
@@ -25,10 +26,12 @@ Result<std::vector<std::string>> list_shards(const std::string& directory,
                                              std::map<std::string, std::string>& index) {
   constexpr char kIndex[] = "model.safetensors.index.json";
   if (!exists(directory, kIndex)) return std::vector<std::string>{"model.safetensors"};
-  const Result<std::string> text = read_text_file(directory, kIndex, kSafetensorsHeaderMax, nullptr);
+  const Result<std::string> text =
+      read_text_file(directory, kIndex, kSafetensorsHeaderMax, nullptr);
   if (!text) return text.error();
   auto parsed = parse_shard_index(*text);
-  if (!parsed) return make_error(Errc::bad_file, std::string(kIndex) + ": " + parsed.error().detail);
+  if (!parsed)
+    return make_error(Errc::bad_file, std::string(kIndex) + ": " + parsed.error().detail);
   index = std::move(*parsed);
   std::set<std::string> names;
   for (const auto& [tensor, file] : index) names.insert(file);
@@ -46,7 +49,8 @@ Result<SafetensorsHeader> read_header(ModelFile& file) {
   const Result<std::uint64_t> length = safetensors_header_length(prefix, file.bytes());
   if (!length) return file.error(length.error().detail);
   std::string json(*length, '\0');
-  const Result<void> read_json = file.read({reinterpret_cast<std::uint8_t*>(json.data()), json.size()});
+  const Result<void> read_json =
+      file.read({reinterpret_cast<std::uint8_t*>(json.data()), json.size()});
   if (!read_json) return read_json.error();
   Result<SafetensorsHeader> header = parse_safetensors_header(json, file.bytes());
   if (!header) return file.error(header.error().detail);
@@ -86,10 +90,9 @@ class Loader {
       const auto planned = plan_.tensors.find(tensor.name);
       const std::size_t rows = tensor.shape.size() == 2 ? tensor.shape[0] : 1;
       const std::size_t row_bytes = tensor.bytes / std::max<std::size_t>(rows, 1);
-      const std::size_t step =
-          planned == plan_.tensors.end() || row_bytes == 0
-              ? kPieceBytes
-              : std::max<std::size_t>(kPieceBytes / row_bytes, 1) * row_bytes;
+      const std::size_t step = planned == plan_.tensors.end() || row_bytes == 0
+                                   ? kPieceBytes
+                                   : std::max<std::size_t>(kPieceBytes / row_bytes, 1) * row_bytes;
       for (std::uint64_t at = 0; at < tensor.bytes; at += step) {
         piece_.resize(std::min<std::uint64_t>(step, tensor.bytes - at));
         const Result<void> read = file.read(piece_);
@@ -187,7 +190,8 @@ Result<ModelWeights> load_weights(const std::string& directory) {
   if (!text) return text.error();
   Result<ModelConfig> config = parse_model_config(*text);
   if (!config) {
-    return make_error(Errc::bad_file, "config.json: " + config.error().detail, config.error().param);
+    return make_error(Errc::bad_file, "config.json: " + config.error().detail,
+                      config.error().param);
   }
   weights.config = std::move(*config);
   weights.files = {"config.json"};

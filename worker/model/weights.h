@@ -1,6 +1,7 @@
-// ModelWeights: the tensors of a Llama model, validated against the configuration and packed for the
-// kernels. Loading reads every file front to back once: each piece is hashed and packed from the same
-// buffer, so memory stays at the packed size plus one piece, and the digest is that of what was used.
+// ModelWeights: the tensors of a Llama model, validated against the configuration and packed for
+// the kernels. Loading reads every file front to back once: each piece is hashed and packed from
+// the same buffer, so memory stays at the packed size plus one piece, and the digest is that of
+// what was used.
 //
 // Nothing is allocated before every header is validated: each expected tensor present exactly once
 // with its shape, no unexpected one. Constant after loading; readable by any thread.
@@ -17,7 +18,8 @@
 
 namespace sluice::eng {
 
-// One matrix as it lies in the files: shapes [out, in]. Fused matrices hold their parts' rows in order.
+// One matrix as it lies in the files: shapes [out, in]. Fused matrices hold their parts' rows in
+// order.
 struct LayerWeights {
   const float* attention_norm = nullptr;  // [hidden_size]
   krn::PackedMatrix qkv;                  // [q_width + 2 kv_width, hidden_size]
@@ -29,20 +31,21 @@ struct LayerWeights {
 
 struct ModelWeights {
   ModelConfig config;
-  const void* embedding = nullptr;        // [vocab_size, hidden_size], row-major
+  const void* embedding = nullptr;  // [vocab_size, hidden_size], row-major
   krn::WeightType embedding_type = krn::WeightType::f32;
   std::vector<LayerWeights> layers;
-  const float* final_norm = nullptr;      // [hidden_size]
-  krn::PackedMatrix head;                 // [vocab_size, hidden_size]
+  const float* final_norm = nullptr;  // [hidden_size]
+  krn::PackedMatrix head;             // [vocab_size, hidden_size]
 
-  std::vector<std::string> files;         // config.json, then the shards by name
+  std::vector<std::string> files;  // config.json, then the shards by name
   std::uint64_t file_bytes = 0;
   std::size_t num_tensors = 0;
-  std::uint64_t num_parameters = 0;       // as stored; a tied matrix counts once
-  std::size_t matrix_bytes_per_token = 0; // what one decode step reads of the packed matrices
-  // SHA-256 of the lines "SHA256  NAME\n" of `files`: `sha256sum config.json *.safetensors | sha256sum`.
+  std::uint64_t num_parameters = 0;        // as stored; a tied matrix counts once
+  std::size_t matrix_bytes_per_token = 0;  // what one decode step reads of the packed matrices
+  // SHA-256 of the lines "SHA256  NAME\n" of `files`: `sha256sum config.json *.safetensors |
+  // sha256sum`.
   Sha256 digest{};
-  krn::AlignedBuffer memory;              // owns everything above
+  krn::AlignedBuffer memory;  // owns everything above
 };
 
 // directory: config.json with model.safetensors or model.safetensors.index.json and its shards.

@@ -117,7 +117,7 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
       {"listen:\n  tls_key: /etc/hostname\n", "f:1: listen.tls_certificate: missing",
        "listen.tls_certificate"},
       {"listen:\n  tls_key: /no/key\n  tls_certificate: /no/chain\n",
-       "f:3: listen.tls_certificate: No such file", "listen.tls_certificate"},
+       "f:3: listen.tls_certificate: '/no/chain': No such file", "listen.tls_certificate"},
       {"models:\n  - num_blocks: 4\n",
        "f:1: models[0].context_tokens: one sequence would not fit the KV memory; allowed: at most "
        "num_blocks * block_tokens = 64",
@@ -132,7 +132,7 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
       {"models:\n  - name: a\n  - name: a\n", "f:3: models[1].name: given twice", "models[1].name"},
       {"models:\n  - workers: 40\n    name: a\n  - workers: 40\n    name: b\n",
        "f:4: models[1].workers: too many", "models[1].workers"},
-      {"models:\n  - tokenizer: /no/file\n", "models[0].tokenizer: No such file",
+      {"models:\n  - tokenizer: /no/file\n", "models[0].tokenizer: '/no/file': No such file",
        "models[0].tokenizer"},
       {"tenants:\n  - name: a\n", "f:1: tenants[0].keys: a tenant without keys", "tenants[0].keys"},
       {tenant_yaml(digest).append("      - name: k\n        sha256: ").append(64, 'b'),

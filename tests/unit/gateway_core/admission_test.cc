@@ -12,7 +12,9 @@ namespace {
 constexpr TenantId kTenant{0};
 constexpr Duration kTypical = std::chrono::seconds(2);
 
-Admission with(TenantQuota quota) { return Admission(std::span(&quota, 1)); }
+Admission with(TenantQuota quota) {
+  return Admission(std::span(&quota, 1));
+}
 
 Errc error_of(const Result<Reservation>& result) {
   return result ? Errc::internal_error : result.error().code;
@@ -84,7 +86,7 @@ TEST(Admission, LimitsSwappedUnderWayActOnTheNextCall) {
 struct Life {
   Admission admission;
   Reservation reservation;
-  std::uint64_t held;     // what the naive sum says is charged
+  std::uint64_t held;  // what the naive sum says is charged
   int open_choices = 2;
   bool is_released = false;
 };

@@ -1,6 +1,6 @@
-// CoreHarness: the serving core with everything around it made of plain values - workers that extend
-// sequences by a hash of all ids so far, a journal of two maps, clients that take tokens when told.
-// A wrong continuation shows at the first wrong token.
+// CoreHarness: the serving core with everything around it made of plain values - workers that
+// extend sequences by a hash of all ids so far, a journal of two maps, clients that take tokens
+// when told. A wrong continuation shows at the first wrong token.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -40,8 +40,14 @@ inline std::vector<TokenId> undisturbed(const GenerationSpec& spec, std::uint32_
 }
 
 inline WorkerFacts test_facts() {
-  return {.vocab_size = kTestVocab, .context_tokens = 4096, .block_tokens = 16, .num_blocks = 1024,
-          .sequences_max = 8, .step_tokens_max = 256, .weights_digest = 11, .kernel_path = 22};
+  return {.vocab_size = kTestVocab,
+          .context_tokens = 4096,
+          .block_tokens = 16,
+          .num_blocks = 1024,
+          .sequences_max = 8,
+          .step_tokens_max = 256,
+          .weights_digest = 11,
+          .kernel_path = 22};
 }
 
 struct Client {
@@ -49,7 +55,7 @@ struct Client {
   std::vector<std::vector<TokenId>> taken;  // by choice
   std::vector<bool> finished;               // by choice
   std::optional<Error> failure;
-  bool is_gone = false;                     // it cancelled
+  bool is_gone = false;  // it cancelled
   bool is_over() const {
     return is_gone || failure || std::count(finished.begin(), finished.end(), false) == 0;
   }
@@ -73,8 +79,7 @@ class CoreHarness {
   };
   static constexpr std::size_t kBatch = 4;
 
-  explicit CoreHarness(CoreParams params)
-      : core(std::move(params)), workers(64) {}
+  explicit CoreHarness(CoreParams params) : core(std::move(params)), workers(64) {}
 
   static CoreParams params(std::uint32_t num_workers) {
     CoreParams made;
@@ -254,8 +259,8 @@ class CoreHarness {
   ServingCore core;
   Tick now{std::chrono::seconds(1000)};
   std::vector<FakeWorker> workers;
-  std::map<std::uint64_t, Client> clients;   // by handle
-  std::set<std::uint64_t> slow;              // handles that take only when told
+  std::map<std::uint64_t, Client> clients;         // by handle
+  std::set<std::uint64_t> slow;                    // handles that take only when told
   std::map<std::uint32_t, std::uint32_t> journal;  // open slots: table index -> accepted
   std::uint64_t billed_absorbed = 0, billed_prompt = 0;
   std::vector<WorkerId> reported_corrupt;
@@ -303,8 +308,12 @@ class CoreHarness {
           if (running.head.sequence == command.id.value) running.is_cancelled = true;
         }
         return;
-      case CommandKind::report_corrupt: reported_corrupt.push_back(command.worker); return;
-      case CommandKind::drained: ++num_drained; return;
+      case CommandKind::report_corrupt:
+        reported_corrupt.push_back(command.worker);
+        return;
+      case CommandKind::drained:
+        ++num_drained;
+        return;
     }
   }
 };

@@ -84,7 +84,8 @@ TEST(PoisonLedger, FindsTheGuiltyOneAmongManyAndNobodyElse) {
       ASSERT_LT(round, 200u) << "never found";
       std::vector<RequestId> batch;
       for (const RequestId id : alive) {
-        const bool takes_part = random_bits({seed, 0, round}, static_cast<std::uint32_t>(id.value)) % 4 != 0;
+        const bool takes_part =
+            random_bits({seed, 0, round}, static_cast<std::uint32_t>(id.value)) % 4 != 0;
         if (takes_part && ledger.may_run(id)) batch.push_back(id);
       }
       if (std::find(batch.begin(), batch.end(), guilty) == batch.end()) {

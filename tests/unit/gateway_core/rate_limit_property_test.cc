@@ -1,5 +1,6 @@
-// RateWindow against a naive list of charges: no interval of 60 s ever holds more than the limit, and
-// what it promises (retry_after, reset_in, remaining) comes true. Seeds are printed; TEST_SEED picks one.
+// RateWindow against a naive list of charges: no interval of 60 s ever holds more than the limit,
+// and what it promises (retry_after, reset_in, remaining) comes true. Seeds are printed; TEST_SEED
+// picks one.
 #include "gateway/core/rate_limit.h"
 
 #include <gtest/gtest.h>
@@ -62,7 +63,8 @@ TEST(RateWindow, NoMinuteEverHoldsMoreThanTheLimit) {
         RateWindow later = window;
         EXPECT_TRUE(later.try_charge(amount, now + wait)) << "the promise was not kept";
         RateWindow sooner = window;
-        EXPECT_FALSE(sooner.try_charge(amount, now + wait - Duration{1})) << "could have been sooner";
+        EXPECT_FALSE(sooner.try_charge(amount, now + wait - Duration{1}))
+            << "could have been sooner";
       }
       ASSERT_LE(window.used(now), limit);
       EXPECT_EQ(window.remaining(now), limit - window.used(now));

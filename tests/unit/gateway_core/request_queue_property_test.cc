@@ -1,5 +1,5 @@
-// RequestQueue against a naive list that is sorted by the four rules of the header on every question,
-// and the properties that the rules are for: shares, fairness, no starvation.
+// RequestQueue against a naive list that is sorted by the four rules of the header on every
+// question, and the properties that the rules are for: shares, fairness, no starvation.
 #include "gateway/core/request_queue.h"
 
 #include <gtest/gtest.h>
@@ -118,9 +118,8 @@ TEST(RequestQueue, ChoosesAsTheNaiveQueueDoes) {
       now += std::chrono::milliseconds(dice % 700);
       if (dice % 5 < 2) {
         const auto prompt = static_cast<std::uint32_t>(1 + (dice >> 8) % 4000);
-        const QueueItem made =
-            item(next_id++, static_cast<std::uint32_t>((dice >> 24) % 4), prompt, now,
-                 static_cast<std::uint32_t>((dice >> 32) % 4));
+        const QueueItem made = item(next_id++, static_cast<std::uint32_t>((dice >> 24) % 4), prompt,
+                                    now, static_cast<std::uint32_t>((dice >> 32) % 4));
         queue.push(made);
         naive.push(made);
       } else if (dice % 5 == 2 && !naive.items().empty()) {
@@ -164,7 +163,8 @@ Served serve(RequestQueue& queue, std::size_t tenants, std::uint64_t tokens) {
     const QueueItem taken = *next;
     queue.remove(taken);
     queue.charge(taken.tenant, 0, size_class(taken.prompt_tokens), taken.prompt_tokens);
-    served.by_class[static_cast<std::size_t>(size_class(taken.prompt_tokens))] += taken.prompt_tokens;
+    served.by_class[static_cast<std::size_t>(size_class(taken.prompt_tokens))] +=
+        taken.prompt_tokens;
     served.by_tenant[taken.tenant.value] += taken.prompt_tokens;
     done += taken.prompt_tokens;
   }
@@ -175,7 +175,8 @@ TEST(RequestQueue, SharesTheWorkBetweenSizeClassesAndOverflowsIdleShares) {
   RequestQueue queue(QueueParams{}, 1, 1);
   std::uint64_t id = 1;
   for (int i = 0; i < 400; ++i) {
-    for (const std::uint32_t prompt : {500u, 2000u, 4000u}) queue.push(item(id++, 0, prompt, Tick{}));
+    for (const std::uint32_t prompt : {500u, 2000u, 4000u})
+      queue.push(item(id++, 0, prompt, Tick{}));
   }
   const Served all = serve(queue, 1, 200'000);
   EXPECT_NEAR(static_cast<double>(all.by_class[0]), 100'000, 5'000);

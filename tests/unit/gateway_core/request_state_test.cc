@@ -1,5 +1,5 @@
-// SequenceState: every interleaving of up to seven events, judged by the invariants of its header and
-// by a record that is kept beside it.
+// SequenceState: every interleaving of up to seven events, judged by the invariants of its header
+// and by a record that is kept beside it.
 #include "gateway/core/request_state.h"
 
 #include <gtest/gtest.h>
@@ -10,8 +10,18 @@ namespace sluice::gw {
 namespace {
 
 enum class Event {
-  dispatch, unsent, token, last_token, finished_error, finished_cancelled, epoch_end, accept_one,
-  accept_all, stop, cancel, count
+  dispatch,
+  unsent,
+  token,
+  last_token,
+  finished_error,
+  finished_cancelled,
+  epoch_end,
+  accept_one,
+  accept_all,
+  stop,
+  cancel,
+  count
 };
 
 // What the world outside has seen of one sequence.
@@ -40,10 +50,20 @@ bool apply(Record& record, Event event) {
       if (!is_running) return false;
       effects = state.unsent();
       break;
-    case Event::token: effects = state.token(FinishReason::none); is_token = true; break;
-    case Event::last_token: effects = state.token(FinishReason::length); is_token = true; break;
-    case Event::finished_error: effects = state.finished(FinishReason::error); break;
-    case Event::finished_cancelled: effects = state.finished(FinishReason::cancelled); break;
+    case Event::token:
+      effects = state.token(FinishReason::none);
+      is_token = true;
+      break;
+    case Event::last_token:
+      effects = state.token(FinishReason::length);
+      is_token = true;
+      break;
+    case Event::finished_error:
+      effects = state.finished(FinishReason::error);
+      break;
+    case Event::finished_cancelled:
+      effects = state.finished(FinishReason::cancelled);
+      break;
     case Event::epoch_end:
       if (!state.is_on_worker()) return false;
       effects = state.epoch_end();
@@ -60,7 +80,8 @@ bool apply(Record& record, Event event) {
       break;
     case Event::stop:
     case Event::cancel: {
-      const auto cause = event == Event::stop ? DiscardCause::stop_overrun : DiscardCause::cancelled;
+      const auto cause =
+          event == Event::stop ? DiscardCause::stop_overrun : DiscardCause::cancelled;
       if (!state.is_client_open()) {
         EXPECT_EQ(state.close(cause), SequenceEffects{}) << "a closed client was heard";
         return false;
@@ -70,7 +91,8 @@ bool apply(Record& record, Event event) {
       EXPECT_EQ(effects.cause, cause);
       break;
     }
-    case Event::count: return false;
+    case Event::count:
+      return false;
   }
   if (effects.corrupt) {
     SequenceEffects only;

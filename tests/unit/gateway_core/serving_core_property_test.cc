@@ -53,25 +53,49 @@ class World {
     const auto id = static_cast<std::uint32_t>((dice >> 8) % kWorkers);
     h_.now += std::chrono::milliseconds((dice >> 40) % 50);
     switch (dice % 20) {
-      case 0: case 1: case 2: submit(dice >> 16); break;
-      case 3: crash(id, dice); break;
-      case 4: if (!h_.workers[id].is_up) h_.up(id); break;
-      case 5: cancel(dice >> 16); break;
-      case 6: h_.workers[id].is_ring_full = !h_.workers[id].is_ring_full; break;
-      case 7: h_.core.tick(h_.now); h_.carry_out(); break;
-      case 8: take_slowly(dice >> 16); break;
-      case 9: h_.now += std::chrono::seconds((dice >> 20) % 4); break;
-      case 10: h_.deliver(); break;
-      case 11: stop(dice >> 16); break;
-      default: step(id); break;
+      case 0:
+      case 1:
+      case 2:
+        submit(dice >> 16);
+        break;
+      case 3:
+        crash(id, dice);
+        break;
+      case 4:
+        if (!h_.workers[id].is_up) h_.up(id);
+        break;
+      case 5:
+        cancel(dice >> 16);
+        break;
+      case 6:
+        h_.workers[id].is_ring_full = !h_.workers[id].is_ring_full;
+        break;
+      case 7:
+        h_.core.tick(h_.now);
+        h_.carry_out();
+        break;
+      case 8:
+        take_slowly(dice >> 16);
+        break;
+      case 9:
+        h_.now += std::chrono::seconds((dice >> 20) % 4);
+        break;
+      case 10:
+        h_.deliver();
+        break;
+      case 11:
+        stop(dice >> 16);
+        break;
+      default:
+        step(id);
+        break;
     }
     if (dice % 3 != 0) h_.deliver();
   }
 
   void submit(std::uint64_t dice) {
-    GenerationSpec spec =
-        CoreHarness::spec(dice % 100'000, 1 + bits(dice, 17, 40), 1 + bits(dice, 25, 3),
-                          1 + bits(dice, 30, 60));
+    GenerationSpec spec = CoreHarness::spec(dice % 100'000, 1 + bits(dice, 17, 40),
+                                            1 + bits(dice, 25, 3), 1 + bits(dice, 30, 60));
     spec.tenant = TenantId{bits(dice, 5, 4)};
     spec.priority = bits(dice, 7, 3);
     spec.stop_ids = {kTestStop, 77};
@@ -80,7 +104,9 @@ class World {
     if (dice % 7 == 0) spec.deadline = h_.now + std::chrono::seconds((dice >> 9) % 10 + 1);
     const auto handle = h_.submit(spec);
     if (!handle) {
-      EXPECT_EQ(handle.error().code == Errc::overloaded || handle.error().code == Errc::no_healthy_worker, true)
+      EXPECT_EQ(
+          handle.error().code == Errc::overloaded || handle.error().code == Errc::no_healthy_worker,
+          true)
           << handle.error().detail;
       return;
     }
@@ -150,7 +176,8 @@ class World {
     ASSERT_EQ(h_.billed(), taken);
     ASSERT_EQ(h_.core.counters(0).accepted, taken);
     ASSERT_EQ(h_.core.counters(0).prompt_tokens, h_.billed_prompt);
-    ASSERT_TRUE(h_.reported_corrupt.empty()) << h_.core.worker(h_.reported_corrupt[0]).corrupt_reason();
+    ASSERT_TRUE(h_.reported_corrupt.empty())
+        << h_.core.worker(h_.reported_corrupt[0]).corrupt_reason();
   }
 
   void settle() {
@@ -180,7 +207,8 @@ class World {
     EXPECT_TRUE(h_.journal.empty()) << "a journal slot leaked";
     EXPECT_EQ(h_.core.poison().num_suspects(), 0u);
     for (std::uint32_t tenant = 0; tenant < 4; ++tenant) {
-      EXPECT_EQ(h_.core.limits(TenantId{tenant}, h_.now).tokens_limit, 0u);
+      const LimitsView left = h_.core.limits(TenantId{tenant}, h_.now);
+      EXPECT_EQ(left.tokens_remaining, left.tokens_limit) << "the queue still holds tokens";
     }
     for (const auto& [handle, client] : h_.clients) {
       ASSERT_TRUE(client.is_over());

@@ -30,6 +30,15 @@ TEST(ServingCore, DeliversWhatTheWorkerGenerates) {
   EXPECT_EQ(h.billed_prompt, 20u);
 }
 
+TEST(ServingCore, ATenantWithoutLimitsIsBoundByTheQueue) {
+  CoreHarness h(CoreHarness::params(1));
+  const LimitsView view = h.core.limits(TenantId{0}, h.now);
+  EXPECT_GT(view.requests_limit, 0u);
+  EXPECT_EQ(view.requests_remaining, view.requests_limit);
+  EXPECT_GT(view.tokens_limit, 0u);
+  EXPECT_EQ(view.tokens_reset, Duration{0});
+}
+
 TEST(ServingCore, ContinuesByteForByteOnAnotherWorkerAndCountsTheMove) {
   CoreHarness h(CoreHarness::params(2));
   h.up(0);
@@ -97,7 +106,8 @@ TEST(ServingCore, ARequestCancelledInTheQueueCostsItsTenantNothing) {
   CoreHarness h(std::move(params));
   h.up(0);
   std::vector<GenerationHandle> handles;
-  for (std::uint64_t seed = 0; seed < 9; ++seed) handles.push_back(*h.submit(CoreHarness::spec(seed)));
+  for (std::uint64_t seed = 0; seed < 9; ++seed)
+    handles.push_back(*h.submit(CoreHarness::spec(seed)));
   EXPECT_EQ(h.core.queue().requests(), 1u);
   const auto before = h.core.limits(TenantId{0}, h.now).tokens_remaining;
   h.cancel(handles.back());
@@ -128,7 +138,8 @@ TEST(ServingCore, WhoWaitsTooLongIsToldSoWithAMeasuredRetryAfter) {
   params.queue_wait_max = std::chrono::seconds(5);
   CoreHarness h(std::move(params));
   h.up(0);
-  for (std::uint64_t seed = 0; seed < 12; ++seed) ASSERT_TRUE(h.submit(CoreHarness::spec(seed, 1000)));
+  for (std::uint64_t seed = 0; seed < 12; ++seed)
+    ASSERT_TRUE(h.submit(CoreHarness::spec(seed, 1000)));
   h.step(0);  // 4 tokens in 1 ms: 4,000 tokens a second
   EXPECT_EQ(h.core.overload_retry_after(0), std::chrono::seconds(2)) << h.core.queue().tokens();
   h.now += std::chrono::seconds(5);
@@ -188,7 +199,10 @@ TEST(ServingCore, CorruptRecordsCostTheWorkerItsEpochAndNothingElse) {
       {"error on a token", [](StepEntry& e) { e.finish = FinishReason::error; }},
       {"cached", [](StepEntry& e) { e.cached_tokens = 21; }},
       {"cancelled unasked",
-       [](StepEntry& e) { e.kind = EntryKind::finished; e.finish = FinishReason::cancelled; }},
+       [](StepEntry& e) {
+         e.kind = EntryKind::finished;
+         e.finish = FinishReason::cancelled;
+       }},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -270,7 +284,8 @@ TEST(ServingCore, OnePoisonedRequestAmongManyIsCondemnedAndTheOthersFinish) {
   CoreHarness h(CoreHarness::params(1));
   h.up(0);
   std::vector<GenerationHandle> handles;
-  for (std::uint64_t seed = 0; seed < 32; ++seed) handles.push_back(*h.submit(CoreHarness::spec(seed, 8)));
+  for (std::uint64_t seed = 0; seed < 32; ++seed)
+    handles.push_back(*h.submit(CoreHarness::spec(seed, 8)));
   const std::vector<TokenId> guilty = h.clients.at(handles[2].value).spec.prompt;
   int crashes = 0;
   for (int i = 0; i < 500 && h.core.num_live_requests() > 0; ++i) {
@@ -368,7 +383,8 @@ TEST(ServingCore, AThousandStepsAllocateNothing) {
   CoreHarness h(std::move(params));
   h.up(0);
   std::vector<GenerationHandle> handles;
-  for (std::uint64_t seed = 0; seed < 4; ++seed) handles.push_back(*h.submit(CoreHarness::spec(seed, 2000)));
+  for (std::uint64_t seed = 0; seed < 4; ++seed)
+    handles.push_back(*h.submit(CoreHarness::spec(seed, 2000)));
   std::vector<StepEntry> entries(4);
   for (std::size_t s = 0; s < 4; ++s) {
     entries[s].sequence = h.workers[0].sequences[s].head.sequence;

@@ -54,8 +54,9 @@ TEST(DueQueue, PopsInTheOrderOfDueTimesWithOneEntryEach) {
         queue.set(index, std::nullopt);
         naive.erase(index);
       } else {
-        const auto soonest = std::min_element(
-            naive.begin(), naive.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+        const auto soonest =
+            std::min_element(naive.begin(), naive.end(),
+                             [](const auto& a, const auto& b) { return a.second < b.second; });
         const auto popped = queue.pop_due(due);
         const bool is_due = soonest != naive.end() && soonest->second <= due;
         ASSERT_EQ(popped.has_value(), is_due);

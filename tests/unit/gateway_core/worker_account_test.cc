@@ -7,8 +7,14 @@ namespace sluice::gw {
 namespace {
 
 WorkerFacts facts() {
-  return {.vocab_size = 100, .context_tokens = 1000, .block_tokens = 16, .num_blocks = 64,
-          .sequences_max = 4, .step_tokens_max = 64, .weights_digest = 1, .kernel_path = 2};
+  return {.vocab_size = 100,
+          .context_tokens = 1000,
+          .block_tokens = 16,
+          .num_blocks = 64,
+          .sequences_max = 4,
+          .step_tokens_max = 64,
+          .weights_digest = 1,
+          .kernel_path = 2};
 }
 
 StepRecord head(std::uint64_t step, std::uint64_t position, std::uint32_t sequences) {

@@ -155,6 +155,15 @@ TEST(RequestReader, RefusesWhatIsAmbiguousOrMalformed) {
   }
 }
 
+TEST(RequestReader, RefusesAChunkLineThatEndsInABareLineFeedAtOnce) {
+  const std::string head = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (const std::string body : {"5\nhello\n0\n\n", "5;a=b\nhello", "5\r\nhello\n0\r\n\r\n"}) {
+    const Outcome outcome = read(head + body);
+    EXPECT_EQ(outcome.state, ReadState::failed) << body;
+    EXPECT_EQ(outcome.code, Errc::malformed_http) << body;
+  }
+}
+
 TEST(RequestReader, BoundsHeadFieldsAndBody) {
   const RequestLimits limits{.header_bytes_max = 4096, .body_bytes_max = 100};
   const std::string start = "POST /x HTTP/1.1\r\nHost: a\r\n";

@@ -291,7 +291,10 @@ TEST(Session, PreflightsNameWhatIsAllowed) {
 }
 
 TEST(Session, TellsLimitsOnV1Answers) {
-  HttpFixture f;
+  cfg::Config config;
+  config.default_limits.requests_per_minute = 60;
+  config.default_limits.tokens_per_minute = 1000;
+  HttpFixture f(config);
   f.loop.limits_view = {.requests_limit = 60,
                         .requests_remaining = 59,
                         .tokens_limit = 1000,

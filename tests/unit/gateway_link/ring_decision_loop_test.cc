@@ -1,5 +1,5 @@
-// RingDecisionLoop with real rings, a real journal file and a real control channel; the test plays the
-// parent, RingWorker the worker, Sink the handler.
+// RingDecisionLoop with real rings, a real journal file and a real control channel; the test plays
+// the parent, RingWorker the worker, Sink the handler.
 #include "gateway/link/ring_decision_loop.h"
 
 #include <fcntl.h>

@@ -41,15 +41,15 @@ class RingWorker {
     sequences.clear();
     reader.reset();
     writer.reset();
-    submit = *shm::Region::attach(
-        std::move(request.fds.at(0)),
-        {shm::RegionKind::submit, id, epoch, request.gateway_epoch});
+    submit = *shm::Region::attach(std::move(request.fds.at(0)),
+                                  {shm::RegionKind::submit, id, epoch, request.gateway_epoch});
     reader.emplace(step, *submit, 0);
     writer.emplace(step, *submit);
     ringer.emplace(gateway_bell.get(), step, *submit);
   }
 
-  // Reads what was submitted, computes one token for each sequence, publishes. True: it did something.
+  // Reads what was submitted, computes one token for each sequence, publishes. True: it did
+  // something.
   bool turn() {
     if (!reader) return false;
     bool has_read = false;

@@ -1,6 +1,6 @@
-// Paged attention: the oracle against a plain softmax in double over unpaged arrays; every path bit for
-// bit equal to the oracle; and equal outputs for every block size, block table and chunking. Unwritten
-// slots hold NaN, so that reading one where it counts would show.
+// Paged attention: the oracle against a plain softmax in double over unpaged arrays; every path bit
+// for bit equal to the oracle; and equal outputs for every block size, block table and chunking.
+// Unwritten slots hold NaN, so that reading one where it counts would show.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -71,8 +71,9 @@ std::vector<float> attend(const KernelTable& path, const Sequence& s, const Cach
   const std::size_t width = s.shape.heads * s.shape.head_dim;
   std::vector<float> out((end - start) * width);
   const AttentionSpan span{0, end - start, start, cache.table.data()};
-  const AttentionJob job{cache.kv, 1,     s.shape.heads, scale_of(s.shape), s.q.data() + start * width,
-                         width,    out.data(), width,    &span};
+  const AttentionJob job{
+      cache.kv,   1,     s.shape.heads, scale_of(s.shape), s.q.data() + start * width, width,
+      out.data(), width, &span};
   for (std::size_t t = 0; t < end - start; t += item_tokens) {
     const std::size_t t_end = std::min(t + item_tokens, end - start);
     for (std::size_t h = 0; h < s.shape.kv_heads; ++h) {
@@ -100,8 +101,8 @@ void exact_row(const Sequence& s, std::size_t t, std::size_t head, std::vector<d
                              static_cast<double>(s.k[(p * s.shape.kv_heads + kv_head) * dim + d]);
       dot += product;
       magnitude += std::abs(product);
-      values = std::max(values, std::abs(static_cast<double>(
-                                    s.v[(p * s.shape.kv_heads + kv_head) * dim + d])));
+      values = std::max(
+          values, std::abs(static_cast<double>(s.v[(p * s.shape.kv_heads + kv_head) * dim + d])));
     }
     e[p] = dot * static_cast<double>(scale_of(s.shape));
     products = std::max(products, magnitude * static_cast<double>(scale_of(s.shape)));
@@ -118,7 +119,7 @@ void exact_row(const Sequence& s, std::size_t t, std::size_t head, std::vector<d
   bound = (static_cast<double>(dim) * products + static_cast<double>(t + 1) + 40) * kUnit * values;
 }
 
-constexpr Shape kShapes[] = {{1, 1, 2},  {3, 1, 8},   {4, 2, 16}, {7, 7, 20},
+constexpr Shape kShapes[] = {{1, 1, 2},  {3, 1, 8},  {4, 2, 16}, {7, 7, 20},
                              {5, 1, 64}, {6, 2, 80}, {8, 2, 96}, {2, 1, 256}};
 
 TEST(Attention, TheOracleKeepsItsBoundAgainstAPlainSoftmax) {
@@ -133,7 +134,8 @@ TEST(Attention, TheOracleKeepsItsBoundAgainstAPlainSoftmax) {
           double bound = 0;
           exact_row(s, t, h, want, bound);
           for (std::size_t d = 0; d < shape.head_dim; ++d) {
-            const double value = static_cast<double>(got[(t * shape.heads + h) * shape.head_dim + d]);
+            const double value =
+                static_cast<double>(got[(t * shape.heads + h) * shape.head_dim + d]);
             ASSERT_LE(std::abs(value - want[d]), bound) << length << " " << t;
           }
         }
@@ -151,9 +153,9 @@ TEST(Attention, EveryPathBlockSizeTableAndChunkGivesTheSameBits) {
         for (const std::size_t block_tokens : {8u, 16u, 32u, 64u}) {
           const Cache cache = make_cache(s, block_tokens, static_cast<std::uint32_t>(block_tokens));
           for (const std::size_t chunk : {std::size_t{1}, std::size_t{5}, length}) {
-            SCOPED_TRACE(testing::Message() << path->name << " length " << length << " block "
-                                            << block_tokens << " chunk " << chunk << " head_dim "
-                                            << shape.head_dim);
+            SCOPED_TRACE(testing::Message()
+                         << path->name << " length " << length << " block " << block_tokens
+                         << " chunk " << chunk << " head_dim " << shape.head_dim);
             const std::size_t width = shape.heads * shape.head_dim;
             for (std::size_t start = 0; start < length; start += chunk) {
               const std::size_t end = std::min(start + chunk, length);

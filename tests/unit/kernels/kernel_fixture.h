@@ -21,7 +21,9 @@ inline std::vector<const KernelTable*> all_paths() {
   return paths;
 }
 
-inline const KernelTable& oracle() { return *find_kernels("scalar"); }
+inline const KernelTable& oracle() {
+  return *find_kernels("scalar");
+}
 
 inline std::vector<float> random_floats(std::size_t n, std::uint32_t seed, float scale = 1.0f) {
   std::mt19937 engine(seed);

@@ -1,5 +1,5 @@
-// Matmul: the scalar path against double arithmetic within the stated bound; every other path bit for
-// bit equal to it, for every small size, tail, token count, panel split and weight type.
+// Matmul: the scalar path against double arithmetic within the stated bound; every other path bit
+// for bit equal to it, for every small size, tail, token count, panel split and weight type.
 #include <cmath>
 #include <tuple>
 
@@ -33,8 +33,9 @@ Weights make_weights(std::size_t rows, std::size_t cols, WeightType type, std::u
     if (type == WeightType::f32) {
       std::memcpy(file.data() + 1 + i * 4, &value, 4);
     } else {
-      const std::uint16_t bits = type == WeightType::bf16 ? float_to_bf16(value)
-                                                          : small_f16(static_cast<std::uint32_t>(engine()));
+      const std::uint16_t bits = type == WeightType::bf16
+                                     ? float_to_bf16(value)
+                                     : small_f16(static_cast<std::uint32_t>(engine()));
       value = type == WeightType::bf16 ? bf16_to_float(bits) : f16_to_float(bits);
       std::memcpy(file.data() + 1 + i * 2, &bits, 2);
     }
@@ -51,8 +52,8 @@ Weights make_weights(std::size_t rows, std::size_t cols, WeightType type, std::u
   return w;
 }
 
-void run(const KernelTable& path, const Weights& w, const std::vector<float>& x, std::size_t x_stride,
-         std::size_t tokens, std::vector<float>& y, std::size_t y_stride) {
+void run(const KernelTable& path, const Weights& w, const std::vector<float>& x,
+         std::size_t x_stride, std::size_t tokens, std::vector<float>& y, std::size_t y_stride) {
   MatmulJob job{w.packed, x.data() + 1, x_stride, tokens, y.data() + 1, y_stride};
   path.matmul(job, 0, num_panels(w.packed.rows));
 }
@@ -148,8 +149,8 @@ TEST(HalfFloat, EveryF16ValueConvertsAsTheHardwareDoes) {
 
 TEST(HalfFloat, Bf16RoundsToNearestEven) {
   EXPECT_EQ(float_to_bf16(1.0f), 0x3f80);
-  EXPECT_EQ(float_to_bf16(1.00390625f), 0x3f80);             // half way, even below
-  EXPECT_EQ(float_to_bf16(1.01171875f), 0x3f82);             // half way, even above
+  EXPECT_EQ(float_to_bf16(1.00390625f), 0x3f80);  // half way, even below
+  EXPECT_EQ(float_to_bf16(1.01171875f), 0x3f82);  // half way, even above
   EXPECT_EQ(bf16_to_float(float_to_bf16(-3.140625f)), -3.140625f);
   EXPECT_TRUE(std::isnan(bf16_to_float(float_to_bf16(std::nanf("")))));
 }

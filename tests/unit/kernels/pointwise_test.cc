@@ -19,7 +19,8 @@ TEST(RmsNorm, AllPathsEqualTheOracleWhichKeepsItsBound) {
     oracle().rms_norm(x.data() + 1, weight.data() + 1, want.data() + 1, n, 1e-5f);
     double squares = 0;
     for (std::size_t i = 1; i <= n; ++i) squares += std::pow(static_cast<double>(x[i]), 2);
-    const double scale = 1 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(1e-5f));
+    const double scale =
+        1 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(1e-5f));
     const double bound = (static_cast<double>(n) / 16 + 12) * kUnit;
     for (std::size_t i = 1; i <= n; ++i) {
       const double exact = static_cast<double>(x[i]) * scale * static_cast<double>(weight[i]);
@@ -68,7 +69,9 @@ TEST(Rope, AllPathsEqualTheOracleInBothPairings) {
   }
 }
 
-double exact_swiglu(double gate, double up) { return gate / (1 + std::exp(-gate)) * up; }
+double exact_swiglu(double gate, double up) {
+  return gate / (1 + std::exp(-gate)) * up;
+}
 
 TEST(Swiglu, KeepsItsBoundOverTheWholeRange) {
   std::vector<float> gate;
@@ -90,8 +93,8 @@ TEST(Swiglu, KeepsItsBoundOverTheWholeRange) {
 
 TEST(Swiglu, StaysFiniteAtTheEndsAndHandsNaNOn) {
   const float inf = std::numeric_limits<float>::infinity();
-  const std::vector<float> gate = {-1e30f, -200.0f, -88.5f, 88.5f, 200.0f, 1e30f, 0.0f, -0.0f,
-                                   std::nanf(""), inf};
+  const std::vector<float> gate = {-1e30f, -200.0f, -88.5f, 88.5f,         200.0f,
+                                   1e30f,  0.0f,    -0.0f,  std::nanf(""), inf};
   const std::vector<float> up(gate.size(), 1.0f);
   for (const KernelTable* path : all_paths()) {
     std::vector<float> got(gate.size());

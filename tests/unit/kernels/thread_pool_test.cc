@@ -1,5 +1,5 @@
-// The thread team: every index exactly once, for all counts, grains and team sizes, over many jobs in
-// quick succession (members late from the job before) and after pauses long enough to sleep.
+// The thread team: every index exactly once, for all counts, grains and team sizes, over many jobs
+// in quick succession (members late from the job before) and after pauses long enough to sleep.
 #include <atomic>
 #include <chrono>
 #include <memory>

@@ -1,6 +1,6 @@
-// check_model MODEL EXPECTED.jsonl [KERNELS] [TOLERANCE]: a model given by path against expectations
-// (scripts/make_tiny_model.py expect, or lines with first_top5_logits). A tool for trained models,
-// which are not committed; exit code 0 when all logits and greedy ids agree.
+// check_model MODEL EXPECTED.jsonl [KERNELS] [TOLERANCE]: a model given by path against
+// expectations (scripts/make_tiny_model.py expect, or lines with first_top5_logits). A tool for
+// trained models, which are not committed; exit code 0 when all logits and greedy ids agree.
 #include <cstdio>
 #include <cstdlib>
 
@@ -30,7 +30,8 @@ int main(int argc, char** argv) {
                       got.greedy_equal == line.greedy_ids.size();
     good = good && same;
     std::printf("%s  prompt %zu  logit error %.2g  greedy %zu of %zu\n", same ? "ok  " : "FAIL",
-                line.prompt_ids.size(), got.logit_error_max, got.greedy_equal, line.greedy_ids.size());
+                line.prompt_ids.size(), got.logit_error_max, got.greedy_equal,
+                line.greedy_ids.size());
   }
   return good ? 0 : 1;
 }

@@ -1,4 +1,5 @@
-// ExecutorCpu beyond its logits: facts, options, memory that becomes zero, and no allocation per step.
+// ExecutorCpu beyond its logits: facts, options, memory that becomes zero, and no allocation per
+// step.
 #include "worker/executor_cpu.h"
 
 #include <gtest/gtest.h>
@@ -65,7 +66,11 @@ TEST(ExecutorCpu, RefusesOptionsOutOfRangeByName) {
   EXPECT_EQ(refused([](O& o) { o.step_tokens_max = 0; }), "step_tokens_max");
   EXPECT_EQ(refused([](O& o) { o.threads = 65; }), "threads");
   EXPECT_EQ(refused([](O& o) { o.kernels = "neon"; }), "kernels");
-  EXPECT_EQ(refused([](O& o) { o.num_blocks = 0xffffffffu; o.block_tokens = 64; }), "num_blocks");
+  EXPECT_EQ(refused([](O& o) {
+              o.num_blocks = 0xffffffffu;
+              o.block_tokens = 64;
+            }),
+            "num_blocks");
 }
 
 TEST(ExecutorCpu, AStepWithoutWantedLogitsReturnsNone) {
@@ -94,7 +99,8 @@ TEST(ExecutorCpu, AllocatesNothingPerStep) {
     float sum = 0;
     for (int step = 0; step < 60; ++step) {
       for (std::size_t i = 0; i < 4; ++i) spans[i] = sequences[i].span(1 + i % 3);
-      for (std::size_t i = 0; i < 4; ++i) sequences[i].computed += static_cast<std::uint32_t>(1 + i % 3);
+      for (std::size_t i = 0; i < 4; ++i)
+        sequences[i].computed += static_cast<std::uint32_t>(1 + i % 3);
       sum += (*executor)->forward(spans)[0];
     }
     EXPECT_EQ(num_allocations(), before) << threads;

@@ -1,6 +1,6 @@
 // The committed tiny models against an independent implementation (PyTorch, float64): logits within
-// 1e-4 and 200 greedy tokens exactly, on every kernel path; every margin of the two best logits exceeds
-// 1e-3, so equal tokens follow from the logits' bound.
+// 1e-4 and 200 greedy tokens exactly, on every kernel path; every margin of the two best logits
+// exceeds 1e-3, so equal tokens follow from the logits' bound.
 #include <gtest/gtest.h>
 
 #include <sstream>
@@ -14,7 +14,9 @@ namespace {
 
 const char* const kModels[] = {"bf16_sharded", "f32_interleaved", "f16_llama3"};
 
-std::string model_path(const std::string& name) { return SLUICE_GOLDEN_DIR "/tiny_llama/" + name; }
+std::string model_path(const std::string& name) {
+  return SLUICE_GOLDEN_DIR "/tiny_llama/" + name;
+}
 
 TEST(Golden, LogitsAndGreedyTokensAgreeWithTheIndependentImplementation) {
   for (const char* name : kModels) {
@@ -28,8 +30,8 @@ TEST(Golden, LogitsAndGreedyTokensAgreeWithTheIndependentImplementation) {
       auto executor = eng::ExecutorCpu::open(options);
       ASSERT_TRUE(executor.has_value()) << executor.error().detail;
       for (const Expectation& line : lines) {
-        SCOPED_TRACE(testing::Message() << name << " " << (*t)->name << " prompt "
-                                        << line.prompt_ids.size());
+        SCOPED_TRACE(testing::Message()
+                     << name << " " << (*t)->name << " prompt " << line.prompt_ids.size());
         EXPECT_GT(line.smallest_margin, 1e-3);
         EXPECT_EQ(line.greedy_ids.size(), 200u);
         const Comparison got = compare(**executor, line, 512);

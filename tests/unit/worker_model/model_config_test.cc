@@ -65,7 +65,8 @@ TEST(ModelConfig, ReadsTheVariants) {
   EXPECT_EQ(with("num_key_value_heads", "null")->num_kv_heads, 32u);
   EXPECT_EQ(with("head_dim", "128")->q_width(), 4096u);
   EXPECT_EQ(with("rope_theta", "500000")->rope_theta, 500000.0);
-  EXPECT_EQ(with("rope_parameters", R"({"rope_type":"default","rope_theta":1e6})")->rope_theta, 1e6);
+  EXPECT_EQ(with("rope_parameters", R"({"rope_type":"default","rope_theta":1e6})")->rope_theta,
+            1e6);
   EXPECT_EQ(with("rope_interleaved", "true")->rope_pairing, krn::RopePairing::interleaved);
   EXPECT_TRUE(with("tie_word_embeddings", "true")->tied_embeddings);
   EXPECT_TRUE(with("rope_scaling", "null").has_value());
@@ -78,23 +79,53 @@ TEST(ModelConfig, ReadsTheVariants) {
 
 TEST(ModelConfig, RefusesEveryValueOutOfRangeByKey) {
   const std::pair<const char*, const char*> rows[] = {
-      {"architectures", "[\"GPT2LMHeadModel\"]"}, {"architectures", "[]"},
-      {"architectures", "\"LlamaForCausalLM\""}, {"architectures", ""},
-      {"vocab_size", ""}, {"vocab_size", "0"}, {"vocab_size", "-1"}, {"vocab_size", "1048577"},
-      {"vocab_size", "\"32000\""}, {"vocab_size", "32000.5"}, {"vocab_size", "18446744073709551615"},
-      {"hidden_size", "65537"}, {"hidden_size", "[]"}, {"intermediate_size", "262145"},
-      {"intermediate_size", "null"}, {"num_hidden_layers", "0"}, {"num_hidden_layers", "513"},
-      {"num_attention_heads", "0"}, {"num_attention_heads", "513"}, {"num_attention_heads", "24"},
-      {"num_key_value_heads", "5"}, {"num_key_value_heads", "0"}, {"num_key_value_heads", "64"},
-      {"head_dim", "63"}, {"head_dim", "258"}, {"head_dim", "0"},
-      {"max_position_embeddings", "0"}, {"max_position_embeddings", "16777217"},
-      {"rms_norm_eps", "-1e-9"}, {"rms_norm_eps", "1"}, {"rms_norm_eps", "\"small\""},
-      {"rope_theta", "0"}, {"rope_theta", "1e13"}, {"rope_scaling", "[]"}, {"rope_scaling", "{}"},
+      {"architectures", "[\"GPT2LMHeadModel\"]"},
+      {"architectures", "[]"},
+      {"architectures", "\"LlamaForCausalLM\""},
+      {"architectures", ""},
+      {"vocab_size", ""},
+      {"vocab_size", "0"},
+      {"vocab_size", "-1"},
+      {"vocab_size", "1048577"},
+      {"vocab_size", "\"32000\""},
+      {"vocab_size", "32000.5"},
+      {"vocab_size", "18446744073709551615"},
+      {"hidden_size", "65537"},
+      {"hidden_size", "[]"},
+      {"intermediate_size", "262145"},
+      {"intermediate_size", "null"},
+      {"num_hidden_layers", "0"},
+      {"num_hidden_layers", "513"},
+      {"num_attention_heads", "0"},
+      {"num_attention_heads", "513"},
+      {"num_attention_heads", "24"},
+      {"num_key_value_heads", "5"},
+      {"num_key_value_heads", "0"},
+      {"num_key_value_heads", "64"},
+      {"head_dim", "63"},
+      {"head_dim", "258"},
+      {"head_dim", "0"},
+      {"max_position_embeddings", "0"},
+      {"max_position_embeddings", "16777217"},
+      {"rms_norm_eps", "-1e-9"},
+      {"rms_norm_eps", "1"},
+      {"rms_norm_eps", "\"small\""},
+      {"rope_theta", "0"},
+      {"rope_theta", "1e13"},
+      {"rope_scaling", "[]"},
+      {"rope_scaling", "{}"},
       {"rope_scaling", R"({"type":"yarn","factor":4})"},
-      {"hidden_act", "\"gelu\""}, {"attention_bias", "true"}, {"attention_bias", "1"},
-      {"mlp_bias", "true"}, {"quantization_config", "{}"}, {"sliding_window", "4096"},
-      {"tie_word_embeddings", "0"}, {"rope_interleaved", "\"no\""},
-      {"eos_token_id", "32000"}, {"eos_token_id", "[1, -1]"}, {"eos_token_id", "\"</s>\""}};
+      {"hidden_act", "\"gelu\""},
+      {"attention_bias", "true"},
+      {"attention_bias", "1"},
+      {"mlp_bias", "true"},
+      {"quantization_config", "{}"},
+      {"sliding_window", "4096"},
+      {"tie_word_embeddings", "0"},
+      {"rope_interleaved", "\"no\""},
+      {"eos_token_id", "32000"},
+      {"eos_token_id", "[1, -1]"},
+      {"eos_token_id", "\"</s>\""}};
   for (const auto& [key, value] : rows) {
     const auto config = with(key, value);
     ASSERT_FALSE(config.has_value()) << key << " " << value;

@@ -1,6 +1,6 @@
-// P2 on logits, bit for bit: whatever the batch, chunk borders, block numbers, block size, preemption,
-// shared prefix, number of threads and kernel path, a token's logits are those of the sequence alone,
-// one token at a time, on the scalar path.
+// P2 on logits, bit for bit: whatever the batch, chunk borders, block numbers, block size,
+// preemption, shared prefix, number of threads and kernel path, a token's logits are those of the
+// sequence alone, one token at a time, on the scalar path.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -61,13 +61,14 @@ std::vector<Rows> oracle_rows(const std::string& directory,
   const auto executor = open(directory, "scalar", 1, 64);
   std::vector<Rows> rows;
   for (const auto& ids : prompts) {
-    rows.push_back(logits_alone(*executor, {ids, consecutive_blocks(blocks_for(ids.size(), 64))}, 1));
+    rows.push_back(
+        logits_alone(*executor, {ids, consecutive_blocks(blocks_for(ids.size(), 64))}, 1));
   }
   return rows;
 }
 
-// A random life of all prompts on one executor: random batches and chunks, blocks drawn from a shuffled
-// free list that are dirty from other sequences, sequences thrown back to the start.
+// A random life of all prompts on one executor: random batches and chunks, blocks drawn from a
+// shuffled free list that are dirty from other sequences, sequences thrown back to the start.
 class RandomLife {
  public:
   RandomLife(eng::ExecutorCpu& executor, const std::vector<std::vector<TokenId>>& prompts,
@@ -129,7 +130,8 @@ class RandomLife {
     }
     std::shuffle(members.begin(), members.end(), rng_);
     std::vector<eng::SequenceSpan> spans;
-    for (const Member& m : members) spans.push_back(sequences_[m.index].span(m.num_tokens, pick(4) != 0));
+    for (const Member& m : members)
+      spans.push_back(sequences_[m.index].span(m.num_tokens, pick(4) != 0));
     if (!spans.empty()) check(spans, members);
     return unfinished;
   }

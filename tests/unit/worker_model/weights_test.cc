@@ -1,6 +1,6 @@
 // Model directories as hostile input: each file missing, cut short or changed is refused with file,
-// tensor and reason; every single byte of a small model flipped and every truncation leaves a living
-// process; the digest is what sha256sum says.
+// tensor and reason; every single byte of a small model flipped and every truncation leaves a
+// living process; the digest is what sha256sum says.
 #include "worker/model/weights.h"
 
 #include <gtest/gtest.h>
@@ -65,7 +65,10 @@ std::string file_of(const std::vector<Tensor>& tensors) {
     if (header.size() > 1) header += ",";
     header.append("\"").append(tensor.name).append("\":{\"dtype\":\"").append(tensor.dtype);
     header.append("\",\"shape\":[").append(shape).append("],\"data_offsets\":[");
-    header.append(std::to_string(begin)).append(",").append(std::to_string(data.size())).append("]}");
+    header.append(std::to_string(begin))
+        .append(",")
+        .append(std::to_string(data.size()))
+        .append("]}");
   }
   return safetensors_bytes(header + "}", data);
 }
@@ -110,9 +113,9 @@ TEST_F(Weights, EveryTensorLandsInItsPlace) {
   EXPECT_EQ(weights->num_parameters, 136u);
   EXPECT_EQ(static_cast<const float*>(weights->embedding)[19], 20.0f);
   EXPECT_EQ(layer.attention_norm[0], 21.0f);
-  EXPECT_EQ(packed_element(layer.qkv, 0, 0), 25.0f);             // q begins
-  EXPECT_EQ(packed_element(layer.qkv, 4, 1), 25.0f + 16 + 1);    // k
-  EXPECT_EQ(packed_element(layer.qkv, 7, 3), 25.0f + 31);        // v ends
+  EXPECT_EQ(packed_element(layer.qkv, 0, 0), 25.0f);           // q begins
+  EXPECT_EQ(packed_element(layer.qkv, 4, 1), 25.0f + 16 + 1);  // k
+  EXPECT_EQ(packed_element(layer.qkv, 7, 3), 25.0f + 31);      // v ends
   EXPECT_EQ(packed_element(layer.attention_out, 3, 3), 72.0f);
   EXPECT_EQ(layer.mlp_norm[3], 76.0f);
   EXPECT_EQ(packed_element(layer.gate_up, 2, 3), 88.0f);
@@ -153,19 +156,23 @@ TEST_F(Weights, SaysFileTensorAndReason) {
   EXPECT_EQ(outcome_of(tensors), "tensor 'model.layers.0.self_attn.v_proj.weight' is missing");
   tensors = good_tensors();
   tensors[7].shape = {4, 3};
-  EXPECT_EQ(outcome_of(tensors), "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' has "
-                                 "shape [4, 3], the configuration needs [3, 4]");
+  EXPECT_EQ(outcome_of(tensors),
+            "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' has "
+            "shape [4, 3], the configuration needs [3, 4]");
   tensors = good_tensors();
   tensors[7].dtype = "I16";
-  EXPECT_EQ(outcome_of(tensors), "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' must "
-                                 "be of dtype F32, F16 or BF16");
+  EXPECT_EQ(outcome_of(tensors),
+            "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' must "
+            "be of dtype F32, F16 or BF16");
   tensors = good_tensors();
   tensors.push_back({"model.layers.0.self_attn.q_proj.bias", {4}});
-  EXPECT_EQ(outcome_of(tensors), "model.safetensors: tensor 'model.layers.0.self_attn.q_proj.bias' does "
-                                 "not belong to this architecture");
+  EXPECT_EQ(outcome_of(tensors),
+            "model.safetensors: tensor 'model.layers.0.self_attn.q_proj.bias' does "
+            "not belong to this architecture");
   tensors = good_tensors();
   tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", {1}});
-  EXPECT_EQ(outcome_of(tensors), "loaded");  // old exports have it; it follows from the configuration
+  EXPECT_EQ(outcome_of(tensors),
+            "loaded");  // old exports have it; it follows from the configuration
 }
 
 TEST_F(Weights, ADirectoryOrFifoInPlaceOfAFileIsRefused) {

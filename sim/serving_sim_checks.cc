@@ -1,0 +1,76 @@
+// ServingSim: what must hold after every event, and what must be true in the end.
+#include <algorithm>
+
+#include "sim/fake_model.h"
+#include "sim/serving_sim.h"
+
+namespace sluice::sim {
+
+void ServingSim::violate(const std::string& what) {
+  if (report_.violation.empty()) report_.violation = what;
+}
+
+void ServingSim::check() {
+  core_->check_invariants();
+  for (const Worker& worker : workers_) {
+    if (worker.scheduler && !worker.is_computing) worker.scheduler->check_invariants();
+  }
+  std::uint64_t billed = billed_;
+  for (const auto& [slot, accepted] : journal_) billed += accepted;
+  std::uint64_t taken = 0;
+  std::vector<std::uint64_t> last_minute(quotas_.size(), 0);
+  std::vector<std::uint32_t> running(quotas_.size(), 0);
+  for (const Client& client : clients_) {
+    std::uint64_t tokens = 0;
+    for (const auto& choice : client.taken) tokens += choice.size();
+    taken += tokens;
+    if (!client.handle) continue;
+    const std::size_t tenant = client.spec.tenant.value;
+    if (client.admitted > now_ - std::chrono::seconds(60) && tokens > 0) {
+      last_minute[tenant] += client.spec.prompt.size() + tokens;
+    }
+    running[tenant] += core_->is_live(client.handle) ? 1 : 0;
+  }
+  if (billed != taken) violate("the journal differs from what clients took");
+  for (std::size_t tenant = 0; tenant < quotas_.size(); ++tenant) {
+    const gw::TenantQuota& quota = quotas_[tenant];
+    if (quota.tokens_per_minute > 0 && last_minute[tenant] > quota.tokens_per_minute) {
+      violate("a token limit was overshot");
+    }
+    if (quota.concurrent_requests > 0 && running[tenant] > quota.concurrent_requests) {
+      violate("a concurrency limit was overshot");
+    }
+  }
+}
+
+void ServingSim::check_end() {
+  if (core_->num_live_requests() > 0) violate("a request never ended");
+  if (!journal_.empty()) violate("a journal slot leaked");
+  if (core_->counters(0).pending > 0) violate("tokens are pending without a client");
+  if (core_->poison().num_suspects() > 0) violate("a suspect was never judged");
+  for (std::uint32_t id = 0; id < workers_.size(); ++id) {
+    if (core_->num_held(WorkerId{id}) > 0) violate("a worker holds a sequence that nobody wants");
+  }
+  for (const Client& client : clients_) {
+    if (!client.is_over()) violate("a client waits for ever");
+    const bool is_poisoned = !client.spec.prompt.empty() && client.spec.prompt[0] == kPoisonId;
+    if (params_.has_poison && client.failure && client.failure->code == Errc::poisoned_request &&
+        !is_poisoned) {
+      violate("an innocent request was condemned");
+    }
+    const bool is_cut = client.is_refused || client.is_gone || client.failure;
+    if (!is_cut) ++report_.finished;
+    for (std::uint32_t choice = 0; choice < client.taken.size(); ++choice) {
+      std::vector<TokenId> ids = client.spec.prompt;
+      for (const TokenId token : client.taken[choice]) {
+        if (token != next_token(ids, client.spec.sampling.seed, choice)) {
+          violate("a stream differs from the undisturbed one");
+        }
+        ids.push_back(token);
+      }
+      if (is_poisoned && !client.taken[choice].empty()) violate("a poisoned request got tokens");
+    }
+  }
+}
+
+}  // namespace sluice::sim

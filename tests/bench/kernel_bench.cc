@@ -1,0 +1,357 @@
+// Kernels and the forward pass against this machine's measured limits: GFLOPS of the FMA peak, GB/s
+// of the read bandwidth, tokens per second of seeded random models, single stream and batched. Each
+// number is the median of some repeats with its range, limits and kernels from the same run. With
+// one thread time is that thread's CPU time, so that neighbours on the machine count less; with
+// more it is wall clock.
+//
+//   kernel_bench [--threads N] [--repeats N] [--kernels NAME] [--only probe|kernels|model]
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/aligned_buffer.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/kernel_table.h"
+#include "kernels/pack.h"
+#include "tests/support/executor_driver.h"
+#include "tests/support/model_files.h"
+#include "worker/executor_cpu.h"
+
+namespace {
+
+using namespace sluice;
+
+struct Options {
+  std::size_t threads = 2;
+  int repeats = 5;
+  std::string kernels = "auto";
+  std::string only;
+};
+
+struct Sample {
+  double median, low, high;
+};
+
+double now_seconds(const Options& options) {
+  timespec now{};
+  clock_gettime(options.threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+double seconds_of(const Options& options, int times, const std::function<void()>& work) {
+  const double begin = now_seconds(options);
+  for (int i = 0; i < times; ++i) work();
+  return now_seconds(options) - begin;
+}
+
+// `amount` per second of work, repeated; work is run often enough to last some 50 ms.
+Sample rate(double amount, const Options& options, const std::function<void()>& work) {
+  int times = 1;
+  while (seconds_of(options, times, work) < 0.05) times *= 2;
+  std::vector<double> rates;
+  for (int r = 0; r < options.repeats; ++r) {
+    rates.push_back(amount * times / seconds_of(options, times, work));
+  }
+  std::sort(rates.begin(), rates.end());
+  return {rates[rates.size() / 2], rates.front(), rates.back()};
+}
+
+void keep(float value) {
+  asm volatile("" : : "x"(value) : "memory");
+}
+
+// Limits: independent FMA chains in registers, and reading more memory than the caches hold.
+#ifdef __x86_64__
+template <class Vector>
+[[gnu::always_inline]] inline float fma_chains(std::size_t rounds) {
+  Vector a{};
+  a += 0.999f;
+  Vector sum[12] = {};
+  // Twelve values the compiler can't know to be equal, else it would compute one chain.
+  for (Vector& s : sum) asm volatile("" : "+x"(s));
+  for (std::size_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; ++j) sum[j] = sum[j] * a + a;
+  }
+  float total = 0;
+  for (const Vector& s : sum) total += s[0];
+  return total;
+}
+
+template <class Vector>
+[[gnu::always_inline]] inline float read_all(const float* data, std::size_t floats) {
+  constexpr std::size_t kWidth = sizeof(Vector) / sizeof(float);
+  Vector sum[8] = {};
+  for (std::size_t i = 0; i + 8 * kWidth <= floats; i += 8 * kWidth) {
+#pragma GCC unroll 8
+    for (std::size_t j = 0; j < 8; ++j) {
+      sum[j] += *reinterpret_cast<const Vector*>(data + i + j * kWidth);
+    }
+  }
+  float total = 0;
+  for (const Vector& s : sum) total += s[0];
+  return total;
+}
+
+using Vector8 = float __attribute__((vector_size(32), may_alias));
+using Vector16 = float __attribute__((vector_size(64), may_alias));
+
+[[gnu::target("avx2,fma")]] float fma_avx2(std::size_t n) {
+  return fma_chains<Vector8>(n);
+}
+[[gnu::target("avx512f,fma")]] float fma_avx512(std::size_t n) {
+  return fma_chains<Vector16>(n);
+}
+[[gnu::target("avx2,fma")]] float read_avx2(const float* p, std::size_t n) {
+  return read_all<Vector8>(p, n);
+}
+[[gnu::target("avx512f,fma")]] float read_avx512(const float* p, std::size_t n) {
+  return read_all<Vector16>(p, n);
+}
+#endif
+
+struct Limits {
+  double gflops = 0;
+  double gbytes = 0;
+};
+
+Limits probe(const Options& options, krn::ThreadPool& team) {
+  Limits limits;
+#ifdef __x86_64__
+  const krn::CpuFeatures cpu = krn::detect_cpu();
+  if (!cpu.avx2) return limits;
+  constexpr std::size_t kRounds = 1u << 20;
+  const double flops =
+      2.0 * 12 * (cpu.avx512 ? 16 : 8) * kRounds * static_cast<double>(options.threads);
+  const Sample fma = rate(flops / 1e9, options, [&] {
+    team.parallel_for(options.threads, 1, [&](std::size_t begin, std::size_t end) {
+      for (; begin < end; ++begin) keep(cpu.avx512 ? fma_avx512(kRounds) : fma_avx2(kRounds));
+    });
+  });
+  const std::size_t bytes = std::size_t{1} << 30;
+  const krn::AlignedBuffer buffer = krn::AlignedBuffer::allocate(bytes);
+  std::fill(buffer.floats(), buffer.floats() + bytes / 4, 1.0f);
+  const Sample read = rate(static_cast<double>(bytes) / 1e9, options, [&] {
+    team.parallel_for(bytes >> 20, 1, [&](std::size_t begin, std::size_t end) {
+      const float* from = buffer.floats() + (begin << 18);
+      const std::size_t n = (end - begin) << 18;
+      keep(cpu.avx512 ? read_avx512(from, n) : read_avx2(from, n));
+    });
+  });
+  std::printf("limit  FMA   %7.1f GFLOPS  (%.1f..%.1f)\n", fma.median, fma.low, fma.high);
+  std::printf("limit  read  %7.2f GB/s    (%.2f..%.2f)\n", read.median, read.low, read.high);
+  limits = {fma.median, read.median};
+#else
+  static_cast<void>(options);
+  static_cast<void>(team);
+#endif
+  return limits;
+}
+
+const char* name_of(krn::WeightType type) {
+  return type == krn::WeightType::f32 ? "f32" : type == krn::WeightType::bf16 ? "bf16" : "f16";
+}
+
+void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::ThreadPool& team,
+                  const Limits& limits, std::size_t rows, std::size_t cols, krn::WeightType type) {
+  const std::size_t bytes = krn::packed_bytes(rows, cols, type);
+  const krn::AlignedBuffer panels = krn::AlignedBuffer::allocate(bytes);
+  std::memset(panels.data(), 0x11, bytes);  // a small normal number in all three formats
+  const krn::PackedMatrix w{panels.data(), type, rows, cols};
+  const std::size_t x_stride = krn::activation_stride(cols);
+  const std::size_t y_stride = krn::activation_stride(rows);
+  const std::size_t groups = krn::num_panels(rows) / 8;
+  for (const std::size_t tokens : {1u, 8u, 32u, 256u}) {
+    const std::vector<float> x(tokens * x_stride, 0.5f);
+    std::vector<float> y(tokens * y_stride);
+    const double flops = 2.0 * static_cast<double>(rows * cols * tokens);
+    const Sample got = rate(flops / 1e9, options, [&] {
+      team.parallel_for(groups, 1, [&](std::size_t begin, std::size_t end) {
+        kernels.matmul({w, x.data(), x_stride, tokens, y.data(), y_stride}, begin * 8, end * 8);
+      });
+    });
+    const double gbytes = got.median * 1e9 / flops * static_cast<double>(bytes) / 1e9;
+    std::printf(
+        "matmul %-4s %5zux%-5zu tokens %3zu  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  %6.2f GB/s %3.0f "
+        "%%\n",
+        name_of(type), rows, cols, tokens, got.median, got.low, got.high,
+        100 * got.median / limits.gflops, gbytes, 100 * gbytes / limits.gbytes);
+  }
+}
+
+void bench_attention(const Options& options, const krn::KernelTable& kernels, krn::ThreadPool& team,
+                     const Limits& limits, std::size_t sequences, std::size_t new_tokens) {
+  constexpr std::size_t kHeads = 16;
+  constexpr std::size_t kKvHeads = 4;
+  constexpr std::size_t kHeadDim = 64;
+  constexpr std::size_t kContext = 1024;
+  krn::PagedKv kv{nullptr, sequences * kContext / 16, 1, kKvHeads, kHeadDim, 16};
+  const krn::AlignedBuffer memory =
+      krn::AlignedBuffer::allocate(kv.num_blocks * krn::kv_block_floats(kv) * sizeof(float));
+  kv.data = memory.floats();
+  std::fill(kv.data, kv.data + memory.bytes() / 4, 0.01f);
+  std::vector<std::uint32_t> tables(kv.num_blocks);
+  for (std::size_t i = 0; i < tables.size(); ++i) {
+    tables[i] =
+        static_cast<std::uint32_t>(i * 37 % tables.size());  // scattered: 37 is coprime to 2^n
+  }
+  const std::size_t stride = krn::activation_stride(kHeads * kHeadDim);
+  const std::vector<float> q(sequences * new_tokens * stride, 0.1f);
+  std::vector<float> out(q.size());
+  std::vector<krn::AttentionSpan> spans;
+  std::vector<krn::AttentionItem> items;
+  for (std::size_t s = 0; s < sequences; ++s) {
+    spans.push_back(
+        {s * new_tokens, new_tokens, kContext - new_tokens, tables.data() + s * kContext / 16});
+    for (std::uint32_t t = 0; t < new_tokens; t += 16) {
+      for (std::uint32_t h = 0; h < kKvHeads; ++h) {
+        items.push_back({static_cast<std::uint32_t>(s), h, t,
+                         std::min<std::uint32_t>(t + 16, static_cast<std::uint32_t>(new_tokens))});
+      }
+    }
+  }
+  const krn::AttentionJob job{kv,     0,          kHeads, 0.125f,      q.data(),
+                              stride, out.data(), stride, spans.data()};
+  const double seen = static_cast<double>(kContext) - static_cast<double>(new_tokens - 1) / 2;
+  const double flops = 4.0 * kHeads * kHeadDim * seen * static_cast<double>(sequences * new_tokens);
+  const Sample got = rate(flops / 1e9, options, [&] {
+    team.parallel_for(items.size(), 1, [&](std::size_t begin, std::size_t end) {
+      for (; begin < end; ++begin) kernels.attend(job, items[begin]);
+    });
+  });
+  const double bytes = static_cast<double>(memory.bytes());
+  const double gbytes = got.median * 1e9 / flops * bytes / 1e9;
+  std::printf(
+      "attend sequences %2zu x %3zu tokens, context 1024  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  "
+      "%6.2f GB/s %3.0f %%\n",
+      sequences, new_tokens, got.median, got.low, got.high, 100 * got.median / limits.gflops,
+      gbytes, 100 * gbytes / limits.gbytes);
+}
+
+// Decode of `streams` sequences at position ~256, and prefill of one prompt.
+void bench_model(const Options& options, const Limits& limits, const char* name,
+                 const test::RandomModel& model) {
+  const test::TemporaryDirectory directory;
+  test::write_random_model(directory.path(), model);
+  eng::ExecutorCpuOptions open;
+  open.directory = directory.path();
+  open.threads = static_cast<std::uint32_t>(options.threads);
+  open.kernels = options.kernels;
+  open.num_blocks = 32 * 32;
+  const double begin = now_seconds(options);
+  const auto opened = eng::ExecutorCpu::open(open);
+  CHECK(opened.has_value());
+  eng::ExecutorCpu& executor = **opened;
+  const double load = now_seconds(options) - begin;
+  const double weight_bytes = static_cast<double>(executor.weights().matrix_bytes_per_token);
+  std::printf("model  %s %s: %.1f M parameters, loaded in %.2f s\n", name, model.dtype.c_str(),
+              static_cast<double>(executor.weights().num_parameters) / 1e6, load);
+  for (const std::uint32_t streams : {1u, 8u, 32u}) {
+    std::vector<test::DrivenSequence> sequences;
+    for (std::uint32_t s = 0; s < streams; ++s) {
+      sequences.push_back({std::vector<TokenId>(257, s + 1), test::consecutive_blocks(32, 32 * s)});
+      const eng::SequenceSpan prompt = sequences[s].span(256, false);
+      executor.forward({&prompt, 1});
+      sequences[s].computed = 256;
+    }
+    std::vector<eng::SequenceSpan> spans;
+    for (const test::DrivenSequence& sequence : sequences) spans.push_back(sequence.span(1));
+    const Sample got = rate(streams, options, [&] { keep(executor.forward(spans)[0]); });
+    const double gbytes = weight_bytes * got.median / streams / 1e9;
+    std::printf(
+        "  decode %2u streams  %8.1f tokens/s (%.1f..%.1f)  step %.2f ms  weights %6.2f GB/s %3.0f "
+        "%%\n",
+        streams, got.median, got.low, got.high, 1e3 * streams / got.median, gbytes,
+        100 * gbytes / limits.gbytes);
+  }
+  const test::DrivenSequence prompt{std::vector<TokenId>(512, 3), test::consecutive_blocks(32)};
+  const eng::SequenceSpan span = prompt.span(512);
+  const Sample got = rate(512, options, [&] { keep(executor.forward({&span, 1})[0]); });
+  const double gflops =
+      2 * static_cast<double>(executor.weights().num_parameters) * got.median / 1e9;
+  std::printf(
+      "  prefill 512 tokens %8.1f tokens/s (%.1f..%.1f)  about %.0f GFLOPS of matrices %3.0f %%\n",
+      got.median, got.low, got.high, gflops, 100 * gflops / limits.gflops);
+}
+
+test::RandomModel model_15m(const char* dtype) {
+  return {.vocab_size = 4096,
+          .hidden_size = 384,
+          .intermediate_size = 1024,
+          .num_layers = 8,
+          .num_heads = 6,
+          .num_kv_heads = 3,
+          .context_tokens = 2048,
+          .dtype = dtype,
+          .seed = 1};
+}
+
+test::RandomModel model_100m(const char* dtype) {
+  return {.vocab_size = 16384,
+          .hidden_size = 768,
+          .intermediate_size = 2048,
+          .num_layers = 14,
+          .num_heads = 12,
+          .num_kv_heads = 4,
+          .context_tokens = 2048,
+          .dtype = dtype,
+          .seed = 2};
+}
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    if (i + 1 == argc) {
+      std::fprintf(stderr, "usage: %s [--threads N] [--repeats N] [--kernels NAME] [--only PART]\n",
+                   argv[0]);
+      std::exit(2);
+    }
+    const std::string value = argv[++i];
+    if (flag == "--threads") options.threads = std::strtoul(value.c_str(), nullptr, 10);
+    if (flag == "--repeats") options.repeats = std::atoi(value.c_str());
+    if (flag == "--kernels") options.kernels = value;
+    if (flag == "--only") options.only = value;
+  }
+  options.threads = std::clamp<std::size_t>(options.threads, 1, 64);
+  options.repeats = std::clamp(options.repeats, 1, 100);
+  return options;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+  const krn::KernelTable* kernels = krn::find_kernels(options.kernels.c_str());
+  if (kernels == nullptr) {
+    std::fprintf(stderr, "error: no kernels '%s' on this CPU\n", options.kernels.c_str());
+    return 1;
+  }
+  krn::ThreadPool team(options.threads);
+  std::printf("kernels %s, threads %zu, repeats %d (median, range)\n", kernels->name,
+              options.threads, options.repeats);
+  const Limits limits = probe(options, team);
+  if (options.only.empty() || options.only == "kernels") {
+    for (const krn::WeightType type :
+         {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16}) {
+      bench_matmul(options, *kernels, team, limits, 8192, 2048, type);
+    }
+    bench_matmul(options, *kernels, team, limits, 1024, 384, krn::WeightType::f32);
+    bench_attention(options, *kernels, team, limits, 1, 1);
+    bench_attention(options, *kernels, team, limits, 32, 1);
+    bench_attention(options, *kernels, team, limits, 1, 256);
+  }
+  if (options.only.empty() || options.only == "model") {
+    for (const char* dtype : {"F32", "BF16"}) {
+      bench_model(options, limits, "15M", model_15m(dtype));
+      bench_model(options, limits, "100M", model_100m(dtype));
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,91 @@
+// Many seeds of the simulated system; each prints what to replay. TEST_SEED runs one,
+// TEST_SEEDS=a:b a range (scripts/seed_hunt.sh).
+#include "sim/serving_sim.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+namespace sluice::sim {
+namespace {
+
+SimParams params_of(std::uint64_t seed) {
+  SimParams params;
+  params.seed = seed;
+  params.num_workers = 1 + static_cast<std::uint32_t>(seed % 3);
+  params.has_poison = seed % 4 != 0;
+  params.faults = static_cast<std::uint32_t>(seed % 12);
+  return params;
+}
+
+SimReport run(std::uint64_t seed) {
+  const SimReport report = ServingSim(params_of(seed)).run();
+  EXPECT_EQ(report.violation, "") << "TEST_SEED=" << seed;
+  return report;
+}
+
+TEST(ServingSim, KeepsEveryPromiseForEverySeed) {
+  std::uint64_t first = 1, last = 200;
+  if (const char* one = std::getenv("TEST_SEED")) {
+    first = last = std::strtoull(one, nullptr, 10);
+  } else if (const char* range = std::getenv("TEST_SEEDS")) {
+    char* rest = nullptr;
+    first = std::strtoull(range, &rest, 10);
+    last = *rest == ':' ? std::strtoull(rest + 1, nullptr, 10) : first;
+  }
+  SimReport sum;
+  for (std::uint64_t seed = first; seed <= last; ++seed) {
+    const SimReport report = run(seed);
+    sum.events += report.events;
+    sum.steps += report.steps;
+    sum.admitted += report.admitted;
+    sum.refused += report.refused;
+    sum.finished += report.finished;
+    sum.cancelled += report.cancelled;
+    sum.failed += report.failed;
+    sum.poisoned += report.poisoned;
+    sum.failovers += report.failovers;
+    sum.preemptions += report.preemptions;
+    sum.unsent += report.unsent;
+  }
+  std::printf(
+      "events %llu steps %llu admitted %llu refused %llu finished %llu cancelled %llu "
+      "failed %llu poisoned %llu failovers %llu preemptions %llu unsent %llu\n",
+      static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.steps),
+      static_cast<unsigned long long>(sum.admitted), static_cast<unsigned long long>(sum.refused),
+      static_cast<unsigned long long>(sum.finished), static_cast<unsigned long long>(sum.cancelled),
+      static_cast<unsigned long long>(sum.failed), static_cast<unsigned long long>(sum.poisoned),
+      static_cast<unsigned long long>(sum.failovers),
+      static_cast<unsigned long long>(sum.preemptions),
+      static_cast<unsigned long long>(sum.unsent));
+  if (last - first < 100) return;
+  // A world in which nothing happens proves nothing.
+  EXPECT_GT(sum.failovers, 100u);
+  EXPECT_GT(sum.preemptions, 100u);
+  EXPECT_GT(sum.poisoned, 50u);
+  EXPECT_GT(sum.unsent, 20u);
+  EXPECT_GT(sum.finished, sum.admitted / 2);
+}
+
+TEST(ServingSim, SeedsThatOnceFailedPass) {
+  std::ifstream file(SLUICE_SEEDS_FILE);
+  ASSERT_TRUE(file);
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::uint64_t seed = 0;
+    if (words >> seed) run(seed);
+  }
+}
+
+TEST(ServingSim, TheSameSeedGivesTheSameWorld) {
+  const SimReport a = run(5);
+  const SimReport b = run(5);
+  EXPECT_EQ(a.events, b.events);
+  EXPECT_EQ(a.took, b.took);
+  EXPECT_EQ(a.steps, b.steps);
+}
+
+}  // namespace
+}  // namespace sluice::sim

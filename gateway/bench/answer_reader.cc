@@ -10,7 +10,8 @@ namespace {
 
 bool has_non_empty(std::string_view json, std::string_view opening) {
   for (std::size_t from = 0;;) {
-    const void* at = ::memmem(json.data() + from, json.size() - from, opening.data(), opening.size());
+    const void* at =
+        ::memmem(json.data() + from, json.size() - from, opening.data(), opening.size());
     if (at == nullptr) return false;
     const auto value =
         static_cast<std::size_t>(static_cast<const char*>(at) - json.data()) + opening.size();
@@ -62,10 +63,17 @@ AnswerState AnswerReader::feed(std::string_view bytes) {
     const HttpStep step = http_.next(bytes);
     bytes.remove_prefix(step.consumed);
     switch (step.parse) {
-      case HttpParse::more: return state_;
-      case HttpParse::body: state_ = on_body(step.body); break;
-      case HttpParse::done: state_ = on_end(); break;
-      case HttpParse::error: state_ = AnswerState::malformed; break;
+      case HttpParse::more:
+        return state_;
+      case HttpParse::body:
+        state_ = on_body(step.body);
+        break;
+      case HttpParse::done:
+        state_ = on_end();
+        break;
+      case HttpParse::error:
+        state_ = AnswerState::malformed;
+        break;
     }
   }
   has_leftover_ = has_leftover_ || !bytes.empty();
@@ -81,9 +89,13 @@ AnswerState AnswerReader::on_body(std::string_view piece) {
   SseEvent event;
   for (;;) {
     switch (sse_.next(piece, event)) {
-      case SseParse::event: on_event(event.data); break;
-      case SseParse::more: return AnswerState::reading;
-      case SseParse::too_large: return AnswerState::malformed;
+      case SseParse::event:
+        on_event(event.data);
+        break;
+      case SseParse::more:
+        return AnswerState::reading;
+      case SseParse::too_large:
+        return AnswerState::malformed;
     }
   }
 }
@@ -118,8 +130,10 @@ AnswerState AnswerReader::on_end() {
 AnswerState AnswerReader::on_close() {
   if (state_ != AnswerState::reading) return state_;
   // An error event is followed by the close: it says more than the cut does.
-  if (http_.finish_at_close()) state_ = on_end();
-  else state_ = saw_error_ ? AnswerState::stream_error : AnswerState::truncated;
+  if (http_.finish_at_close())
+    state_ = on_end();
+  else
+    state_ = saw_error_ ? AnswerState::stream_error : AnswerState::truncated;
   return state_;
 }
 

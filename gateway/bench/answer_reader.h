@@ -1,8 +1,8 @@
 // AnswerReader: reads one answer of an OpenAI-compatible server from the bytes of a connection and
-// counts what the load client reports: text events, tokens by `usage`, errors, how it ended. It does
-// not parse JSON: it looks for the few members it needs, which costs tens of nanoseconds per event and
-// is exact for JSON without white space around these members' colons (blanks there are allowed for
-// usage). Pure: bytes in, counts out.
+// counts what the load client reports: text events, tokens by `usage`, errors, how it ended. It
+// does not parse JSON: it looks for the few members it needs, which costs tens of nanoseconds per
+// event and is exact for JSON without white space around these members' colons (blanks there are
+// allowed for usage). Pure: bytes in, counts out.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// PoissonArrivals: the schedule of an open loop. Gaps are exponential with mean 1/rate, drawn from a
-// counter-based generator, so that equal seeds give equal schedules. Pure.
+// PoissonArrivals: the schedule of an open loop. Gaps are exponential with mean 1/rate, drawn from
+// a counter-based generator, so that equal seeds give equal schedules. Pure.
 #pragma once
 
 #include <cmath>

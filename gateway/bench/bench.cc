@@ -39,12 +39,15 @@ void declare_load(CLI::App& app, Options& o) {
   app.add_option("-d,--duration", o.duration, "seconds that are measured (default 10)")
       ->check(CLI::Range(0.0, 86'400.0));
   app.add_option("-n,--requests", o.requests, "requests that are measured, instead of --duration");
-  app.add_option("--warmup", o.warmup, "seconds before")->capture_default_str()->check(
-      CLI::Range(0.0, 3600.0));
+  app.add_option("--warmup", o.warmup, "seconds before")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 3600.0));
   app.add_option("--drain", o.drain, "seconds for requests that still run after the window")
-      ->capture_default_str()->check(CLI::Range(0.0, 3600.0));
-  app.add_option("--timeout", o.timeout, "seconds for one request")->capture_default_str()->check(
-      CLI::Range(0.001, 86'400.0));
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 3600.0));
+  app.add_option("--timeout", o.timeout, "seconds for one request")
+      ->capture_default_str()
+      ->check(CLI::Range(0.001, 86'400.0));
   app.add_option("--abort-after", o.abort_after,
                  "close the connection after so many text events; 0: as soon as it is sent")
       ->check(CLI::NonNegativeNumber);
@@ -52,21 +55,27 @@ void declare_load(CLI::App& app, Options& o) {
 
 void declare_request(CLI::App& app, Options& o) {
   RequestOptions& r = o.request;
-  app.add_option("--endpoint", o.endpoint, "completions or chat")->capture_default_str()->check(
-      CLI::IsMember({"completions", "chat"}));
+  app.add_option("--endpoint", o.endpoint, "completions or chat")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"completions", "chat"}));
   app.add_flag("--stream", r.stream, "ask for server-sent events");
   app.add_option("--model", r.model, "model name")->capture_default_str();
   CLI::Option* text = app.add_option("--prompt", r.prompt, "one fixed text for all requests");
   app.add_option("--prompt-file", o.prompt_file, "the fixed text, from a file")
-      ->excludes(text)->check(CLI::ExistingFile);
+      ->excludes(text)
+      ->check(CLI::ExistingFile);
   app.add_option("--prompt-tokens", r.prompt_words, "else: about so many tokens of seeded words")
-      ->capture_default_str()->check(CLI::Range(1, 10'000'000));
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10'000'000));
   app.add_option("--prefix-tokens", r.prefix_words, "equal words before every prompt")
-      ->capture_default_str()->check(CLI::Range(0, 10'000'000));
+      ->capture_default_str()
+      ->check(CLI::Range(0, 10'000'000));
   app.add_option("--prompts", r.num_prompts, "different prompts, used in turn")
-      ->capture_default_str()->check(CLI::Range(1, 1'000'000));
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--max-tokens", r.max_tokens, "max_tokens of each request")
-      ->capture_default_str()->check(CLI::Range(1, 1'048'576));
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'048'576));
   app.add_option("--extra", r.extra_json, "a JSON object whose members join every request");
   app.add_option("--api-key", r.api_key, "sent as a bearer token");
   app.add_option("--seed", r.seed, "of prompts and arrivals")->capture_default_str();
@@ -77,11 +86,14 @@ void declare_output(CLI::App& app, Options& o) {
       ->delimiter(',');
   app.add_option("--server-tree", o.server_trees, "processes counted with all their descendants")
       ->delimiter(',');
-  app.add_option("--json", o.json_file, "write the report as JSON to this file; -: standard output");
+  app.add_option("--json", o.json_file,
+                 "write the report as JSON to this file; -: standard output");
   app.add_flag("-q,--quiet", o.is_quiet, "no progress bar and no table");
 }
 
-Duration from_seconds(double seconds) { return Duration(static_cast<Duration::rep>(seconds * 1e9)); }
+Duration from_seconds(double seconds) {
+  return Duration(static_cast<Duration::rep>(seconds * 1e9));
+}
 
 // http://HOST[:PORT][/BASE]
 Result<void> apply_url(Options& o, LoadPlan& plan) {
@@ -181,9 +193,11 @@ int run(Options& o) {
 }  // namespace
 
 int run_bench(int argc, char** argv) {
-  CLI::App app("Load client for OpenAI-compatible servers: closed loop, or open loop with --rate.\n"
-               "Latencies are what a client sees; tokens that arrive in one read have no gap between "
-               "them.", "sluice bench");
+  CLI::App app(
+      "Load client for OpenAI-compatible servers: closed loop, or open loop with --rate.\n"
+      "Latencies are what a client sees; tokens that arrive in one read have no gap between "
+      "them.",
+      "sluice bench");
   Options options;
   declare_load(app, options);
   declare_request(app, options);

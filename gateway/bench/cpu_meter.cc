@@ -15,8 +15,8 @@
 namespace sluice::bench {
 namespace {
 
-// The parent's pid from /proc/PID/stat; 0 when the process is gone. The name in parentheses may hold
-// anything, so fields are counted from its last ')'.
+// The parent's pid from /proc/PID/stat; 0 when the process is gone. The name in parentheses may
+// hold anything, so fields are counted from its last ')'.
 pid_t parent_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
   std::string text;
@@ -74,8 +74,10 @@ void CpuMeter::stop() {
   num_lost_ = 0;
   for (std::size_t i = 0; i < at_start_.size(); ++i) {
     const Result<Duration> used = process_cpu_time(pids_[i]);
-    if (used && at_start_[i] >= Duration(0)) readings_.push_back({pids_[i], *used - at_start_[i]});
-    else ++num_lost_;
+    if (used && at_start_[i] >= Duration(0))
+      readings_.push_back({pids_[i], *used - at_start_[i]});
+    else
+      ++num_lost_;
   }
 }
 

@@ -1,6 +1,6 @@
-// CPU time of other processes to the nanosecond, through their process clocks (clock_getcpuclockid):
-// all threads of a process, those that ended included. /proc/PID/stat would give hundredths of a
-// second.
+// CPU time of other processes to the nanosecond, through their process clocks
+// (clock_getcpuclockid): all threads of a process, those that ended included. /proc/PID/stat would
+// give hundredths of a second.
 #pragma once
 
 #include <sys/types.h>

@@ -9,11 +9,13 @@ namespace {
 
 constexpr std::uint64_t kBodyBytesMax = 1ull << 40;
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) {
-  return a.size() == b.size() &&
-         std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return lower(x) == lower(y); });
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
+                                            [](char x, char y) { return lower(x) == lower(y); });
 }
 
 std::string_view trim(std::string_view text) {
@@ -58,11 +60,19 @@ HttpStep HttpResponseParser::next(std::string_view bytes) {
     if (rest.empty()) return {HttpParse::more, used, {}};
     HttpStep step{};
     switch (state_) {
-      case State::head: step = take_head(rest); break;
-      case State::until_close: step = {HttpParse::body, rest.size(), rest}; break;
+      case State::head:
+        step = take_head(rest);
+        break;
+      case State::until_close:
+        step = {HttpParse::body, rest.size(), rest};
+        break;
       case State::counted:
-      case State::chunk_data: step = take_counted(rest); break;
-      default: step = take_line(rest); break;
+      case State::chunk_data:
+        step = take_counted(rest);
+        break;
+      default:
+        step = take_line(rest);
+        break;
     }
     used += step.consumed;
     if (step.parse == HttpParse::body) return {HttpParse::body, used, step.body};
@@ -99,11 +109,16 @@ bool HttpResponseParser::parse_head() {
     reset();
     return true;
   }
-  if (is_chunked_ && has_length_) return false;  // two framings: whoever trusts one is desynchronised
-  if (status_ == 204 || status_ == 304) state_ = State::done;
-  else if (is_chunked_) state_ = State::chunk_size;
-  else if (has_length_) state_ = remaining_ == 0 ? State::done : State::counted;
-  else state_ = State::until_close;
+  if (is_chunked_ && has_length_)
+    return false;  // two framings: whoever trusts one is desynchronised
+  if (status_ == 204 || status_ == 304)
+    state_ = State::done;
+  else if (is_chunked_)
+    state_ = State::chunk_size;
+  else if (has_length_)
+    state_ = remaining_ == 0 ? State::done : State::counted;
+  else
+    state_ = State::until_close;
   return true;
 }
 

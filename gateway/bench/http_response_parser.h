@@ -1,7 +1,7 @@
 // HttpResponseParser: an incremental parser of HTTP/1.x responses for the load client: status line,
-// the few headers that frame a body, Content-Length, chunked and until-close bodies. Pull style: the
-// caller offers bytes and gets back how many were used and the piece of body among them (a view into
-// the offered bytes; nothing is copied but the head and chunk-size lines). Informational (1xx)
+// the few headers that frame a body, Content-Length, chunked and until-close bodies. Pull style:
+// the caller offers bytes and gets back how many were used and the piece of body among them (a view
+// into the offered bytes; nothing is copied but the head and chunk-size lines). Informational (1xx)
 // responses are skipped. Not a general client: no trailers are kept, no headers beyond framing.
 // Everything is bounded: kHeadBytesMax, kLineBytesMax. One response per reset(); no thread rule.
 #pragma once
@@ -43,7 +43,15 @@ class HttpResponseParser {
 
  private:
   enum class State : std::uint8_t {
-    head, until_close, counted, chunk_size, chunk_data, chunk_end, trailer, done, error
+    head,
+    until_close,
+    counted,
+    chunk_size,
+    chunk_data,
+    chunk_end,
+    trailer,
+    done,
+    error
   };
   HttpStep fail();
   HttpStep take_head(std::string_view bytes);
@@ -55,8 +63,8 @@ class HttpResponseParser {
   bool on_line(std::string_view line);
 
   State state_ = State::head;
-  std::string line_;            // head or line so far
-  std::uint64_t remaining_ = 0; // of the counted body or the chunk
+  std::string line_;             // head or line so far
+  std::uint64_t remaining_ = 0;  // of the counted body or the chunk
   int status_ = 0;
   bool keep_alive_ = true;
   bool is_chunked_ = false;

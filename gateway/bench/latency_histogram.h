@@ -1,7 +1,7 @@
-// LatencyHistogram: counts of durations in log-linear buckets (the layout of HdrHistogram), so that a
-// run of any length takes fixed memory. A percentile is off by at most 1/1024 of its value; count,
-// mean, least and largest value are exact. Values above kValueMax count as kValueMax.
-// Plain value; no thread rule.
+// LatencyHistogram: counts of durations in log-linear buckets (the layout of HdrHistogram), so that
+// a run of any length takes fixed memory. A percentile is off by at most 1/1024 of its value;
+// count, mean, least and largest value are exact. Values above kValueMax count as kValueMax. Plain
+// value; no thread rule.
 #pragma once
 
 #include <cstddef>

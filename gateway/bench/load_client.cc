@@ -24,8 +24,8 @@ namespace sluice::bench {
 namespace {
 
 constexpr std::size_t kReadBytes = 256u << 10;
-constexpr std::size_t kBacklogMax = 1'000'000;  // arrivals that wait for a connection
-constexpr Duration kRest = std::chrono::milliseconds(10);      // of a client whose request failed
+constexpr std::size_t kBacklogMax = 1'000'000;             // arrivals that wait for a connection
+constexpr Duration kRest = std::chrono::milliseconds(10);  // of a client whose request failed
 constexpr Duration kSweepEvery = std::chrono::milliseconds(50);  // timeouts and resting clients
 constexpr Duration kProgressEvery = std::chrono::milliseconds(200);
 constexpr std::uint32_t kSpareDescriptors = 64;
@@ -42,11 +42,11 @@ struct Connection {
   UniqueFd fd;
   Link link = Link::closed;
   bool is_busy = false;
-  bool wants_write = false;     // as registered with epoll
-  bool is_measured = false;     // its request was due inside the window
+  bool wants_write = false;  // as registered with epoll
+  bool is_measured = false;  // its request was due inside the window
   std::string_view unsent;
   AnswerReader reader;
-  Tick due;                     // when the request should have been sent
+  Tick due;  // when the request should have been sent
   Tick last_text;
   Tick rests_until;
 };
@@ -54,7 +54,10 @@ struct Connection {
 class LoadClient {
  public:
   LoadClient(const LoadPlan& plan, CpuMeter& server_cpu)
-      : plan_(plan), server_cpu_(server_cpu), arrivals_(plan.rate, plan.seed), buffer_(kReadBytes) {}
+      : plan_(plan),
+        server_cpu_(server_cpu),
+        arrivals_(plan.rate, plan.seed),
+        buffer_(kReadBytes) {}
 
   Result<LoadResult> run(const std::function<void(const LoadProgress&)>& progress);
 
@@ -90,9 +93,9 @@ class LoadClient {
   UniqueFd epoll_;
   SystemClock clock_;
   std::vector<std::unique_ptr<Connection>> connections_;
-  std::vector<Connection*> idle_;     // last used first: their windows are warm
+  std::vector<Connection*> idle_;  // last used first: their windows are warm
   std::vector<Connection*> resting_;
-  std::deque<Tick> backlog_;          // due arrivals without a connection
+  std::deque<Tick> backlog_;  // due arrivals without a connection
   std::size_t next_request_ = 0;
   std::uint32_t num_busy_ = 0;
   Phase phase_ = Phase::warmup;
@@ -127,8 +130,8 @@ void LoadClient::leave_window(Tick now) {
 bool LoadClient::advance_phase(Tick now) {
   if (phase_ == Phase::warmup && now >= window_from_) enter_window(now);
   if (phase_ == Phase::window) {
-    const bool is_all_done = plan_.requests_max > 0 && num_busy_ == 0 &&
-                             result_.requests_started >= plan_.requests_max;
+    const bool is_all_done =
+        plan_.requests_max > 0 && num_busy_ == 0 && result_.requests_started >= plan_.requests_max;
     if (now >= window_to_ || is_all_done) leave_window(now);
   }
   return phase_ != Phase::drain || (num_busy_ > 0 && now < drain_to_);
@@ -147,15 +150,17 @@ Result<LoadResult> LoadClient::run(const std::function<void(const LoadProgress&)
   for (;;) {
     const Tick now = clock_.now();
     if (!advance_phase(now)) break;
-    if (is_open_loop()) launch_arrivals(now);
-    else launch_clients(now);
+    if (is_open_loop())
+      launch_arrivals(now);
+    else
+      launch_clients(now);
     if (now >= next_sweep_) sweep(now);
     if (progress && now >= next_progress) {
-      const double by_time = plan_.duration > Duration(0)
-                                 ? static_cast<double>((now - start).count()) /
-                                       static_cast<double>((plan_.warmup + plan_.duration).count())
-                                 : static_cast<double>(result_.requests_ok) /
-                                       static_cast<double>(plan_.requests_max);
+      const double by_time =
+          plan_.duration > Duration(0)
+              ? static_cast<double>((now - start).count()) /
+                    static_cast<double>((plan_.warmup + plan_.duration).count())
+              : static_cast<double>(result_.requests_ok) / static_cast<double>(plan_.requests_max);
       progress({std::min(by_time, 1.0), result_.requests_ended, result_.num_failures()});
       next_progress = now + kProgressEvery;
     }
@@ -179,14 +184,18 @@ void LoadClient::launch_arrivals(Tick now) {
       Connection& c = *idle_.back();
       idle_.pop_back();
       const Tick due = is_new ? next_arrival_ : backlog_.front();
-      if (is_new) next_arrival_ += arrivals_.next();
-      else backlog_.pop_front();
+      if (is_new)
+        next_arrival_ += arrivals_.next();
+      else
+        backlog_.pop_front();
       start_request(c, due);
       continue;
     }
     if (now < next_arrival_) return;  // only those of the backlog, and nobody is free
-    if (backlog_.size() < kBacklogMax) backlog_.push_back(next_arrival_);
-    else ++result_.failures["client_backlog"];
+    if (backlog_.size() < kBacklogMax)
+      backlog_.push_back(next_arrival_);
+    else
+      ++result_.failures["client_backlog"];
     next_arrival_ += arrivals_.next();
   }
 }
@@ -223,8 +232,8 @@ Result<void> LoadClient::wait(Tick now) {
   t.tv_sec = static_cast<time_t>(left / std::chrono::seconds(1));
   t.tv_nsec = static_cast<long>((left % std::chrono::seconds(1)).count());
   std::array<epoll_event, 256> events{};
-  const int count = ::epoll_pwait2(epoll_.get(), events.data(), static_cast<int>(events.size()), &t,
-                                   nullptr);
+  const int count =
+      ::epoll_pwait2(epoll_.get(), events.data(), static_cast<int>(events.size()), &t, nullptr);
   if (count < 0 && errno != EINTR)
     return make_error(Errc::io_error, std::string("epoll: ") + std::strerror(errno));
   for (int i = 0; i < count; ++i) {
@@ -242,8 +251,10 @@ void LoadClient::start_request(Connection& c, Tick due) {
   c.due = due;
   c.reader.start(plan_.streamed);
   c.unsent = plan_.requests[next_request_++ % plan_.requests.size()];
-  if (c.link == Link::closed) connect(c);
-  else send(c);
+  if (c.link == Link::closed)
+    connect(c);
+  else
+    send(c);
 }
 
 void LoadClient::connect(Connection& c) {
@@ -330,7 +341,8 @@ void LoadClient::on_text(Connection& c, std::uint64_t events, Tick now) {
   if (c.is_measured) {
     const bool is_first = c.reader.text_events() == events;
     const Tick since = is_first ? c.due : c.last_text;
-    (is_first ? result_.ttft : result_.itl).record(static_cast<std::uint64_t>((now - since).count()));
+    (is_first ? result_.ttft : result_.itl)
+        .record(static_cast<std::uint64_t>((now - since).count()));
     result_.itl.record(0, events - 1);  // came in the same read
   }
   c.last_text = now;
@@ -338,11 +350,16 @@ void LoadClient::on_text(Connection& c, std::uint64_t events, Tick now) {
 
 void LoadClient::settle(Connection& c, AnswerState state, Tick now) {
   switch (state) {
-    case AnswerState::complete: break;
-    case AnswerState::http_error: return fail(c, "http_" + std::to_string(c.reader.status()));
-    case AnswerState::stream_error: return fail(c, "stream_error");
-    case AnswerState::malformed: return fail(c, "malformed");
-    default: return fail(c, "truncated");
+    case AnswerState::complete:
+      break;
+    case AnswerState::http_error:
+      return fail(c, "http_" + std::to_string(c.reader.status()));
+    case AnswerState::stream_error:
+      return fail(c, "stream_error");
+    case AnswerState::malformed:
+      return fail(c, "malformed");
+    default:
+      return fail(c, "truncated");
   }
   const std::uint64_t tokens = c.reader.completion_tokens().value_or(c.reader.text_events());
   if (phase_ == Phase::window) {

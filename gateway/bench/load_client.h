@@ -1,13 +1,13 @@
 // LoadClient: drives one server over plain HTTP from one thread with epoll, and measures.
 //
-// Closed loop: `connections` clients, each sends its next request when the last one ended. Open loop:
-// Poisson arrivals at `rate`; a request's clock starts at its scheduled arrival, also when no
+// Closed loop: `connections` clients, each sends its next request when the last one ended. Open
+// loop: Poisson arrivals at `rate`; a request's clock starts at its scheduled arrival, also when no
 // connection was free, so that a slow server cannot hide behind a waiting client.
 //
 //   |-- warmup --|------ measured window ------|-- drain --|
 //
-// Rates count what happened inside the window, CPU is read at its two ends; latencies are of requests
-// that were due inside it, those that end during the drain included.
+// Rates count what happened inside the window, CPU is read at its two ends; latencies are of
+// requests that were due inside it, those that end during the drain included.
 #pragma once
 
 #include <sys/socket.h>
@@ -31,15 +31,15 @@ struct LoadPlan {
   socklen_t address_bytes = 0;
   std::vector<std::string> requests;  // sent in turn; never empty
   bool streamed = false;
-  std::uint32_t connections = 1;      // closed loop: clients; open loop: most connections
-  double rate = 0;                    // arrivals per second; 0: closed loop
-  std::uint64_t requests_max = 0;     // measured requests; 0: the window ends by `duration`
+  std::uint32_t connections = 1;   // closed loop: clients; open loop: most connections
+  double rate = 0;                 // arrivals per second; 0: closed loop
+  std::uint64_t requests_max = 0;  // measured requests; 0: the window ends by `duration`
   Duration warmup{};
-  Duration duration{};                // 0: the window ends by requests_max
-  Duration drain{};                   // after the window, requests in flight may end for so long
-  Duration timeout{};                 // of one request
+  Duration duration{};  // 0: the window ends by requests_max
+  Duration drain{};     // after the window, requests in flight may end for so long
+  Duration timeout{};   // of one request
   std::optional<std::uint64_t> abort_after;  // close after so many text events; 0: after sending
-  std::uint64_t seed = 1;             // of the arrivals
+  std::uint64_t seed = 1;                    // of the arrivals
 };
 
 struct LoadResult {
@@ -48,15 +48,16 @@ struct LoadResult {
   Duration client_cpu{};
   std::uint64_t requests_ended = 0;  // complete answers
   std::uint64_t text_events = 0;
-  std::uint64_t completion_tokens = 0;  // by usage of answers that ended; text events where none came
-  std::uint64_t prompt_tokens = 0;      // by usage
+  std::uint64_t completion_tokens =
+      0;                            // by usage of answers that ended; text events where none came
+  std::uint64_t prompt_tokens = 0;  // by usage
   // Of requests that were due inside the window.
   std::uint64_t requests_started = 0;
   std::uint64_t requests_ok = 0;
-  std::uint64_t requests_aborted = 0;    // by abort_after
-  std::uint64_t requests_unfinished = 0; // still running when the drain was over
+  std::uint64_t requests_aborted = 0;             // by abort_after
+  std::uint64_t requests_unfinished = 0;          // still running when the drain was over
   std::map<std::string, std::uint64_t> failures;  // by kind
-  LatencyHistogram ttft, itl, e2e;       // nanoseconds; e2e of complete answers
+  LatencyHistogram ttft, itl, e2e;                // nanoseconds; e2e of complete answers
   std::uint64_t num_failures() const;
 };
 

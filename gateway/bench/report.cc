@@ -24,12 +24,18 @@ constexpr std::array<Quantile, 5> kQuantiles{
   if (size > 0) out.append(room.data(), std::min(static_cast<std::size_t>(size), room.size() - 1));
 }
 
-double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
+double seconds(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
 double per(std::uint64_t count, Duration duration) {
   return duration > Duration(0) ? static_cast<double>(count) / seconds(duration) : 0;
 }
-double us(std::uint64_t nanoseconds) { return static_cast<double>(nanoseconds) / 1e3; }
-unsigned long long number(std::uint64_t value) { return value; }
+double us(std::uint64_t nanoseconds) {
+  return static_cast<double>(nanoseconds) / 1e3;
+}
+unsigned long long number(std::uint64_t value) {
+  return value;
+}
 
 std::string quoted(const std::string& text) {
   std::string out = "\"";
@@ -41,9 +47,10 @@ std::string quoted(const std::string& text) {
 }
 
 void append_latency(std::string& out, const char* name, const LatencyHistogram& h) {
-  append(out, "    \"%s\": {\"count\": %llu, \"mean\": %.3f, \"min\": %.3f", name, number(h.count()),
-         h.mean() / 1e3, us(h.min()));
-  for (const Quantile& q : kQuantiles) append(out, ", \"%s\": %.3f", q.name, us(h.quantile(q.value)));
+  append(out, "    \"%s\": {\"count\": %llu, \"mean\": %.3f, \"min\": %.3f", name,
+         number(h.count()), h.mean() / 1e3, us(h.min()));
+  for (const Quantile& q : kQuantiles)
+    append(out, ", \"%s\": %.3f", q.name, us(h.quantile(q.value)));
   append(out, ", \"max\": %.3f}", us(h.max()));
 }
 
@@ -58,7 +65,8 @@ std::string report_json(const ReportLabels& labels, const LoadPlan& plan, const 
          plan.rate > 0 ? "open" : "closed", plan.connections, plan.rate);
   append(out, "  \"wall_seconds\": %.6f,\n  \"client_cpu_seconds\": %.6f,\n", seconds(result.wall),
          seconds(result.client_cpu));
-  append(out, "  \"server_cpu_seconds\": %.6f,\n  \"server_processes_lost\": %u,\n  \"server_cpu\": {",
+  append(out,
+         "  \"server_cpu_seconds\": %.6f,\n  \"server_processes_lost\": %u,\n  \"server_cpu\": {",
          seconds(server_cpu.total()), server_cpu.num_lost());
   const char* comma = "";
   for (const CpuMeter::Reading& reading : server_cpu.readings()) {
@@ -94,7 +102,8 @@ std::string report_json(const ReportLabels& labels, const LoadPlan& plan, const 
   return out + "\n  }\n}\n";
 }
 
-std::string report_table(const LoadPlan& plan, const LoadResult& result, const CpuMeter& server_cpu) {
+std::string report_table(const LoadPlan& plan, const LoadResult& result,
+                         const CpuMeter& server_cpu) {
   std::string out;
   append(out, "%-12s %llu ok, %llu failed, %llu aborted, %llu unfinished in %.2f s\n", "requests",
          number(result.requests_ok), number(result.num_failures()), number(result.requests_aborted),
@@ -108,11 +117,12 @@ std::string report_table(const LoadPlan& plan, const LoadResult& result, const C
   if (!server_cpu.readings().empty()) {
     append(out, ", server %.3f s: %.1f requests", seconds(server_cpu.total()),
            per(result.requests_ended, server_cpu.total()));
-    if (plan.streamed) append(out, ", %.1f text events", per(result.text_events, server_cpu.total()));
+    if (plan.streamed)
+      append(out, ", %.1f text events", per(result.text_events, server_cpu.total()));
     out += " per CPU second";
   }
-  append(out, "\n\n%-12s %10s %10s %10s %10s %10s %10s\n", "us", "count", "p50", "p90", "p99", "p99.9",
-         "max");
+  append(out, "\n\n%-12s %10s %10s %10s %10s %10s %10s\n", "us", "count", "p50", "p90", "p99",
+         "p99.9", "max");
   const auto row = [&](const char* name, const LatencyHistogram& h) {
     if (h.count() == 0) return;
     append(out, "%-12s %10llu %10.1f %10.1f %10.1f %10.1f %10.1f\n", name, number(h.count()),

@@ -8,7 +8,7 @@
 
 namespace sluice::bench {
 
-struct ReportLabels {   // what was asked for
+struct ReportLabels {  // what was asked for
   std::string url;
   std::string endpoint;
 };
@@ -16,6 +16,7 @@ struct ReportLabels {   // what was asked for
 // Rates are 0 where their denominator is (no server pids given, an empty window).
 std::string report_json(const ReportLabels& labels, const LoadPlan& plan, const LoadResult& result,
                         const CpuMeter& server_cpu);
-std::string report_table(const LoadPlan& plan, const LoadResult& result, const CpuMeter& server_cpu);
+std::string report_table(const LoadPlan& plan, const LoadResult& result,
+                         const CpuMeter& server_cpu);
 
 }  // namespace sluice::bench

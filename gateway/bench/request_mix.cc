@@ -13,12 +13,12 @@ namespace {
 
 // Common words, most of them one token of an English vocabulary.
 constexpr std::array<std::string_view, 64> kWords{
-    "the", "of", "and", "to", "in", "is", "that", "it", "for", "was", "on", "are", "with",
-    "as", "his", "they", "at", "be", "this", "have", "from", "or", "one", "had", "by", "word",
-    "but", "not", "what", "all", "were", "we", "when", "your", "can", "said", "there", "use",
-    "an", "each", "which", "she", "do", "how", "their", "if", "will", "up", "other", "about",
-    "out", "many", "then", "them", "these", "so", "some", "her", "would", "make", "like", "him",
-    "into", "time"};
+    "the",   "of",   "and",  "to",    "in",    "is",    "that", "it",    "for",  "was",  "on",
+    "are",   "with", "as",   "his",   "they",  "at",    "be",   "this",  "have", "from", "or",
+    "one",   "had",  "by",   "word",  "but",   "not",   "what", "all",   "were", "we",   "when",
+    "your",  "can",  "said", "there", "use",   "an",    "each", "which", "she",  "do",   "how",
+    "their", "if",   "will", "up",    "other", "about", "out",  "many",  "then", "them", "these",
+    "so",    "some", "her",  "would", "make",  "like",  "him",  "into",  "time"};
 constexpr std::uint32_t kPrefixStream = ~0u;
 
 void append_quoted(std::string& out, std::string_view text) {
@@ -59,7 +59,8 @@ std::string prompt_of(const RequestOptions& options, std::uint32_t index) {
   return prompt;
 }
 
-std::string body_of(const RequestOptions& options, const std::string& members, std::uint32_t index) {
+std::string body_of(const RequestOptions& options, const std::string& members,
+                    std::uint32_t index) {
   std::string body = R"({"model":)";
   append_quoted(body, options.model);
   if (options.endpoint == Endpoint::chat) {

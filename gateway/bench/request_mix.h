@@ -14,17 +14,17 @@ namespace sluice::bench {
 enum class Endpoint : std::uint8_t { completions, chat };
 
 struct RequestOptions {
-  std::string host;                    // Host header: name:port
+  std::string host;  // Host header: name:port
   std::string base_path = "/v1";
   Endpoint endpoint = Endpoint::completions;
   std::string model = "canned";
   bool stream = false;
-  std::string prompt;                  // fixed text; empty: words
+  std::string prompt;  // fixed text; empty: words
   std::uint32_t prompt_words = 16;
-  std::uint32_t prefix_words = 0;      // equal in all requests, before the words
-  std::uint32_t num_prompts = 64;      // different requests; they are sent in turn
+  std::uint32_t prefix_words = 0;  // equal in all requests, before the words
+  std::uint32_t num_prompts = 64;  // different requests; they are sent in turn
   std::uint32_t max_tokens = 16;
-  std::string extra_json;              // an object; its members join every request
+  std::string extra_json;  // an object; its members join every request
   std::string api_key;
   std::uint64_t seed = 1;
 };

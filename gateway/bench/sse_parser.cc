@@ -46,7 +46,8 @@ bool SseParser::try_whole_event(std::string_view& input, SseEvent& event) {
   const char* end = find_byte(input, '\n');
   if (end == nullptr) return false;
   const auto line_bytes = static_cast<std::size_t>(end - input.data());
-  if (line_bytes + 1 >= input.size() || end[1] != '\n' || line_bytes > event_bytes_max_) return false;
+  if (line_bytes + 1 >= input.size() || end[1] != '\n' || line_bytes > event_bytes_max_)
+    return false;
   const std::string_view line = input.substr(0, line_bytes);
   if (find_byte(line, '\r') != nullptr) return false;
   event = {{}, line.substr(kDataField.size())};

@@ -2,9 +2,9 @@
 // client and the tests: lines end with LF, CR or CRLF, `data:` lines join with LF, comments and
 // unknown fields are skipped, a blank line dispatches an event that has data.
 //
-// An event that lies whole in the offered bytes and has one data line (every event of ours) is handed
-// out as a view without a copy; only events that straddle two reads are gathered.
-// Memory is bounded by event_bytes_max. No thread rule.
+// An event that lies whole in the offered bytes and has one data line (every event of ours) is
+// handed out as a view without a copy; only events that straddle two reads are gathered. Memory is
+// bounded by event_bytes_max. No thread rule.
 #pragma once
 
 #include <cstddef>
@@ -39,14 +39,14 @@ class SseParser {
   bool on_line();  // true: the line dispatched an event
 
   std::size_t event_bytes_max_;
-  std::string line_;         // the unfinished line
-  std::string data_;         // gathered data lines
+  std::string line_;  // the unfinished line
+  std::string data_;  // gathered data lines
   std::string type_;
-  std::string event_type_;   // of the event handed out last
+  std::string event_type_;  // of the event handed out last
   std::string event_data_;
   bool has_data_ = false;
-  bool after_cr_ = false;    // a LF that follows belongs to the line that ended
-  bool at_start_ = true;     // of the stream: a byte order mark may stand here
+  bool after_cr_ = false;  // a LF that follows belongs to the line that ended
+  bool at_start_ = true;   // of the stream: a byte order mark may stand here
   bool too_large_ = false;
 };
 

@@ -1,6 +1,6 @@
-// A bare Beast server, the yardstick of the HTTP path: it reads the same POST with Beast's parser and
-// answers with a fixed JSON body of the size of a one-token completion. One thread, one coroutine per
-// connection, nothing else: what Sluice costs more than this is Sluice.
+// A bare Beast server, the yardstick of the HTTP path: it reads the same POST with Beast's parser
+// and answers with a fixed JSON body of the size of a one-token completion. One thread, one
+// coroutine per connection, nothing else: what Sluice costs more than this is Sluice.
 //
 //   beast_echo preformatted   one async_write of head and body (default)
 //   beast_echo serializer     a Beast response object written by its serializer

@@ -20,7 +20,8 @@ NamedEvents events_of(std::string_view stream, std::uint64_t seed, std::size_t p
   NamedEvents events;
   feed_in_pieces(stream, seed, piece_max, [&](std::string_view piece) {
     SseEvent event;
-    while (parser.next(piece, event) == SseParse::event) events.emplace_back(event.type, event.data);
+    while (parser.next(piece, event) == SseParse::event)
+      events.emplace_back(event.type, event.data);
   });
   return events;
 }

@@ -117,10 +117,12 @@ class Completions(ServerTest):
         self.assertFalse(set(other["choices"][0]["token_ids"]) & set(free))
 
     def test_a_large_prompt_takes_the_pool_and_counts_the_same(self):
-        prompt = "the river ran to the sea and " * 400  # over the inline bound
+        prompt = "the river ran to the sea and " * 300  # over the inline bound
+        self.assertGreater(len(prompt), 8 << 10)
+        before = self.server.metric("sluice_tokenize_pool_jobs_total")
         count = self.server.post("/tokenize", {"model": "canned", "prompt": prompt}).json()["count"]
-        if count < 4090:
-            self.assertEqual(self.complete(prompt=prompt, max_tokens=1)["usage"]["prompt_tokens"], count)
+        self.assertEqual(self.complete(prompt=prompt, max_tokens=1)["usage"]["prompt_tokens"], count)
+        self.assertEqual(self.server.metric("sluice_tokenize_pool_jobs_total"), before + 2)
 
     def test_models_and_headers(self):
         listed = self.server.request("GET", "/v1/models").json()

@@ -1,5 +1,5 @@
 """kill -9 of the gateway: the parent brings it back on the same port, the workers go on, the journal
-bounds what was billed, no slot leaks. SLUICE_KILLS (default 8) sets the rounds: 20 for the long run.
+bounds what was billed, no slot leaks. SLUICE_KILLS (default 20) sets the rounds.
 """
 import os
 import random
@@ -10,7 +10,7 @@ import sluice_process
 from http_client import Closed, Connection, Stream
 from sluice_process import ServerTest, canned_model, config_with, wait_until
 
-KILLS = int(os.environ.get("SLUICE_KILLS", "8"))
+KILLS = int(os.environ.get("SLUICE_KILLS", "20"))
 SEED = int(os.environ.get("TEST_SEED", "1"))
 NUM_STREAMS = 8
 # Tokens of one write of one stream: with a step every 2 ms even a gateway that waits a fifth of a

@@ -9,7 +9,8 @@ namespace sluice::bench {
 namespace {
 
 std::string whole(const std::string& body, const std::string& status = "200 OK") {
-  return "HTTP/1.1 " + status + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "HTTP/1.1 " + status + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         body;
 }
 
 std::string chunked(const std::string& stream, std::size_t chunk_bytes) {
@@ -24,12 +25,18 @@ std::string chunked(const std::string& stream, std::size_t chunk_bytes) {
 }
 
 const std::string kStream =
-    R"(data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]})" "\n\n"
-    R"(data: {"choices":[{"index":0,"delta":{"content":"a"}}]})" "\n\n"
-    R"(data: {"choices":[{"index":0,"delta":{"content":"\"text\":\"x"}}]})" "\n\n"
-    R"(data: {"choices":[{"index":0,"text":"b","finish_reason":null}]})" "\n\n"
-    R"(data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]})" "\n\n"
-    R"(data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens": 31,"total_tokens":36}})" "\n\n"
+    R"(data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]})"
+    "\n\n"
+    R"(data: {"choices":[{"index":0,"delta":{"content":"a"}}]})"
+    "\n\n"
+    R"(data: {"choices":[{"index":0,"delta":{"content":"\"text\":\"x"}}]})"
+    "\n\n"
+    R"(data: {"choices":[{"index":0,"text":"b","finish_reason":null}]})"
+    "\n\n"
+    R"(data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]})"
+    "\n\n"
+    R"(data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens": 31,"total_tokens":36}})"
+    "\n\n"
     "data: [DONE]\n\n";
 
 TEST(AnswerReader, CountsTextEventsAndUsageInStreamsCutAnywhere) {

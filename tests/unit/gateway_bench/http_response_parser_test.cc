@@ -54,12 +54,13 @@ TEST(HttpResponseParser, FramesBodiesAndRefusesWhatIsNotHttp) {
       Row{"empty", ok + "content-length: 0\r\n\r\n", HttpParse::done, "", 200},
       Row{"no content", "HTTP/1.1 204 No Content\r\n\r\n", HttpParse::done, "", 204},
       Row{"no reason", "HTTP/1.1 503\r\nContent-Length: 1\r\n\r\nx", HttpParse::done, "x", 503},
-      Row{"close", ok + "Connection: close\r\nContent-Length: 1\r\n\r\nx", HttpParse::done, "x", 200,
-          false},
+      Row{"close", ok + "Connection: close\r\nContent-Length: 1\r\n\r\nx", HttpParse::done, "x",
+          200, false},
       Row{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", HttpParse::done, "x", 200,
           false},
       Row{"until close", ok + "\r\nabc", HttpParse::more, "abc", 200},
-      Row{"chunked", ok + "Transfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+      Row{"chunked",
+          ok + "Transfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
           HttpParse::done, "abc0123456789", 200},
       Row{"trailer", ok + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: y\r\n\r\n",
           HttpParse::done, "a", 200},
@@ -67,8 +68,8 @@ TEST(HttpResponseParser, FramesBodiesAndRefusesWhatIsNotHttp) {
           HttpParse::done, "x", 200},
       Row{"two framings", ok + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
           HttpParse::error, "", 200},
-      Row{"two lengths", ok + "Content-Length: 1\r\nContent-Length: 1\r\n\r\n", HttpParse::error, "",
-          200},
+      Row{"two lengths", ok + "Content-Length: 1\r\nContent-Length: 1\r\n\r\n", HttpParse::error,
+          "", 200},
       Row{"signed length", ok + "Content-Length: +1\r\n\r\n", HttpParse::error, "", 200},
       Row{"huge length", ok + "Content-Length: 99999999999999999999\r\n\r\n", HttpParse::error, "",
           200},
@@ -108,8 +109,8 @@ TEST(HttpResponseParser, StopsAtTheEndOfItsResponse) {
 TEST(HttpResponseParser, BoundsHeadsAndLines) {
   const std::string head = "HTTP/1.1 200 OK\r\nX: " + std::string(70'000, 'x');
   EXPECT_EQ(parse(head, 1, 5000).end, HttpParse::error);
-  const std::string line = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" +
-                           std::string(5000, 'x');
+  const std::string line =
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + std::string(5000, 'x');
   EXPECT_EQ(parse(line, 1, 100).end, HttpParse::error);
 }
 

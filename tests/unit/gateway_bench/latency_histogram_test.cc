@@ -63,7 +63,8 @@ TEST(LatencyHistogram, WeightsAndMergingEqualRepeatedRecording) {
   weighted.record(1, 0);
   part.record(9000, 3);
   weighted.merge(part);
-  for (const double q : {0.0, 0.5, 0.7, 0.71, 1.0}) EXPECT_EQ(weighted.quantile(q), once.quantile(q));
+  for (const double q : {0.0, 0.5, 0.7, 0.71, 1.0})
+    EXPECT_EQ(weighted.quantile(q), once.quantile(q));
   EXPECT_EQ(weighted.count(), 10u);
   EXPECT_DOUBLE_EQ(weighted.mean(), 6200);
   EXPECT_EQ(weighted.min(), 5000u);

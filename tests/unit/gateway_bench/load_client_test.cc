@@ -90,7 +90,8 @@ class ScriptedServer {
 };
 
 std::string whole(const std::string& body, const std::string& status = "200 OK") {
-  return "HTTP/1.1 " + status + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "HTTP/1.1 " + status + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         body;
 }
 const std::string kOk = whole(R"({"usage":{"prompt_tokens":4,"completion_tokens":2}})");
 const std::string kStreamHead = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
@@ -150,7 +151,8 @@ TEST(LoadClient, NamesEveryKindOfFailure) {
 TEST(LoadClient, StreamsCountTextFirstTokenAndGaps) {
   const std::string good = kStreamHead + kText + kText + kText + "data: [DONE]\n\n";
   const std::string bad = kStreamHead + kText + "data: {\"error\":{}}\n\n";
-  const ScriptedServer server({{good, true}, {bad, true}, {kStreamHead + kText, true}, {good, true}});
+  const ScriptedServer server(
+      {{good, true}, {bad, true}, {kStreamHead + kText, true}, {good, true}});
   const LoadResult result = run(plan_for(server, true));
   const std::map<std::string, std::uint64_t> expected{{"stream_error", 5}, {"truncated", 5}};
   EXPECT_EQ(result.failures, expected);

@@ -9,7 +9,9 @@
 namespace sluice::bench {
 namespace {
 
-std::string body_of(const std::string& request) { return request.substr(request.find("\r\n\r\n") + 4); }
+std::string body_of(const std::string& request) {
+  return request.substr(request.find("\r\n\r\n") + 4);
+}
 
 TEST(RequestMix, BodiesAreValidJsonWithTheAskedMembers) {
   RequestOptions options;

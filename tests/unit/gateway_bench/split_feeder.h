@@ -1,4 +1,5 @@
-// Offers text to a parser in pieces of seeded sizes, so that every border is crossed sooner or later.
+// Offers text to a parser in pieces of seeded sizes, so that every border is crossed sooner or
+// later.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// SseParser: rules of the format one by one, then random streams in random pieces against the oracle.
+// SseParser: rules of the format one by one, then random streams in random pieces against the
+// oracle.
 #include "gateway/bench/sse_parser.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@ NamedEvents events_of(std::string_view stream, std::uint64_t seed, std::size_t p
   NamedEvents events;
   feed_in_pieces(stream, seed, piece_max, [&](std::string_view piece) {
     SseEvent event;
-    while (parser.next(piece, event) == SseParse::event) events.emplace_back(event.type, event.data);
+    while (parser.next(piece, event) == SseParse::event)
+      events.emplace_back(event.type, event.data);
     EXPECT_TRUE(piece.empty());
   });
   return events;
@@ -42,8 +44,14 @@ TEST(SseParser, FollowsTheFormat) {
       Row{"a comment alone is none", ": hi\n\n", {}},
       Row{"named event", "event: x\ndata: a\n\ndata: b\n\n", {{"x", "a"}, {"", "b"}}},
       Row{"a name without data is dropped", "event: x\n\ndata: b\n\n", {{"", "b"}}},
-      Row{"byte order mark", "\xef\xbb\xbf" "data: a\n\n", {{"", "a"}}},
-      Row{"a mark later is part of the field", "data: a\n\n\xef\xbb\xbf" "data: b\n\n", {{"", "a"}}},
+      Row{"byte order mark",
+          "\xef\xbb\xbf"
+          "data: a\n\n",
+          {{"", "a"}}},
+      Row{"a mark later is part of the field",
+          "data: a\n\n\xef\xbb\xbf"
+          "data: b\n\n",
+          {{"", "a"}}},
       Row{"an unfinished event is none", "data: a\n\ndata: b\n", {{"", "a"}}},
   };
   for (const Row& row : rows) {
@@ -55,8 +63,8 @@ TEST(SseParser, FollowsTheFormat) {
 
 TEST(SseParser, EqualsTheOracleForRandomStreamsInRandomPieces) {
   constexpr std::array<std::string_view, 14> kPieces{
-      "data: ", "data:", "data", "event: x", "\n", "\r", "\r\n", "\n\n", ":", "id: 1",
-      "{\"a\":1}", " ", "\xef\xbb\xbf", "\xc3\xa9"};
+      "data: ", "data:", "data",  "event: x",  "\n", "\r",           "\r\n",
+      "\n\n",   ":",     "id: 1", "{\"a\":1}", " ",  "\xef\xbb\xbf", "\xc3\xa9"};
   for (std::uint64_t seed = 0; seed < 3000; ++seed) {
     std::string stream;
     const std::uint64_t length = random_bits(RandomKey{seed, 1, 0}, 0) % 40;

@@ -245,7 +245,7 @@ def notes_pieces(rng):
 
 DRILL_WORDS = sorted(set(small_talk.NAMES) | set(stories.words.HEROES) | set(stories.ALL_HELPERS) | set(stories.words.TINY)
                      | set(re.split(r"[|\s]", stories.words.TREASURES)) | set(tool_talk.CITIES) | set(small_talk.DAYS))
-FIRST_DOCUMENTS = 6000  # in which drills prevail
+FIRST_DOCUMENTS = 14000  # in which drills prevail, until copying has been learned
 
 
 def drill_pieces(rng):

@@ -16,7 +16,7 @@ from batches import Encoder, Packer
 from model import Brook, Shape
 from optimizer import Optimizer
 
-WARMUP_STEPS = 100
+WARMUP_STEPS = 50
 AVERAGE_KEEP = 0.998  # of the running average of the weights, per step; the average is what gets evaluated and exported
 
 
@@ -130,6 +130,9 @@ def main():
     losses, paused, first_step, logged_tokens = [], 0.0, run.step, run.tokens
     stable_tokens = args.tokens * (1 - args.decay_share)
     while run.tokens < args.tokens and not stopping and not (args.stop_after_steps and run.step - first_step >= args.stop_after_steps):
+        if (run.folder / "PAUSE").exists():
+            run.save()
+            saved_at = time.monotonic()
         while (run.folder / "PAUSE").exists() and not stopping:
             time.sleep(0.5)
             paused += 0.5

@@ -49,9 +49,16 @@ def box_of(path):
 
 
 def tracked():
-    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
-                         capture_output=True).stdout.decode()
-    return sorted(p for p in out.split("\0") if p and (ROOT / p).is_file())
+    """The files of the project; without git (an unpacked archive) all that no build made."""
+    try:
+        out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
+                             capture_output=True).stdout.decode()
+        names = out.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        skipped = {".git", "build", "node_modules", "__pycache__"}
+        names = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")
+                 if not skipped & set(p.relative_to(ROOT).parts)]
+    return sorted(p for p in names if p and (ROOT / p).is_file())
 
 
 def check_code(path, text, errors, reports):

@@ -83,7 +83,10 @@ struct Cors {
   bool operator==(const Cors&) const = default;
 };
 
-enum class ModelKind : std::uint8_t { canned };
+enum class ModelKind : std::uint8_t {
+  canned,  // answers made of a hash; no weights
+  llama,   // a Hugging Face directory of the Llama architecture, on the CPU
+};
 
 struct Model {
   std::string name = "canned";
@@ -98,6 +101,8 @@ struct Model {
   std::uint32_t sequences_max = 64;       // in one step; <= kBatchSequencesMax
   std::uint32_t step_tokens_max = 512;    // token budget of a step
   bool prefix_cache = true;
+  std::uint32_t threads = 0;              // llama: of a worker; 0: one per core
+  std::string kernels = "auto";           // llama: auto, scalar, avx2, avx512
   std::uint64_t canned_step_us = 0;       // canned: a step takes at least so long (benches, tests)
   std::string canned_crash_marker;        // canned: a prompt that contains this text crashes the worker (tests)
   bool operator==(const Model&) const = default;

@@ -77,6 +77,8 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
     return wrong(key + ".step_tokens_max", "smaller than sequences_max",
                  "at least " + std::to_string(model.sequences_max));
   if (auto r = check_file(key + ".path", model.path, R_OK | X_OK); !r) return r;
+  if (model.kind == ModelKind::llama && model.path.empty())
+    return wrong(key + ".path", "empty", "a model directory where kind is llama");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);
 }
 

@@ -34,7 +34,14 @@ Result<cfg::Config> effective_config(const ServeFlags& flags) {
   if (flags.port) config.listen.port = *flags.port;
   if (flags.address) config.listen.address = *flags.address;
   if (flags.state_dir) config.state_dir = *flags.state_dir;
-  if (flags.model) config.models.front().path = *flags.model;
+  if (flags.model) {
+    cfg::Model& model = config.models.front();
+    model.path = *flags.model;
+    model.kind = cfg::ModelKind::llama;
+    // The name that requests use: the configuration's, else the directory's.
+    if (model.name == cfg::Model{}.name)
+      model.name = std::filesystem::weakly_canonical(*flags.model).filename().string();
+  }
   if (flags.workers) config.models.front().workers = *flags.workers;
   if (auto checked = cfg::validate(config); !checked) return checked.error();
   return config;
@@ -81,7 +88,7 @@ int run(int argc, char** argv) {
   serve_command->add_option("--config", flags.config_file, "YAML file; SIGHUP reads it again");
   serve_command->add_option("--port", flags.port, "TCP port; 0: the system picks one");
   serve_command->add_option("--address", flags.address, "Address to bind");
-  serve_command->add_option("--model", flags.model, "Directory of the first model");
+  serve_command->add_option("--model", flags.model, "Model directory (Hugging Face layout) served as the first model");
   serve_command->add_option("--workers", flags.workers, "Worker processes of the first model");
   serve_command->add_option("--state-dir", flags.state_dir, "Directory of journal and lock");
 

@@ -2,11 +2,13 @@
 #include "worker/make_executor.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "config/load_config.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 #include "worker/canned_executor.h"
+#include "worker/executor_cpu.h"
 
 namespace sluice::eng {
 namespace {
@@ -43,11 +45,34 @@ Result<std::unique_ptr<Executor>> make_canned(const cfg::Model& model) {
   return std::unique_ptr<Executor>(std::make_unique<CannedExecutor>(std::move(canned)));
 }
 
+Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
+  auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
+  if (!tokenizer) return tokenizer.error();
+  const std::uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
+  auto executor = ExecutorCpu::open({.directory = model.path,
+                                     .context_tokens = model.context_tokens,
+                                     .block_tokens = model.block_tokens,
+                                     .num_blocks = model.num_blocks,
+                                     .sequences_max = model.sequences_max,
+                                     .step_tokens_max = model.step_tokens_max,
+                                     .threads = model.threads == 0 ? cores : model.threads,
+                                     .kernels = model.kernels});
+  if (!executor) return executor.error();
+  // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in it.
+  const std::uint32_t rows = (*executor)->facts().vocab_size;
+  if (rows != tokenizer->vocabulary().size)
+    return make_error(Errc::bad_file, model.path + ": the model has " + std::to_string(rows) +
+                                          " token rows, its tokenizer " +
+                                          std::to_string(tokenizer->vocabulary().size) + " pieces");
+  return std::unique_ptr<Executor>(std::move(*executor));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model) {
   switch (model.kind) {
     case cfg::ModelKind::canned: return make_canned(model);
+    case cfg::ModelKind::llama: return make_llama(model);
   }
   return make_error(Errc::bad_config, "unknown kind of model");
 }

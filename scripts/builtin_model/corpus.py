@@ -243,9 +243,23 @@ def notes_pieces(rng):
     return [(BOS, False)] * (rng.random() < 0.85) + [(text, True), (EOS, True)]
 
 
+DRILL_WORDS = sorted(set(small_talk.NAMES) | set(stories.words.HEROES) | set(stories.ALL_HELPERS) | set(stories.words.TINY)
+                     | set(re.split(r"[|\s]", stories.words.TREASURES)) | set(tool_talk.CITIES) | set(small_talk.DAYS))
+FIRST_DOCUMENTS = 14000  # in which drills prevail, until copying has been learned
+
+
+def drill_pieces(rng):
+    """Words that come again in the same order: they teach to copy from the text before, which stories and calls build on."""
+    words = [choose(rng, DRILL_WORDS) for _ in range(rng.randrange(3, 32))]
+    again = " " + " ".join(words)
+    return [(BOS, False), ("Again and again:", False), (again, False)] + [(again, True)] * rng.randrange(1, 3) + [(EOS, True)]
+
+
 def document(seed, number):
     """Document `number` of the endless corpus of `seed`, as pieces."""
     rng = random.Random(seed * 1_000_003 + number)
+    if rng.random() < (0.75 if number < FIRST_DOCUMENTS else 0.04):
+        return drill_pieces(rng)
     roll = rng.random()
     if roll < 0.22:
         return story_pieces(rng)
@@ -265,7 +279,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--documents", type=int, default=20000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first document")
+    parser.add_argument("--first", type=int, default=FIRST_DOCUMENTS, help="number of the first document")
     parser.add_argument("--out", default="-", help="text file, or - for the terminal")
     parser.add_argument("--lines", action="store_true", help="text lines without control tokens, as the tokenizer trainer wants them")
     args = parser.parse_args()

@@ -92,13 +92,13 @@ class Brook(torch.nn.Module):
         self.multiply = F.linear  # (x, weight) -> x weight^T; evaluation puts a rounding one in its place
         s, kv_dim = shape, shape.kv_heads * shape.head_dim
         generator = torch.Generator().manual_seed(seed)
-        depth = (2 * s.layers) ** -0.5
+        depth = 0.1 * (2 * s.layers) ** -0.5  # the stream starts as the embedding, so that tokens can be told apart and copied
 
         def matrix(rows, columns, scale=1.0):
             return torch.nn.Parameter(torch.randn(rows, columns, generator=generator) * (scale * columns**-0.5))
 
-        self.embed = torch.nn.Parameter(torch.randn(s.vocab_size, s.dim, generator=generator) * 0.02)
-        self.norm = torch.nn.Parameter(torch.ones(s.dim))
+        self.embed = torch.nn.Parameter(torch.randn(s.vocab_size, s.dim, generator=generator) * 0.1)
+        self.norm = torch.nn.Parameter(torch.full((s.dim,), 0.25))
         self.layers = torch.nn.ModuleList()
         for _ in range(s.layers):
             layer = torch.nn.Module()

@@ -16,7 +16,7 @@ from batches import Encoder, Packer
 from model import Brook, Shape
 from optimizer import Optimizer
 
-WARMUP_STEPS = 100
+WARMUP_STEPS = 50
 AVERAGE_KEEP = 0.998  # of the running average of the weights, per step; the average is what gets evaluated and exported
 
 
@@ -98,8 +98,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--dir", required=True, help="folder of the run: checkpoint.pt, log.jsonl, PAUSE; outside the repository")
     parser.add_argument("--tokenizer", help="tokenizer.model; by default DIR/tokenizer/tokenizer.model")
-    parser.add_argument("--tokens", type=float, default=90e6, help="tokens of the whole run")
-    parser.add_argument("--decay-share", type=float, default=0.25, help="share of the tokens over which the rates fall to zero")
+    parser.add_argument("--tokens", type=float, default=60e6, help="tokens of the whole run")
+    parser.add_argument("--decay-share", type=float, default=0.5, help="share of the tokens over which the rates fall to zero")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--save-seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
@@ -107,8 +107,8 @@ def main():
     parser.add_argument("--from", dest="source", help="start from this checkpoint instead of DIR/checkpoint.pt")
     for name, default in (("dim", 256), ("layers", 6), ("heads", 8), ("kv-heads", 2), ("ffn", 512), ("vocab-size", 2048)):
         parser.add_argument("--" + name, type=int, default=default)
-    parser.add_argument("--matrix-rate", type=float, default=0.02)
-    parser.add_argument("--other-rate", type=float, default=0.003)
+    parser.add_argument("--matrix-rate", type=float, default=0.01)
+    parser.add_argument("--other-rate", type=float, default=0.002)
     parser.add_argument("--stop-after-steps", type=int, default=0, help="save and end after this many further steps")
     args = parser.parse_args()
     keep_memory()
@@ -130,6 +130,9 @@ def main():
     losses, paused, first_step, logged_tokens = [], 0.0, run.step, run.tokens
     stable_tokens = args.tokens * (1 - args.decay_share)
     while run.tokens < args.tokens and not stopping and not (args.stop_after_steps and run.step - first_step >= args.stop_after_steps):
+        if (run.folder / "PAUSE").exists():
+            run.save()
+            saved_at = time.monotonic()
         while (run.folder / "PAUSE").exists() and not stopping:
             time.sleep(0.5)
             paused += 0.5

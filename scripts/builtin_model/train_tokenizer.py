@@ -10,6 +10,7 @@ import sentencepiece
 import corpus
 
 VOCAB_SIZE = 2048
+FIRST_DOCUMENT = 1_000_000  # far behind the drills with which the corpus begins
 
 
 def train(folder, seed, documents, vocab_size):
@@ -18,7 +19,7 @@ def train(folder, seed, documents, vocab_size):
     with tempfile.TemporaryDirectory() as scratch:
         text = os.path.join(scratch, "corpus.txt")
         with open(text, "w", encoding="utf-8") as out:
-            for number in range(documents):
+            for number in range(FIRST_DOCUMENT, FIRST_DOCUMENT + documents):
                 for piece, _ in corpus.document(seed, number):
                     if piece not in (corpus.START, corpus.END, corpus.BOS, corpus.EOS):
                         out.write("".join(line + "\n" for line in piece.split("\n") if line.strip()))

@@ -96,7 +96,8 @@ void fit_relations(Config& c, Randomizer& random) {
   for (std::size_t i = 0; i < c.models.size(); ++i) {
     Model& model = c.models[i];
     model.name += std::to_string(i);
-    model.path = model.tokenizer = "";
+    model.tokenizer = "";
+    model.path = model.kind == ModelKind::llama ? std::string("/") : std::string();
     model.workers = model.workers % 16 + 1;
     model.block_tokens = 8u << random.below(4);
     model.num_blocks = std::max(model.num_blocks, model.context_tokens / 8 + 1);

@@ -149,6 +149,7 @@ class SluiceServer:
         self.ready_line = None
         self.port = None
         self.log = collections.deque(maxlen=2000)
+        self.num_gateways_ready = 0
 
     def write_config(self, config):
         config = {"state_dir": str(self.state_dir), **config}
@@ -169,6 +170,7 @@ class SluiceServer:
     def _drain_output(self, process):
         for line in process.stdout:
             self.log.append(line.rstrip("\n"))
+            self.num_gateways_ready += "event=gateway_ready" in line
             if line.startswith("sluice ready: "):
                 self.lines.put(line)
         process.stdout.close()

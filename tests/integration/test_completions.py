@@ -116,6 +116,12 @@ class Completions(ServerTest):
         other = self.complete(temperature=0, return_token_ids=True, logit_bias=banned)
         self.assertFalse(set(other["choices"][0]["token_ids"]) & set(free))
 
+    def test_logit_bias_of_100_forces_a_token(self):
+        token = self.server.post("/tokenize", {"model": "canned", "prompt": "river"}).json()["tokens"][-1]
+        forced = self.complete(max_tokens=4, logit_bias={str(token): 100}, temperature=0,
+                               return_token_ids=True)
+        self.assertEqual(forced["choices"][0]["token_ids"], [token] * 4)
+
     def test_a_large_prompt_takes_the_pool_and_counts_the_same(self):
         prompt = "the river ran to the sea and " * 300  # over the inline bound
         self.assertGreater(len(prompt), 8 << 10)
@@ -135,7 +141,9 @@ class Completions(ServerTest):
         self.assertEqual(answer.headers["x-request-id"], "mine-1")
         replaced = self.server.request("GET", "/v1/models", headers={"x-request-id": "bad id\x7f"})
         self.assertNotEqual(replaced.headers.get("x-request-id"), "bad id\x7f")
-        self.assertIn("openai-processing-ms", answer.headers)
+        for name in ("openai-processing-ms", "x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens",
+                     "x-ratelimit-reset-tokens"):
+            self.assertIn(name, answer.headers)
 
     def test_head_options_and_unknown(self):
         head = self.server.request("HEAD", "/v1/models")

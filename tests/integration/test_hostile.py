@@ -68,7 +68,7 @@ class HostileHttp(HostileBase):
             "bad chunk size": (post_head(chunked), b"xyz\r\n"),
             "negative chunk": (post_head(chunked), b"-5\r\nhello\r\n0\r\n\r\n"),
             "huge chunk": (post_head(chunked), b"fffffffffffffffff\r\n"),
-            "chunk size with LF": (post_head(chunked), b"5\nhello\r\n0\r\n\r\n"),
+            "chunk size with LF": (post_head(chunked), b"5\nhello\n0\n\n"),
             "chunk data too long": (post_head(chunked), b"2\r\nabcdef\r\n0\r\n\r\n"),
             "quoted chunk extension": (post_head(chunked), b'%x;a="\n"\r\n%s\r\n0\r\n\r\n' % (size, self.good)),
             "long chunk extension": (post_head(chunked), b"1;" + b"a" * 20000 + b"\r\nx\r\n0\r\n\r\n"),

@@ -100,7 +100,8 @@ _topic("system", "Sluice runs on Debian 12.", "It needs no GPU, and scripts/run 
        what=["the supported system", "the supported operating system"],
        ask=["[Which|What] [system|operating system|Linux|OS|distribution] does Sluice [need|run on|support|want]?", "Does Sluice run on [Debian|Linux|Debian 12|my server]?",
             "What do I need to run Sluice?", "What are the requirements [of|for] Sluice?", "What hardware does Sluice need?", "[Which|What] machine do I need for Sluice?"])
-_topic("gpu", "A GPU is optional.", "Sluice runs models on the CPU, and on NVIDIA GPUs when it is built with CUDA.",
+_topic("gpu", "A GPU is optional.",
+       "Sluice runs models on the CPU.",
        ["cpu|optional"],
        do=["use a GPU", "run on a GPU", "run models on my graphics card", "use CUDA"],
        what=["the GPU support", "CUDA support"],
@@ -118,8 +119,9 @@ _topic("version", "Run sluice --version.", "It prints the version of Sluice.",
        ["--version"],
        do=["see the version", "find the version", "check which version I have", "print the version of Sluice", "find out the version of Sluice"],
        ask=["[Which|What] version of Sluice [is this|do I have|am I running|is running]?", "What version is this?"])
-_topic("console", "Open http://127.0.0.1:8080/ in a browser.", "There you find the console and a playground.",
-       ["127.0.0.1:8080/"],
+_topic("console", "Sluice has no web page yet.",
+       "Use curl or any OpenAI client with http://127.0.0.1:8080/v1.",
+       ["no web page|client"],
        do=["open the console", "open the playground", "try Sluice in a browser", "see the console", "use the web page", "chat in the browser", "find the web interface"],
        what=["the console", "the playground", "the web interface", "the web page of Sluice"],
        ask=["Does Sluice have a [web page|web interface|console|user interface|playground|UI]?", "Where is the [console|playground|web interface|web page]?", "Is there a [web page|web interface|console|user interface|playground]?"])
@@ -267,18 +269,21 @@ _topic("system_prompt", "Add a message with the role system at the start.", "It 
        do=["set a system prompt", "give the model a role", "add a system message", "tell the model how to behave", "give you instructions"],
        what=["a system prompt", "the system message", "the system role"],
        ask=["Where does the system prompt go?", "Does Sluice support system prompts?"])
-_topic("tools", "Pass tools in the request.", "The model may answer with tool_calls; run them and send the results back with the role tool.",
-       ["tools"],
+_topic("tools", "Sluice does not take tools yet.",
+       "A request with tools gets 400 unsupported_parameter.",
+       ["not take tools|unsupported_parameter"],
        do=["use tools", "use function calling", "let the model call functions", "give the model tools", "call functions", "define a tool"],
        what=["tool calling", "function calling", "the tools field", "a tool call", "tool_calls"],
        ask=["Does Sluice [support|do|have] [tools|tool calls|function calling]?", "Can the model call [functions|tools|my functions]?"])
-_topic("json_mode", "Set response_format in the request.", "Use json_object for any JSON, or json_schema with your schema.",
-       ["response_format"],
+_topic("json_mode", "Sluice cannot force JSON yet.",
+       "A response_format other than text gets 400 unsupported_parameter; ask for JSON in your message.",
+       ["cannot force|unsupported_parameter"],
        do=["get JSON", "get JSON output", "force JSON", "make the model answer in JSON", "use a JSON schema", "get structured output"],
        what=["response_format", "JSON mode", "structured output", "json_schema"],
        ask=["Does Sluice [support|do|have] [JSON mode|structured output|JSON schemas]?", "Which field forces JSON?"])
-_topic("embeddings", "Send a POST to /v1/embeddings with model and input.", "The answer is a vector of length one for each text.",
-       ["/v1/embeddings"],
+_topic("embeddings", "Sluice has no embeddings yet.",
+       "POST /v1/embeddings answers 400 unsupported_parameter.",
+       ["no embeddings|unsupported_parameter"],
        do=["get embeddings", "make an embedding", "embed a text", "turn a text into a vector", "compute embeddings"],
        what=["/v1/embeddings", "the embeddings route", "the embeddings endpoint"],
        ask=["Does Sluice [support|do|have] embeddings?", "Which route makes embeddings?"])
@@ -292,13 +297,15 @@ _topic("detokenize", "Send a POST to /detokenize with the tokens.", "The answer 
        do=["turn tokens into text", "detokenize", "turn ids back into text", "decode token ids", "get text from tokens"],
        what=["/detokenize", "the detokenize route"],
        ask=["Which route turns tokens [back into|into] text?"])
-_topic("responses_api", "Send a POST to /v1/responses.", "Answers can be read again later with GET /v1/responses/{id}.",
-       ["/v1/responses"],
+_topic("responses_api", "Sluice has no Responses API yet.",
+       "Use POST /v1/chat/completions.",
+       ["no responses|/v1/chat/completions"],
        do=["use the Responses API", "use the responses route", "store a response"],
        what=["/v1/responses", "the Responses API", "the responses route"],
        ask=["Does Sluice [support|have] the Responses API?"])
-_topic("logprobs", "Set \"logprobs\": true in the request.", "With top_logprobs you also get up to 20 other tokens at each place.",
-       ["logprobs"],
+_topic("logprobs", "Sluice gives no logprobs yet.",
+       "A request with logprobs gets 400 unsupported_parameter.",
+       ["no logprobs|unsupported_parameter"],
        do=["get log probabilities", "get logprobs", "see how sure the model is", "see token probabilities"],
        what=["logprobs", "the logprobs field", "top_logprobs"],
        ask=["Does Sluice [support|have|give] logprobs?"])
@@ -317,8 +324,9 @@ _topic("rate_limit_exceeded", "You sent too many requests or tokens in a minute.
        ["minute"],
        what=["rate_limit_exceeded", "the code rate_limit_exceeded", "the error rate_limit_exceeded", "a rate limit error"],
        ask=[GOT + " rate_limit_exceeded. " + FIX + "?", WHY + " rate_limit_exceeded?", "I hit the rate limit. What now?"])
-_topic("insufficient_quota", "Your quota or budget is spent.", "Trying again at once does not help; ask your operator for more.",
-       ["spent"],
+_topic("insufficient_quota", "Your quota is spent.",
+       "Trying again at once does not help; ask your operator for more.",
+       ["quota|spent"],
        what=["insufficient_quota", "the code insufficient_quota", "the error insufficient_quota"],
        ask=[GOT + " insufficient_quota. " + FIX + "?", WHY + " insufficient_quota?", "What happens when my [quota|budget] is [used up|spent|empty]?"])
 _topic("concurrency_limit", "Your tenant has too many requests running at once.", "Wait until one of them ends.",
@@ -337,7 +345,8 @@ _topic("e401", "401 means that the API key is missing or wrong.", "Send the head
        ["key"],
        what=["a 401", "401", "status 401", "error 401", "invalid_api_key", "the code invalid_api_key", "HTTP 401"],
        ask=[GOT + " [a 401|401|status 401|invalid_api_key|an HTTP 401]. " + FIX + "?", WHY + " [a 401|401|status 401|invalid_api_key]?", "My key [is refused|does not work|is not accepted]. Why?", "It says that my key is invalid."])
-_topic("e403", "403 means that your key may not do this.", "The model may not be allowed for your tenant, or the route needs an admin key.",
+_topic("e403", "403 means that your key may not do this.",
+       "The model is not allowed for your tenant.",
        ["may not"],
        what=["a 403", "403", "status 403", "error 403", "model_not_allowed", "admin_required", "HTTP 403"],
        ask=[GOT + " [a 403|403|status 403|admin_required|model_not_allowed]. " + FIX + "?", WHY + " [a 403|403|status 403|admin_required|model_not_allowed]?"])
@@ -384,18 +393,21 @@ _topic("error_shape", "Errors are JSON: {\"error\": {\"message\", \"type\", \"pa
        ask=["What do errors look like?", "Which fields does an error have?", "What does an error answer contain?"])
 
 # Quotas and tenants.
-_topic("set_quota", "Send a PATCH to /admin/v1/tenants/{id}/quota with an admin key.", "For example {\"tokens_per_minute\": 10000}; it acts within one step.",
-       ["/quota", "patch"],
+_topic("set_quota", "Set the limits of the tenant in the configuration file.",
+       "For example tokens_per_minute: 10000. Then send SIGHUP, and it acts without a restart.",
+       ["configuration", "limits|tokens_per_minute"],
        do=["set a quota", "set the quota of a tenant", "change a quota", "limit a tenant", "set a limit", "raise a quota", "lower a quota", "give a tenant a quota", "limit the tokens of a tenant", "set tokens per minute", "change the limits of a tenant", "set a token limit", "configure quotas", "set a rate limit"],
-       what=["the quota endpoint", "the quota route", "the REST endpoint for quotas"],
-       ask=["[Which|What] [route|endpoint|URL|request] [sets|changes] a quota?", "Where do I [set|change] [quotas|a quota|the quota|limits]?", "How are quotas [set|changed|configured]?"])
-_topic("see_quota", "Send GET /v1/quota with your key.", "It shows your limits, what remains and when they reset.",
-       ["/v1/quota"],
+       what=["tokens_per_minute", "the limits setting", "the quota setting"],
+       ask=["[Which|What] [file|setting|option] [sets|changes] a quota?", "Where do I [set|change] [quotas|a quota|the quota|limits]?", "How are quotas [set|changed|configured]?"])
+_topic("see_quota", "Read the x-ratelimit headers of any answer.",
+       "They show your limits, what remains and when they reset.",
+       ["x-ratelimit"],
        do=["see my quota", "check my quota", "see how many tokens I have left", "see my own limits", "find out what remains of my quota", "look at my limits", "see what I have left"],
-       what=["/v1/quota", "my quota", "my remaining quota"],
+       what=["my quota", "my remaining quota", "what is left of my quota"],
        ask=["How much quota do I have left?", "How many tokens do I have left?", "What are my limits?", "Where do I see my [quota|limits]?", "When does my quota reset?", "How much is left of my quota?"])
-_topic("quota_kinds", "There are limits on requests and tokens per minute, tokens per day, running requests and the monthly budget.",
-       "Each one can be set for a tenant or a key.", ["per minute", "per day"],
+_topic("quota_kinds", "There are limits on requests per minute, tokens per minute, running requests and output tokens.",
+       "Each one can be set for a tenant.",
+       ["per minute", "running|output"],
        what=["the kinds of limits", "the possible limits", "the quota fields"],
        ask=["[Which|What] [limits|quotas] [are there|exist|can I set|does Sluice have]?", "What kinds of [limits|quotas] are there?", "What can I limit?", "What can a quota limit?"])
 _topic("quota", "A quota is the amount that a tenant may use in a time.", "Sluice counts it in tokens and never lets a tenant go over it.",
@@ -406,55 +418,38 @@ _topic("reservation", "Tokens are held before a request waits, and what it did n
        ["held"],
        what=["a reservation", "token reservation", "the reservation of tokens", "reserve and settle"],
        ask=["How does Sluice keep limits exact?", "Why are tokens reserved?", "Can a tenant go over its limit?", "Can I pass my limit with many requests at once?"])
-_topic("tenant", "A tenant is a customer or team with its own keys, limits and usage.", "Tenants cannot see or starve each other.",
+_topic("tenant", "A tenant is a customer or team with its own keys and limits.",
+       "Tenants cannot see or starve each other.",
        ["keys"],
        what=["a tenant", "tenants", "a Sluice tenant", "the word tenant", "multi-tenancy"],
        ask=["What are tenants [for|good for]?", "Who is a tenant?", "Why are there tenants?"])
-_topic("create_tenant", "Send a POST to /admin/v1/tenants with an admin key.", "Give the tenant a name in the JSON body.",
-       ["/admin/v1/tenants"],
+_topic("create_tenant", "Add it under tenants in the configuration file.",
+       "Give it a name and the SHA-256 of its key, then send SIGHUP.",
+       ["tenants", "configuration"],
        do=["create a tenant", "add a tenant", "make a new tenant", "add a customer", "add a team", "set up a tenant", "register a tenant"],
-       ask=["Which route [creates|makes|adds] a tenant?", "Where do I [create|add] tenants?"])
-_topic("block_tenant", "Send a PATCH to /admin/v1/tenants/{id} with {\"is_blocked\": true}.", "Its running requests stop within one step.",
-       ["is_blocked"],
+       ask=["Which setting [creates|makes|adds] a tenant?", "Where do I [create|add] tenants?"])
+_topic("block_tenant", "Take its keys out of the configuration file and send SIGHUP.",
+       "Its next requests then get 401.",
+       ["keys", "configuration|sighup"],
        do=["block a tenant", "lock out a tenant", "suspend a tenant", "stop a tenant", "turn a tenant off", "disable a tenant"],
-       what=["is_blocked", "the is_blocked field"],
        ask=["Can I [block|suspend|disable] a tenant?"])
-_topic("shadow", "With \"shadow\": true a quota counts but never refuses.", "So you can try limits before you enforce them.",
-       ["never refuses"],
-       do=["try a limit without enforcing it", "count without refusing", "test a quota first", "use shadow mode"],
-       what=["shadow", "shadow mode", "a shadow quota", "the shadow field"])
-_topic("budget", "Set monthly_budget in the quota of the tenant.", "When it is spent, requests get insufficient_quota.",
-       ["monthly_budget"],
-       do=["set a budget", "limit the cost of a tenant", "set a monthly budget", "cap the costs", "limit spending"],
-       what=["monthly_budget", "the monthly budget", "a monthly budget"])
-_topic("see_usage", "Send GET /admin/v1/tenants/{id}/usage with an admin key.", "It reports tokens and cost by model, key and day, as JSON or CSV.",
-       ["/usage"],
-       do=["see the usage of a tenant", "get a usage report", "see what a tenant used", "see who used how many tokens", "export usage as CSV", "get the costs of a tenant"],
-       what=["a usage report", "the usage route", "the usage report"],
-       ask=["Which tenant used the most?", "Which route reports usage?", "Where do I see the usage of [a tenant|all tenants|my tenants]?"])
+_topic("see_usage", "Each answer has a usage object with its tokens.",
+       "GET /metrics has the sums of all requests.",
+       ["usage", "/metrics|answer"],
+       do=["see the usage of a tenant", "get a usage report", "see what a tenant used", "see who used how many tokens", "count the tokens that were used", "see how much was used"],
+       what=["a usage report", "the usage report", "the usage of a tenant"],
+       ask=["Where are the used tokens?", "Which route reports usage?", "Where do I see the usage of [a tenant|all tenants|my tenants]?"])
 _topic("breaker", "A circuit breaker stops a tenant or a worker that does harm for a while.", "It then lets a few probes through and closes again when they go well.",
        ["tenant or a worker"],
        what=["a circuit breaker", "circuit breakers", "the circuit breaker", "a breaker", "the breaker"],
        ask=["Why does Sluice have circuit breakers?", "What do circuit breakers do?", "How does a circuit breaker work?"])
-_topic("reset_breaker", "Use /admin/v1/breakers with an admin key.", "It shows each breaker with its state and reason, and there you can reset it.",
-       ["/admin/v1/breakers"],
-       do=["reset a breaker", "see the breakers", "reset a circuit breaker", "see why a breaker opened", "close a breaker", "look at the circuit breakers"],
-       ask=["Which route shows the breakers?", "Where do I see the breakers?"])
-_topic("audit", "Every write of an admin lands in the audit log.", "Read it at /admin/v1/audit.",
-       ["audit"],
-       do=["see who changed a quota", "read the audit log", "see what admins did", "find out who changed something"],
-       what=["the audit log", "the audit route"],
-       ask=["Is there an audit log?", "Are admin changes recorded?"])
-_topic("etag", "Someone else changed it first.", "=412 means that your ETag is stale: someone else changed it first. Read it again and send the new ETag with If-Match.",
-       ["changed it"],
-       what=["a 412", "412", "status 412", "error 412", "HTTP 412"],
-       ask=[GOT + " [a 412|412|status 412]. " + FIX + "?", WHY + " [a 412|412|status 412]?"])
 
 # Keys.
-_topic("add_key", "Send a POST to /admin/v1/tenants/{id}/keys with an admin key.", "The secret is shown once, so keep it.",
-       ["/keys", "post"],
+_topic("add_key", "Run sluice key new.",
+       "It prints a key and its SHA-256. Put the SHA-256 under the keys of a tenant in the configuration file and send SIGHUP.",
+       ["sluice key new"],
        do=["add a key", "create a key", "make an API key", "create an API key", "get a new key", "add an API key", "give a tenant a key", "make a key for a tenant", "generate a key", "issue a key", "get an API key"],
-       ask=["Which route [creates|makes|adds] a key?", "Where do I get [a|an API] key?", "Where do [API keys|keys] come from?"])
+       ask=["Which command [creates|makes|adds] a key?", "Where do I get [a|an API] key?", "Where do [API keys|keys] come from?"])
 _topic("send_key", "Send the header Authorization: Bearer followed by your key.", "OpenAI clients do this with their api_key setting.",
        ["authorization: bearer"],
        do=["send my key", "use my key", "use my API key", "authenticate", "log in", "pass the key", "put the key in a request", "use an API key with curl"],
@@ -467,23 +462,27 @@ _topic("key_format", "A key looks like sk-sluice-<public id>-<secret>.", "The pu
        ["sk-sluice"],
        what=["the key format", "the format of a key", "sk-sluice", "the public id of a key"],
        ask=["What does [a|an API] key look like?", "How does a key [look|begin|start]?"])
-_topic("lost_key", "It cannot be shown again; make a new key and revoke the old one.", "Sluice stores only a hash of the secret.",
-       ["new key"],
+_topic("lost_key", "It cannot be shown again; make a new one with sluice key new.",
+       "Sluice keeps only a hash of the key.",
+       ["new one|hash"],
        do=["recover a lost key", "see my key again", "find my old key", "get my lost key back", "read the secret of a key again"],
        ask=["I lost my key. What [now|can I do|should I do]?", "I forgot my [key|API key|secret].", "Where is my key [stored|saved]?", "Can you show me my key?", "Are keys stored [in plain text|safely]?"])
-_topic("revoke_key", "Revoke it at /admin/v1/tenants/{id}/keys with an admin key.", "Its running streams stop at once.",
-       ["revoke", "/keys"],
+_topic("revoke_key", "Take its SHA-256 out of the configuration file and send SIGHUP.",
+       "The key then gets 401.",
+       ["configuration", "sighup"],
        do=["revoke a key", "delete a key", "remove a key", "block a key", "disable a key", "take a key away"],
-       ask=["My key was stolen. What [now|do I do]?", "What happens when a key is revoked?", "Which route revokes a key?"])
-_topic("rotate_key", "Rotate it over the admin API.", "=Rotate it over the admin API: the new key works at once, and the old one goes on for an overlap that you choose.",
-       ["rotate"],
+       ask=["My key was stolen. What [now|do I do]?", "Where do I revoke a key?", "Which file holds the keys?"])
+_topic("rotate_key", "Put the new key beside the old one in the configuration file, send SIGHUP, and take the old one out later.",
+       "",
+       ["beside the old"],
        do=["rotate a key", "replace a key without downtime", "renew a key", "change a key without an outage", "swap a key"],
        what=["key rotation", "a key rotation"])
-_topic("admin_key", "Run sluice admin-key create.", "Admin keys are separate from the keys of tenants and open /admin/v1.",
-       ["admin-key create"],
+_topic("admin_key", "Sluice has no admin keys yet.",
+       "Tenants, keys and limits stand in the configuration file.",
+       ["no admin keys|configuration"],
        do=["get an admin key", "create an admin key", "make an admin key", "become an admin", "use the admin API", "get admin access"],
        what=["an admin key", "the admin key"],
-       ask=["Where do I get an admin key?", "Which key opens the admin API?", "Which command makes an admin key?"])
+       ask=["Where do I get an admin key?", "Is there an admin API?", "Which command makes an admin key?"])
 
 # Headers, health, metrics.
 _topic("retry_after", "It says how many seconds to wait before you try again.", "=Retry-After is a header that says how many seconds to wait before you try again.",
@@ -533,13 +532,14 @@ _topic("logs", "Sluice writes one event per line to its log.", "Prompts and keys
        do=["read the logs", "see the log", "find the logs"],
        what=["the log", "the log format"],
        ask=["Where are the logs?", "Where is the log?", "What does the log look like?"])
-_topic("store", "Sluice keeps tenants, keys and usage in SQLite.", "Several gateways share them through Redis.",
-       ["sqlite"],
-       do=["share quotas between gateways", "use Redis", "run several gateways"],
-       what=["the store", "the database of Sluice", "the Redis store"],
+_topic("store", "Sluice needs no database.",
+       "Tenants and keys stand in the configuration file, and what is billed in the journal.",
+       ["no database|journal"],
+       what=["the store", "the database of Sluice", "the journal"],
        ask=["[Which|What] database does Sluice use?", "Do I need a database?", "Where does Sluice [store|keep] [tenants|keys|usage|its data]?", "Does Sluice [need|use] [Redis|a database|SQLite|Postgres]?"])
-_topic("kubernetes", "Kubernetes can place and scale Sluice by its metrics.", "The files are in the folder config.",
-       ["metrics"],
+_topic("kubernetes", "Sluice runs on one machine.",
+       "Its metrics have the names of vLLM, so boards and scaling rules for vLLM fit.",
+       ["one machine|metrics"],
        do=["run Sluice on Kubernetes", "deploy Sluice", "scale Sluice", "use Sluice in a cluster", "run Sluice on many machines"],
        what=["the Kubernetes support"],
        ask=["Does Sluice [support|run on|work with] Kubernetes?", "Can Sluice run on [many|several] machines?"])
@@ -593,14 +593,14 @@ FOLLOW_UPS = (
     ("start", "[And how|How] do I stop it?", "stop_server"), ("start", "And which port is that?", "port"), ("start", "[And then|What then|And now]?", "first_request"),
     ("start", "Can it run on another port?", "change_port"), ("stop_server", "[And how|How] do I start it again?", "start"),
     ("e429", "How long [should|must] I wait?", "retry_after"), ("e429", "How do I raise the limit?", "set_quota"), ("e429", "How do I see what is left?", "see_quota"),
-    ("set_quota", "And how do I get an admin key?", "admin_key"), ("set_quota", "How do I see [it|what is left]?", "see_quota"), ("set_quota", "Which limits are there?", "quota_kinds"),
+    ("set_quota", "How do I make it act?", "reload"), ("set_quota", "How do I see [it|what is left]?", "see_quota"), ("set_quota", "Which limits are there?", "quota_kinds"),
     ("add_key", "[And where|Where] do I put it?", "send_key"), ("add_key", "What does it look like?", "key_format"), ("add_key", "What if I lose it?", "lost_key"), ("add_key", "How do I revoke it?", "revoke_key"),
     ("stream", "[And how|How] does it end?", "stream_end"), ("stream", "Can I get the usage too?", "stream_usage"),
     ("create_tenant", "[And how|How] do I give it a key?", "add_key"), ("create_tenant", "How do I set its quota?", "set_quota"), ("create_tenant", "How do I block it?", "block_tenant"),
     ("tenant", "[And how|How] do I create one?", "create_tenant"), ("quota", "[And how|How] do I set one?", "set_quota"), ("model_name", "Can I use another one?", "own_model"),
     ("first_request", "And how do I stream it?", "stream"), ("first_request", "Do I need a key?", "need_key"), ("config", "How do I check it?", "check_config"),
     ("who", "How big are you?", "brook_size"), ("who", "Who made you?", "brook_training"), ("who", "What can you do?", "brook_can"), ("brook_can", "And do you make mistakes?", "brook_wrong"),
-    ("breaker", "How do I reset it?", "reset_breaker"), ("worker", "How do I run more of them?", "workers_option"), ("admin_key", "[And how|How] do I set a quota with it?", "set_quota"),
+    ("worker", "How do I run more of them?", "workers_option"), ("admin_key", "[And how|How] do I set a quota then?", "set_quota"),
 )
 
 BY_NAME = {topic.name: topic for topic in TOPICS}

@@ -89,9 +89,9 @@ enum class ModelKind : std::uint8_t {
 };
 
 struct Model {
-  std::string name = "canned";
-  ModelKind kind = ModelKind::canned;
-  std::string path;                       // model directory; empty: the built-in one
+  std::string name = "brook";
+  ModelKind kind = ModelKind::llama;
+  std::string path;                       // model directory; empty: the built-in one of its kind
   std::string tokenizer;                  // SentencePiece file; empty: beside the model
   std::string chat_template;              // family name; empty: recognised
   std::uint32_t workers = 1;              // processes

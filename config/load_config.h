@@ -39,10 +39,12 @@ struct SettingFacts {
 };
 std::vector<SettingFacts> known_settings();
 
-// Where the built-in model lies: $SLUICE_DATA_DIR, else <program's folder>/../../../models (a build
+// Where the built-in models lie: $SLUICE_DATA_DIR, else <program's folder>/../../../models (a build
 // tree), else <program's folder>/../share/sluice/models.
 std::string default_data_dir();
-// The model's SentencePiece file: as configured, else beside the model, else the built-in one.
+// The model's directory: as configured, else the built-in one of its kind (brook, canned).
+std::string model_path(const Model& model);
+// The model's SentencePiece file: as configured, else beside the model.
 std::string tokenizer_path(const Model& model);
 // Where the journal and the lock lie: as configured, else /var/lib/sluice as root, else
 // $XDG_STATE_HOME/sluice, else $HOME/.local/state/sluice. Errors: bad_config when none is known.

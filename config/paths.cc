@@ -34,10 +34,15 @@ std::string default_data_dir() {
   return (here / "../share/sluice/models").lexically_normal().string();
 }
 
+std::string model_path(const Model& model) {
+  if (!model.path.empty()) return model.path;
+  const char* built_in = model.kind == ModelKind::canned ? "canned" : "brook";
+  return (fs::path(default_data_dir()) / built_in).string();
+}
+
 std::string tokenizer_path(const Model& model) {
   if (!model.tokenizer.empty()) return model.tokenizer;
-  if (!model.path.empty()) return (fs::path(model.path) / "tokenizer.model").string();
-  return (fs::path(default_data_dir()) / "canned" / "tokenizer.model").string();
+  return (fs::path(model_path(model)) / "tokenizer.model").string();
 }
 
 Result<std::string> effective_state_dir(const Config& config) {

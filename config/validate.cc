@@ -32,7 +32,8 @@ bool is_address(std::string_view address) {
 
 Result<void> check_file(const std::string& key, const std::string& path, int mode) {
   if (path.empty() || ::access(path.c_str(), mode) == 0) return {};
-  return wrong(key, "'" + path + "': " + std::strerror(errno), "a path that exists and may be read");
+  return wrong(key, "'" + path + "': " + std::strerror(errno),
+               "a path that exists and may be read");
 }
 
 Result<void> check_listen(const Config& config) {
@@ -77,8 +78,6 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
     return wrong(key + ".step_tokens_max", "smaller than sequences_max",
                  "at least " + std::to_string(model.sequences_max));
   if (auto r = check_file(key + ".path", model.path, R_OK | X_OK); !r) return r;
-  if (model.kind == ModelKind::llama && model.path.empty())
-    return wrong(key + ".path", "empty", "a model directory where kind is llama");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);
 }
 

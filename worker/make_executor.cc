@@ -49,7 +49,7 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
   auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
   if (!tokenizer) return tokenizer.error();
   const std::uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
-  auto executor = ExecutorCpu::open({.directory = model.path,
+  auto executor = ExecutorCpu::open({.directory = cfg::model_path(model),
                                      .context_tokens = model.context_tokens,
                                      .block_tokens = model.block_tokens,
                                      .num_blocks = model.num_blocks,
@@ -61,7 +61,7 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
   // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in it.
   const std::uint32_t rows = (*executor)->facts().vocab_size;
   if (rows != tokenizer->vocabulary().size)
-    return make_error(Errc::bad_file, model.path + ": the model has " + std::to_string(rows) +
+    return make_error(Errc::bad_file, cfg::model_path(model) + ": the model has " + std::to_string(rows) +
                                           " token rows, its tokenizer " +
                                           std::to_string(tokenizer->vocabulary().size) + " pieces");
   return std::unique_ptr<Executor>(std::move(*executor));

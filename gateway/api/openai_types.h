@@ -28,6 +28,20 @@ struct StreamOptions {
   bool continuous_usage_stats = false;  // totals so far in every chunk
 };
 
+// The sampling parameters for which a model may bring defaults of its own (generation_config.h).
+enum class SamplingField : std::uint8_t { temperature, top_p, min_p, top_k, repetition_penalty };
+
+// Which of them the client gave.
+class GivenFields {
+ public:
+  void add(SamplingField field) { bits_ |= bit(field); }
+  bool has(SamplingField field) const { return (bits_ & bit(field)) != 0; }
+
+ private:
+  static std::uint32_t bit(SamplingField field) { return 1u << static_cast<unsigned>(field); }
+  std::uint32_t bits_ = 0;
+};
+
 // POST /v1/chat/completions and /v1/completions.
 struct GenerationRequest {
   ApiKind kind = ApiKind::chat;
@@ -38,6 +52,7 @@ struct GenerationRequest {
   std::uint32_t choices = 1;                // n
   SamplingParams sampling;                  // seed is 0 unless has_seed
   bool has_seed = false;
+  GivenFields given;
   std::vector<std::string> stop;
   std::vector<TokenId> stop_token_ids;
   std::vector<LogitBias> logit_bias;

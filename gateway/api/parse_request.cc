@@ -265,6 +265,7 @@ bool read_suffix(Reading& r, Element v, std::string_view name) {
 bool read_top_k(Reading& r, Element v, std::string_view name) {
   std::int64_t top_k = 0;
   if (!r.reader.integer(v, name, -1, kInt32Max, top_k)) return false;
+  r.request.given.add(SamplingField::top_k);
   r.request.sampling.top_k = top_k > 0 ? static_cast<std::uint32_t>(top_k) : 0;
   return true;
 }
@@ -272,11 +273,13 @@ bool read_top_k(Reading& r, Element v, std::string_view name) {
 bool read_top_p(Reading& r, Element v, std::string_view name) {
   float& top_p = r.request.sampling.top_p;
   constexpr std::string_view kAllowed = "a number above 0, at most 1";
+  r.request.given.add(SamplingField::top_p);
   // The smallest positive float: a number that would round to 0 is refused with 0.
   return r.reader.number(v, name, double{std::numeric_limits<float>::min()}, 1, kAllowed, top_p);
 }
 
 bool read_repetition_penalty(Reading& r, Element v, std::string_view name) {
+  r.request.given.add(SamplingField::repetition_penalty);
   return r.reader.number(v, name, double{std::numeric_limits<float>::min()}, 2,
                          "a number above 0, at most 2", r.request.sampling.repetition_penalty);
 }
@@ -399,6 +402,7 @@ constexpr std::array kFields = std::to_array<Field>({
     {"metadata", read_metadata},
     {"min_p",
      [](Reading& r, Element v, std::string_view name) {
+       r.request.given.add(SamplingField::min_p);
        return r.reader.number(v, name, 0, 1, "a number from 0 to 1", r.request.sampling.min_p);
      }},
     {"min_tokens",
@@ -434,6 +438,7 @@ constexpr std::array kFields = std::to_array<Field>({
     {"suffix", read_suffix},
     {"temperature",
      [](Reading& r, Element v, std::string_view name) {
+       r.request.given.add(SamplingField::temperature);
        return r.reader.number(v, name, 0, 2, "a number from 0 to 2",
                               r.request.sampling.temperature);
      }},

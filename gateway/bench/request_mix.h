@@ -17,7 +17,7 @@ struct RequestOptions {
   std::string host;  // Host header: name:port
   std::string base_path = "/v1";
   Endpoint endpoint = Endpoint::completions;
-  std::string model = "canned";
+  std::string model = "brook";
   bool stream = false;
   std::string prompt;  // fixed text; empty: words
   std::uint32_t prompt_words = 16;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <span>
 
 #include "gateway/api/error_response.h"
 #include "gateway/api/json_text.h"
@@ -26,6 +27,13 @@ Result<std::optional<Int>> header_number(std::string_view text, Int low, Int hig
   return std::optional<Int>(value);
 }
 
+// Each id once.
+void add_stop_ids(GenerationSpec& spec, std::span<const TokenId> ids) {
+  for (const TokenId id : ids)
+    if (std::find(spec.stop_ids.begin(), spec.stop_ids.end(), id) == spec.stop_ids.end())
+      spec.stop_ids.push_back(id);
+}
+
 }  // namespace
 
 CompletionHandler::CompletionHandler(Session& session)
@@ -43,6 +51,7 @@ void CompletionHandler::start_generation(ApiKind kind) {
   const Result<std::uint32_t> model = service_.find_model(request_.model, session_.tenant());
   if (!model) return session_.respond_error(model.error());
   model_ = *model;
+  service_.models[model_].generation.apply_to(request_);
   if (const Result<void> open = service_.loop.precheck(session_.tenant(), model_); !open)
     return session_.respond_error(open.error());
   begin_encoding(Purpose::generate);
@@ -228,13 +237,10 @@ Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   spec.sampling = request_.sampling;
   if (request_.sampling.ignore_eos == 0) {
     if (vocabulary.eos) spec.stop_ids.push_back(*vocabulary.eos);
-    if (request_.kind == ApiKind::chat)
-      for (const TokenId id : model().chat_template.stop_ids())
-        if (id != vocabulary.eos) spec.stop_ids.push_back(id);
+    add_stop_ids(spec, model().generation.eos_ids);
+    if (request_.kind == ApiKind::chat) add_stop_ids(spec, model().chat_template.stop_ids());
   }
-  for (const TokenId id : request_.stop_token_ids)
-    if (std::find(spec.stop_ids.begin(), spec.stop_ids.end(), id) == spec.stop_ids.end())
-      spec.stop_ids.push_back(id);
+  add_stop_ids(spec, request_.stop_token_ids);
   spec.bias = request_.logit_bias;
   spec.choices = request_.choices;
   spec.output_tokens_max = *output;

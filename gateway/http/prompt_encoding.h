@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "gateway/api/generation_config.h"
 #include "gateway/api/openai_types.h"
 #include "shared/result.h"
 #include "tokenizer/chat_template.h"
@@ -18,6 +19,7 @@ struct ServedModel {
   cfg::Model config;
   tok::Tokenizer tokenizer;
   tok::ChatTemplate chat_template;
+  GenerationConfig generation{};
 };
 
 // Bytes of text that the request would tokenize.

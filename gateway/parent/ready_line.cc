@@ -29,9 +29,8 @@ std::string ready_text(const cfg::Config& config, std::uint16_t port) {
   bool has_keys = false;
   for (const cfg::Tenant& tenant : config.tenants) has_keys = has_keys || !tenant.keys.empty();
   if (has_keys) text += " -H \"authorization: Bearer $SLUICE_KEY\"";
-  text +=
-      " -H 'content-type: application/json' -d '{\"model\": \"" + config.models.front().name +
-      "\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 32}'\n";
+  text += " -H 'content-type: application/json' -d '{\"model\": \"" + config.models.front().name +
+          "\", \"messages\": [{\"role\": \"user\", \"content\": \"What is Sluice?\"}]}'\n";
   return text;
 }
 

@@ -75,7 +75,10 @@ Result<ServedModel> load_model(const cfg::Model& model) {
                                             model.chat_template + "'");
   const Result<tok::ChatTemplate> chat_template = tok::ChatTemplate::make(*family, *tokenizer);
   if (!chat_template) return chat_template.error();
-  return ServedModel{model, std::move(*tokenizer), *chat_template};
+  Result<GenerationConfig> generation =
+      load_generation_config(cfg::model_path(model), tokenizer->vocabulary().size);
+  if (!generation) return generation.error();
+  return ServedModel{model, std::move(*tokenizer), *chat_template, std::move(*generation)};
 }
 
 Result<std::vector<ServedModel>> load_models(const cfg::Config& config) {

@@ -69,7 +69,7 @@ class Bench:
         run = subprocess.run(
             [self.bin / "sluice", "bench", "--url", f"http://127.0.0.1:{server.port}/v1", "--quiet",
              "--json", "-", "--warmup", "0.5", "--duration", str(seconds or self.seconds),
-             *counted, *arguments], capture_output=True, text=True, check=False)
+             "--model", "canned", *counted, *arguments], capture_output=True, text=True, check=False)
         if not run.stdout:
             raise SystemExit(f"the load client failed on {server.name}: {run.stderr}")
         report = json.loads(run.stdout)
@@ -181,8 +181,8 @@ class Bench:
     def start_prompts(self, server, json_file, num_prompts, seed):
         return subprocess.Popen(
             [self.bin / "sluice", "bench", "--url", f"http://127.0.0.1:{server.port}/v1", "--quiet",
-             "--json", json_file, "--warmup", "0", "--duration", str(self.seconds + 1), "--prompt-tokens",
-             str(PROMPT_WORDS), "--prompts", str(num_prompts), "--seed", str(seed), "--max-tokens", "1"])
+             "--json", json_file, "--warmup", "0", "--duration", str(self.seconds + 1), "--model",
+             "canned", "--prompt-tokens", str(PROMPT_WORDS), "--prompts", str(num_prompts), "--seed", str(seed), "--max-tokens", "1"])
 
     def idle(self):
         print("idle: CPU of all processes, percent of one core")

@@ -11,6 +11,7 @@
 #include "gateway/http/service.h"
 #include "gateway/http/session.h"
 #include "gateway/http/transport.h"
+#include "tests/support/canned_config.h"
 #include "tests/support/fake_decision_loop.h"
 
 namespace sluice::test {
@@ -108,7 +109,7 @@ class HttpFixture : public gw::SessionOwner {
     std::unique_ptr<gw::Session> session;  // empty once retired
   };
 
-  explicit HttpFixture(cfg::Config config = {})
+  explicit HttpFixture(cfg::Config config = canned_config())
       : service(config, load_models(config), loop, clock, 7, 1'700'000'000) {}
 
   Connection& connect() {

@@ -24,7 +24,7 @@ namespace sluice::test {
 
 class LoopbackServer {
  public:
-  explicit LoopbackServer(cfg::Config config = {})
+  explicit LoopbackServer(cfg::Config config = canned_config())
       : service(config, load(config), loop, clock, 7, 1'700'000'000), server(io, service) {
     const Result<std::uint16_t> bound = server.listen("127.0.0.1", 0);
     EXPECT_TRUE(bound) << (bound ? "" : bound.error().detail);

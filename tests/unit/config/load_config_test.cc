@@ -77,8 +77,8 @@ TEST(LoadConfig, NamesLineKeyAndRangeOfWhatIsWrong) {
        "http.body_bytes_max"},
       {"models:\n  - prefix_cache: yes\n", "'yes' is not a truth value; allowed: true, false",
        "models[0].prefix_cache"},
-      {"models:\n  - kind: gguf\n", "f:2: models[0].kind: 'gguf' is not known; allowed: canned, llama",
-       "models[0].kind"},
+      {"models:\n  - kind: gguf\n",
+       "f:2: models[0].kind: 'gguf' is not known; allowed: canned, llama", "models[0].kind"},
       {"log_level: loud\n", "allowed: error, warn, info, debug", "log_level"},
       {"models: {}\n", "f:1: models: not a list", "models"},
       {"models: []\n", "f:1: models: empty", "models"},
@@ -132,7 +132,7 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
       {"models:\n  - name: a\n  - name: a\n", "f:3: models[1].name: given twice", "models[1].name"},
       {"models:\n  - workers: 40\n    name: a\n  - workers: 40\n    name: b\n",
        "f:4: models[1].workers: too many", "models[1].workers"},
-      {"models:\n  - kind: llama\n", "f:1: models[0].path: empty; allowed: a model directory",
+      {"models:\n  - path: /no/model\n", "models[0].path: '/no/model': No such file",
        "models[0].path"},
       {"models:\n  - tokenizer: /no/file\n", "models[0].tokenizer: '/no/file': No such file",
        "models[0].tokenizer"},
@@ -221,8 +221,14 @@ TEST(LoadConfig, PrintsMaskedAndFull) {
 }
 
 TEST(LoadConfig, FindsTheBuiltInModel) {
-  std::ifstream file(tokenizer_path(Model{}), std::ios::binary);
-  EXPECT_TRUE(file.good()) << tokenizer_path(Model{});
+  for (const ModelKind kind : {ModelKind::llama, ModelKind::canned}) {
+    Model built_in;
+    built_in.kind = kind;
+    std::ifstream file(tokenizer_path(built_in), std::ios::binary);
+    EXPECT_TRUE(file.good()) << tokenizer_path(built_in);
+  }
+  EXPECT_EQ(Model{}.name, "brook");
+  EXPECT_TRUE(model_path(Model{}).ends_with("/brook")) << model_path(Model{});
   Model named;
   named.path = "/models/m";
   EXPECT_EQ(tokenizer_path(named), "/models/m/tokenizer.model");

@@ -13,7 +13,7 @@ using test::post;
 using test::status_of;
 
 cfg::Config quick() {
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.http.header_timeout = 100ms;
   config.http.body_timeout = 100ms;
   config.http.write_timeout = 300ms;

@@ -33,7 +33,7 @@ TEST(Server, ServesOverLoopbackAndKeepsTheConnection) {
 }
 
 TEST(Server, AtItsConnectionLimitItSaysSo) {
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.http.connections_max = 2;
   LoopbackServer server(config);
   const UniqueFd a = server.connect();
@@ -119,7 +119,7 @@ class Certificate {
 
 TEST(Server, SpeaksTls) {
   const Certificate certificate;
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.listen.tls_certificate = certificate.certificate_path();
   config.listen.tls_key = certificate.key_path();
   LoopbackServer server(config);
@@ -150,7 +150,7 @@ TEST(Server, RefusesAKeyThatDoesNotFit) {
   cfg::Listen listen;
   listen.tls_certificate = one.certificate_path();
   listen.tls_key = other.key_path();
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   LoopbackServer base;
   base.service.config.listen = listen;
   boost::asio::io_context io;

@@ -26,7 +26,7 @@ std::string code_of(const std::string& response) {
 }
 
 cfg::Config with_key(const std::string& key) {
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   cfg::Tenant& tenant = config.tenants.emplace_back();
   tenant.models = {"canned"};
   cfg::ApiKey& stored = tenant.keys.emplace_back();
@@ -291,7 +291,7 @@ TEST(Session, PreflightsNameWhatIsAllowed) {
 }
 
 TEST(Session, TellsLimitsOnV1Answers) {
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.default_limits.requests_per_minute = 60;
   config.default_limits.tokens_per_minute = 1000;
   HttpFixture f(config);
@@ -346,7 +346,7 @@ TEST(Session, MetricsCountWhatHappened) {
 }
 
 TEST(Session, BodiesAreBoundedAllTogether) {
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.http.body_bytes_max = 1000;
   HttpFixture f(config);
   // Bodies that never end, up to the common bound: the one that passes it is refused.

@@ -9,6 +9,7 @@
 #include "gateway/parent/parent.h"
 #include "shared/control.h"
 #include "shared/unique_fd.h"
+#include "tests/support/canned_config.h"
 
 namespace sluice::gw::test {
 
@@ -36,7 +37,7 @@ class Peer {
 };
 
 struct Scenario {
-  cfg::Config config;
+  cfg::Config config = sluice::test::canned_config();
   std::function<Result<cfg::Config>()> reload;
   std::string gateway_program, worker_program;  // empty: the scripted child
   std::uint64_t file_bytes_max = 0;             // 0: no limit

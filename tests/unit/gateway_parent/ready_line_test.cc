@@ -8,10 +8,11 @@ namespace {
 
 TEST(ReadyLine, NamesAddressModelAndWorkersAndACommandToPaste) {
   const std::string text = ready_text(cfg::Config{}, 8080);
-  EXPECT_EQ(text.find("sluice ready: http://127.0.0.1:8080  model canned (canned executor, no real "
-                      "text)  1 worker\n"),
-            0u);
-  EXPECT_NE(text.find("curl http://127.0.0.1:8080/v1/chat/completions"), std::string::npos);
+  EXPECT_EQ(text.find("sluice ready: http://127.0.0.1:8080  model brook  1 worker\n"), 0u);
+  EXPECT_NE(text.find("curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: "
+                      "application/json' -d '{\"model\": \"brook\", \"messages\": [{\"role\": "
+                      "\"user\", \"content\": \"What is Sluice?\"}]}'\n"),
+            std::string::npos);
   EXPECT_EQ(text.find("Bearer"), std::string::npos);
 }
 

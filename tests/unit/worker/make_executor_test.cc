@@ -1,9 +1,11 @@
-// From a model's configuration to its executor: the built-in canned model, and what cannot be loaded.
+// From a model's configuration to its executor: the built-in canned model, and what cannot be
+// loaded.
 #include "worker/make_executor.h"
 
 #include <gtest/gtest.h>
 
 #include "config/load_config.h"
+#include "tests/support/canned_config.h"
 #include "tests/support/worker_builders.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
@@ -12,7 +14,7 @@ namespace sluice::eng {
 namespace {
 
 TEST(MakeExecutor, TheCannedModelStreamsReadableText) {
-  const cfg::Model model;
+  const cfg::Model model = test::canned_model_config();
   const auto executor = make_executor(model);
   ASSERT_TRUE(executor) << executor.error().detail;
   const auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
@@ -41,7 +43,7 @@ TEST(MakeExecutor, TheCannedModelStreamsReadableText) {
 }
 
 TEST(MakeExecutor, AMissingTokenizerIsAnErrorThatNamesIt) {
-  cfg::Model model;
+  cfg::Model model = test::canned_model_config();
   model.tokenizer = "/nowhere/tokenizer.model";
   const auto executor = make_executor(model);
   ASSERT_FALSE(executor);

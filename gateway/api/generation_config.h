@@ -1,0 +1,41 @@
+// GenerationConfig: what a model's own directory says about generating with it. Hugging Face's
+// `generation_config.json` holds the sampling parameters that its makers recommend and the ids that
+// end its output. They hold where a request says nothing, as in vLLM (`--generation-config auto`).
+// Constant after loading.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gateway/api/openai_types.h"
+#include "shared/ids.h"
+#include "shared/result.h"
+
+namespace sluice::gw {
+
+inline constexpr std::size_t kGenerationConfigBytesMax = 64u << 10;
+inline constexpr std::size_t kEosIdsMax = 64;
+
+struct GenerationConfig {
+  std::optional<float> temperature;         // 0..2
+  std::optional<float> top_p;               // (0, 1]
+  std::optional<float> min_p;               // [0, 1]
+  std::optional<float> repetition_penalty;  // (0, 2]
+  std::optional<std::uint32_t> top_k;       // 0 is off
+  std::vector<TokenId> eos_ids;             // besides the vocabulary's own
+
+  // Fills in what the request left open.
+  void apply_to(GenerationRequest& request) const;
+};
+
+// `text`: a generation_config.json; read in place. Unknown keys are ignored. Errors: bad_file, with
+// the key and what is allowed.
+Result<GenerationConfig> parse_generation_config(std::string text, std::uint32_t vocab_size);
+
+// The file of that name in `directory`; one that is not there says nothing. Errors: bad_file with
+// the path.
+Result<GenerationConfig> load_generation_config(const std::string& directory,
+                                                std::uint32_t vocab_size);
+
+}  // namespace sluice::gw

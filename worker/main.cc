@@ -63,13 +63,14 @@ Result<HashKey> random_key() {
   return key;
 }
 
-Result<void> say_hello(ControlChannel& control, const Start& start, const WorkerFacts& facts,
+Result<void> say_hello(ControlChannel& control, const Start& start, const Executor& executor,
                        const shm::Region& step_region) {
   ControlMessage hello;
   hello.kind = ControlKind::worker_hello;
   hello.worker = start.worker;
   hello.epoch = start.epoch;
-  hello.facts = facts;
+  hello.facts = executor.facts();
+  hello.text = executor.description();
   hello.fds.emplace_back(::fcntl(step_region.fd().get(), F_DUPFD_CLOEXEC, 0));
   if (!hello.fds.back()) return make_error(Errc::io_error, "no descriptor for the step region");
   return control.send(hello);
@@ -93,7 +94,7 @@ Result<void> run(ControlChannel& control) {
   WorkerLoop loop({control, *step_region, start->worker, start->epoch, start->own_bell.get(),
                    start->gateway_bell.get()},
                   engine, clock);
-  if (const auto said = say_hello(control, *start, facts, *step_region); !said)
+  if (const auto said = say_hello(control, *start, **executor, *step_region); !said)
     return said.error();
   return loop.run();
 }

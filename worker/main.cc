@@ -1,5 +1,6 @@
 // sluice-worker: one device, one engine. Started by the parent with the control channel as descriptor
-// 3; it reads no argument but --version, opens no socket, and ends with the channel or its parent.
+// 3; it opens no socket and ends with the channel or its parent. `sluice-worker inspect DIR` only
+// looks at a model directory: it is what `sluice inspect` runs.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -8,6 +9,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -18,6 +20,7 @@
 #include "shared/shm_region.h"
 #include "worker/engine.h"
 #include "worker/make_executor.h"
+#include "worker/model/inspect.h"
 #include "worker/worker_loop.h"
 
 namespace sluice::eng {
@@ -132,8 +135,10 @@ int main(int argc, char** argv) {
     std::puts("sluice-worker " SLUICE_VERSION);
     return 0;
   }
+  if (argc == 3 && std::string_view(argv[1]) == "inspect")
+    return sluice::eng::inspect_model(argv[2], std::cout, std::cerr);
   if (argc != 1) {
-    std::fputs("usage: sluice-worker [--version]\n", stderr);
+    std::fputs("usage: sluice-worker [--version | inspect DIR]\n", stderr);
     return 2;
   }
   return sluice::eng::worker_main();

@@ -153,7 +153,7 @@ class Inspect(unittest.TestCase):
         whole = self.weights.read_bytes()
         for entry in sorted((CORPUS / "safetensors").iterdir()):
             self.weights.write_bytes(entry.read_bytes())
-            self.refused()
+            self.refused("model.safetensors")
         self.weights.write_bytes(whole)
         for entry in sorted((CORPUS / "model_config").iterdir()):
             shutil.copy(entry, self.model / "config.json")

@@ -1,7 +1,10 @@
 // The command line of `sluice`.
 #include <sys/prctl.h>
+#include <unistd.h>
 #include <CLI/CLI.hpp>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -69,6 +72,14 @@ int serve(const ServeFlags& flags) {
   return gw::run_parent(std::move(options));
 }
 
+// The worker's program knows models; this one takes its place.
+int inspect(const std::string& directory) {
+  const std::string program = (own_program().parent_path() / "sluice-worker").string();
+  ::execl(program.c_str(), "sluice-worker", "inspect", directory.c_str(), nullptr);
+  std::cerr << "sluice: " << program << ": " << std::strerror(errno) << '\n';
+  return 1;
+}
+
 int gateway_role() {
   // Prompts and keys pass through this process.
   ::prctl(PR_SET_DUMPABLE, 0);
@@ -107,6 +118,11 @@ int run(int argc, char** argv) {
       app.add_subcommand("check-config", "Check a configuration file and print what it amounts to");
   check_command->add_option("file", file, "YAML file")->required();
 
+  std::string directory;
+  CLI::App* const inspect_command =
+      app.add_subcommand("inspect", "Validate a model directory and print what it holds");
+  inspect_command->add_option("model", directory, "Directory (Hugging Face layout)")->required();
+
   CLI::App* const key_command = app.add_subcommand("key", "API keys");
   key_command->require_subcommand(1);
   CLI::App* const hash_command =
@@ -130,6 +146,7 @@ int run(int argc, char** argv) {
     return 1;
   }
   if (check_command->parsed()) return gw::check_config(file);
+  if (inspect_command->parsed()) return inspect(directory);
   if (hash_command->parsed()) return gw::hash_key();
   if (new_command->parsed()) return gw::make_key();
   return 1;

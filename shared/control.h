@@ -29,7 +29,7 @@ enum class ControlKind : std::uint32_t {
   attach = 2,        // fds: submit region. A gateway (again): drop all sequences of the one before
   drain = 3,         // worker: finish what runs; gateway: take no new requests, finish, say drained
   // worker -> parent
-  worker_hello = 16,  // facts; fds: step region
+  worker_hello = 16,  // facts; text: what computes, for the log; fds: step region
   failed = 17,        // text: why the start failed; the child exits
   // parent -> gateway
   gateway_start =

@@ -90,11 +90,19 @@ struct StepRecord {
   std::uint32_t num_decode_tokens;
   std::uint32_t num_prefix_queries;  // prompt tokens looked up, this step
   std::uint32_t num_prefix_hits;     // prompt tokens found, this step
+  std::uint32_t num_sequences;       // in this step's batch
+  std::uint32_t num_slots_unfilled;  // KV slots of used blocks that hold no token
   std::uint32_t num_entries;
   std::uint32_t reserved;
+  // What the executor did in this step, by its own account; 0: it has no model to speak of.
+  std::uint64_t forward_ns;   // of duration_ns
+  std::uint64_t operations;   // multiplications and additions
+  std::uint64_t bytes_moved;  // weights and KV that had to be read, KV written
   // followed by: StepEntry entries[num_entries]
 };
-static_assert(sizeof(StepRecord) == 88);
+static_assert(sizeof(StepRecord) == 120);
+static_assert(offsetof(StepRecord, num_entries) == 88);
+static_assert(offsetof(StepRecord, bytes_moved) == 112);
 
 // A submission that this worker can never run (too long for its KV memory, ids out of range).
 struct RejectRecord {

@@ -25,6 +25,10 @@ struct WorkerFacts {
   std::uint32_t step_tokens_max = 0;  // token budget of a step
   std::uint64_t weights_digest = 0;  // first 64 bits of the SHA-256; equal digests and kernel paths
   std::uint64_t kernel_path = 0;  // hash of kernel path and KV type: continuity `exact` needs both
+  // What the device can do at most, measured once at start; 0: unknown. Telemetry.
+  std::uint64_t peak_operations_per_second = 0;
+  std::uint64_t peak_bytes_per_second = 0;  // reading memory
 };
+static_assert(sizeof(WorkerFacts) == 56);
 
 }  // namespace sluice

@@ -115,7 +115,8 @@ SimReport ServingSim::run() {
   report_.took = now_ - start;
   const gw::ModelCounters& counters = core_->counters(0);
   report_.failovers = counters.failovers;
-  report_.preemptions = counters.preemptions;
+  for (std::uint32_t id = 0; id < core_->num_workers(); ++id)
+    report_.preemptions += core_->meter(WorkerId{id}).counters().preemptions;
   report_.poisoned = counters.condemned;
   return report_;
 }
@@ -314,6 +315,7 @@ void ServingSim::start_step(std::uint32_t id) {
   worker.plan_counts.num_decode_tokens = plan.num_decode_tokens;
   worker.plan_counts.num_prefix_queries = plan.num_prefix_queries;
   worker.plan_counts.num_prefix_hits = plan.num_prefix_hits;
+  worker.plan_counts.num_sequences = static_cast<std::uint32_t>(plan.items.size());
   const Duration cost = params_.step_base + params_.per_prefill_token * plan.num_prefill_tokens +
                         params_.per_decode_sequence * plan.num_decode_tokens;
   worker.plan_counts.duration_ns = static_cast<std::uint64_t>(cost.count());
@@ -354,6 +356,7 @@ void ServingSim::publish(std::uint32_t id, Record record) {
     head.num_waiting = worker.scheduler->num_waiting();
     head.num_blocks_free = worker.scheduler->blocks().num_free();
     head.num_blocks_cached = worker.scheduler->blocks().num_parked();
+    head.num_slots_unfilled = worker.scheduler->num_slots_unfilled();
     head.num_entries = static_cast<std::uint32_t>(record.entries.size());
   }
   if (worker.step_ring.size() >= kStepRingRecords) {

@@ -36,6 +36,7 @@ class CannedExecutor final : public Executor {
   explicit CannedExecutor(CannedModel model);
 
   WorkerFacts facts() const override { return model_.facts; }
+  std::string description() const override { return "canned"; }
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
   void zero_blocks(std::span<const BlockId> blocks) override;
   // True when no slot of these blocks holds anything.

@@ -41,10 +41,14 @@ const StepPlan& Engine::plan() {
 const StepOutcome& Engine::compute() {
   CHECK(plan_ != nullptr);
   sampled_.clear();
+  forward_time_ = Duration::zero();
+  work_ = {};
   if (!plan_->zero_blocks.empty()) executor_.zero_blocks(plan_->zero_blocks);
   if (!spans_.empty()) {
     const Tick started = clock_.now();
     const std::span<const float> logits = executor_.forward(spans_);
+    forward_time_ = clock_.now() - started;
+    work_ = executor_.last_work();
     sample(logits);
     step_time_.observe(plan_->num_tokens(), clock_.now() - started);
   }

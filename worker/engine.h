@@ -31,6 +31,9 @@ class Engine {
   // Computes what was planned. A row with NaN or infinities ends its own sequence alone.
   const StepOutcome& compute();
   std::uint64_t generated_total() const { return generated_total_; }
+  // Of the last compute(); zero when nothing was to be computed.
+  Duration forward_time() const { return forward_time_; }
+  StepWork work() const { return work_; }
 
  private:
   void sample(std::span<const float> logits);
@@ -45,6 +48,8 @@ class Engine {
   std::vector<SequenceId> suspects_;
   std::vector<SampledToken> sampled_;
   std::uint64_t generated_total_ = 0;
+  Duration forward_time_{};
+  StepWork work_;
 };
 
 }  // namespace sluice::eng

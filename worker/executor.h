@@ -24,6 +24,13 @@ struct SequenceSpan {
   bool wants_logits;                   // after the last id; false inside a chunked prefill
 };
 
+// What a step took, from shapes and counts alone (no clock): a lower bound, to be held against what
+// the device can do. Zero where there is no model to speak of.
+struct StepWork {
+  std::uint64_t operations = 0;   // multiplications and additions
+  std::uint64_t bytes_moved = 0;  // weights and KV that had to be read, KV written
+};
+
 class Executor {
  public:
   virtual ~Executor() = default;
@@ -31,6 +38,10 @@ class Executor {
   // logits: [number of spans with wants_logits, vocab_size], row order = span order. Owned by the
   // executor, valid until the next call.
   virtual std::span<const float> forward(std::span<const SequenceSpan> spans) = 0;
+  // Of the last forward().
+  virtual StepWork last_work() const { return {}; }
+  // For the log: what computes, and how. One line of printable ASCII without quotes.
+  virtual std::string description() const { return {}; }
   // KV memory of these blocks becomes zero (between security classes, P7).
   virtual void zero_blocks(std::span<const BlockId> blocks) = 0;
 };

@@ -2,8 +2,10 @@
 #include "worker/executor_cpu.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
+#include "kernels/pack.h"
 #include "shared/limits.h"
 
 namespace sluice::eng {
@@ -70,6 +72,7 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
                       "num_blocks");
   }
   e.kv_.data = e.kv_memory_.floats();
+  if (options.measures_limits) e.limits_ = krn::measure_limits(e.team_);
   const TransformerLimits limits{options.step_tokens_max, options.sequences_max,
                                  options.sequences_max, e.options_.context_tokens};
   Result<Transformer> transformer = Transformer::make(e.weights_, *kernels, e.team_, limits);
@@ -98,7 +101,45 @@ WorkerFacts ExecutorCpu::facts() const {
   // The paths agree bit for bit where the tests ran; a stream still moves only between equal ones,
   // because the RoPE table comes from the host's libm, which is chosen by CPU as well.
   facts.kernel_path = name_hash(std::string("cpu/") + kernels_->name + "/lanes16/kv-f32");
+  facts.peak_operations_per_second = static_cast<std::uint64_t>(limits_.operations_per_second);
+  facts.peak_bytes_per_second = static_cast<std::uint64_t>(limits_.bytes_per_second);
   return facts;
+}
+
+std::string ExecutorCpu::description() const {
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "cpu kernels=%s threads=%zu kv=f32 peak_gflops=%.1f peak_gbytes_per_s=%.1f",
+                kernels_->name, team_.num_threads(), limits_.operations_per_second / 1e9,
+                limits_.bytes_per_second / 1e9);
+  return text;
+}
+
+// Matrices and attention; norms, rotations and activations are left out (about one per cent of the
+// operations). Each weight is read once per step, however many tokens share it.
+StepWork ExecutorCpu::work_of_step() const {
+  const ModelConfig& c = weights_.config;
+  const auto elements = [](const krn::PackedMatrix& w) { return std::uint64_t{w.rows} * w.cols; };
+  const LayerWeights& layer = weights_.layers.front();  // all layers have one shape
+  const std::uint64_t layer_elements = elements(layer.qkv) + elements(layer.attention_out) +
+                                       elements(layer.gate_up) + elements(layer.down);
+  const std::uint64_t position_bytes = std::uint64_t{2} * c.kv_width() * sizeof(float);
+  std::uint64_t attended = 0;   // pairs of a new token and a position that it sees
+  std::uint64_t positions = 0;  // of KV, read or written
+  for (const krn::AttentionSpan& span : spans_) {
+    attended += span.num_tokens * span.start + span.num_tokens * (span.num_tokens + 1) / 2;
+    positions += span.start + span.num_tokens;
+  }
+  const std::uint64_t head_bytes =
+      krn::packed_bytes(weights_.head.rows, weights_.head.cols, weights_.head.type);
+  StepWork work;
+  work.operations = c.num_layers * (2 * layer_elements * ids_.size() + 4 * c.q_width() * attended) +
+                    2 * elements(weights_.head) * logit_rows_.size();
+  work.bytes_moved = c.num_layers * position_bytes * positions +
+                     ids_.size() * c.hidden_size * krn::weight_bytes(weights_.embedding_type);
+  if (!ids_.empty()) work.bytes_moved += weights_.matrix_bytes_per_token - head_bytes;
+  if (!logit_rows_.empty()) work.bytes_moved += head_bytes;
+  return work;
 }
 
 // Our own scheduler made the spans: what is wrong with them is a bug, not input.
@@ -128,6 +169,7 @@ void ExecutorCpu::flatten(std::span<const SequenceSpan> spans) {
 
 std::span<const float> ExecutorCpu::forward(std::span<const SequenceSpan> spans) {
   flatten(spans);
+  work_ = work_of_step();
   return transformer_->forward({ids_, spans_, logit_rows_}, kv_);
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/machine_limits.h"
 #include "worker/executor.h"
 #include "worker/model/transformer.h"
 
@@ -24,6 +25,7 @@ struct ExecutorCpuOptions {
   std::uint32_t step_tokens_max = 512;  // new tokens of a step
   std::uint32_t threads = 1;            // of the team, the caller included; 1..64
   std::string kernels = "auto";         // or scalar, avx2, avx512
+  bool measures_limits = false;         // of this machine, for the facts: takes some 30 ms
 };
 
 class ExecutorCpu final : public Executor {
@@ -34,21 +36,25 @@ class ExecutorCpu final : public Executor {
 
   WorkerFacts facts() const override;
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
+  StepWork last_work() const override { return work_; }
+  std::string description() const override;
   void zero_blocks(std::span<const BlockId> blocks) override;
 
   const ModelWeights& weights() const { return weights_; }
-  const char* kernel_name() const { return kernels_->name; }  // for the ready line
+  const char* kernel_name() const { return kernels_->name; }
   std::size_t kv_bytes() const { return kv_memory_.bytes(); }
 
  private:
   ExecutorCpu(const ExecutorCpuOptions& options, ModelWeights weights,
               const krn::KernelTable& kernels);
   void flatten(std::span<const SequenceSpan> spans);
+  StepWork work_of_step() const;
 
   ExecutorCpuOptions options_;
   ModelWeights weights_;
   const krn::KernelTable* kernels_;
   krn::ThreadPool team_;
+  krn::MachineLimits limits_;  // zero: not measured
   krn::AlignedBuffer kv_memory_;
   krn::PagedKv kv_;
   std::unique_ptr<Transformer> transformer_;
@@ -57,6 +63,7 @@ class ExecutorCpu final : public Executor {
   std::vector<std::uint32_t> tables_;      // block tables of all spans, one after another
   std::vector<krn::AttentionSpan> spans_;  // [sequences_max]
   std::vector<std::uint32_t> logit_rows_;  // [sequences_max]
+  StepWork work_;
 };
 
 }  // namespace sluice::eng

@@ -1,5 +1,6 @@
 // sluice-worker: one device, one engine. Started by the parent with the control channel as descriptor
-// 3; it reads no argument but --version, opens no socket, and ends with the channel or its parent.
+// 3; it opens no socket and ends with the channel or its parent. `sluice-worker inspect DIR` only
+// looks at a model directory: it is what `sluice inspect` runs.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -8,6 +9,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -18,6 +20,7 @@
 #include "shared/shm_region.h"
 #include "worker/engine.h"
 #include "worker/make_executor.h"
+#include "worker/model/inspect.h"
 #include "worker/worker_loop.h"
 
 namespace sluice::eng {
@@ -63,13 +66,14 @@ Result<HashKey> random_key() {
   return key;
 }
 
-Result<void> say_hello(ControlChannel& control, const Start& start, const WorkerFacts& facts,
+Result<void> say_hello(ControlChannel& control, const Start& start, const Executor& executor,
                        const shm::Region& step_region) {
   ControlMessage hello;
   hello.kind = ControlKind::worker_hello;
   hello.worker = start.worker;
   hello.epoch = start.epoch;
-  hello.facts = facts;
+  hello.facts = executor.facts();
+  hello.text = executor.description();
   hello.fds.emplace_back(::fcntl(step_region.fd().get(), F_DUPFD_CLOEXEC, 0));
   if (!hello.fds.back()) return make_error(Errc::io_error, "no descriptor for the step region");
   return control.send(hello);
@@ -93,7 +97,7 @@ Result<void> run(ControlChannel& control) {
   WorkerLoop loop({control, *step_region, start->worker, start->epoch, start->own_bell.get(),
                    start->gateway_bell.get()},
                   engine, clock);
-  if (const auto said = say_hello(control, *start, facts, *step_region); !said)
+  if (const auto said = say_hello(control, *start, **executor, *step_region); !said)
     return said.error();
   return loop.run();
 }
@@ -131,8 +135,10 @@ int main(int argc, char** argv) {
     std::puts("sluice-worker " SLUICE_VERSION);
     return 0;
   }
+  if (argc == 3 && std::string_view(argv[1]) == "inspect")
+    return sluice::eng::inspect_model(argv[2], std::cout, std::cerr);
   if (argc != 1) {
-    std::fputs("usage: sluice-worker [--version]\n", stderr);
+    std::fputs("usage: sluice-worker [--version | inspect DIR]\n", stderr);
     return 2;
   }
   return sluice::eng::worker_main();

@@ -56,7 +56,8 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
                                      .sequences_max = model.sequences_max,
                                      .step_tokens_max = model.step_tokens_max,
                                      .threads = model.threads == 0 ? cores : model.threads,
-                                     .kernels = model.kernels});
+                                     .kernels = model.kernels,
+                                     .measures_limits = true});
   if (!executor) return executor.error();
   // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in it.
   const std::uint32_t rows = (*executor)->facts().vocab_size;

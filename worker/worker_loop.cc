@@ -181,7 +181,8 @@ void WorkerLoop::step() {
                           static_cast<std::uint64_t>(engine_.predicted().count()),
                           engine_.suspects());
   const StepOutcome& outcome = engine_.compute();
-  unpublished_ = Unpublished{&plan, &outcome, clock_.now() - started};
+  unpublished_ = Unpublished{&plan, &outcome, clock_.now() - started, engine_.forward_time(),
+                             engine_.work()};
   report(shm::WorkerPhase::planning);
   try_publish();
 }
@@ -208,12 +209,17 @@ bool WorkerLoop::try_publish() {
   head.num_waiting = scheduler.num_waiting();
   head.num_blocks_free = scheduler.blocks().num_free();
   head.num_blocks_cached = scheduler.blocks().num_parked();
+  head.num_slots_unfilled = scheduler.num_slots_unfilled();
   if (const StepPlan* const plan = unpublished_->plan) {
     head.num_preemptions = plan->num_preemptions;
     head.num_prefill_tokens = plan->num_prefill_tokens;
     head.num_decode_tokens = plan->num_decode_tokens;
     head.num_prefix_queries = plan->num_prefix_queries;
     head.num_prefix_hits = plan->num_prefix_hits;
+    head.num_sequences = static_cast<std::uint32_t>(plan->items.size());
+    head.forward_ns = static_cast<std::uint64_t>(unpublished_->forward.count());
+    head.operations = unpublished_->work.operations;
+    head.bytes_moved = unpublished_->work.bytes_moved;
   }
   head.num_entries = static_cast<std::uint32_t>(entries.size());
   std::memcpy(space.data(), &head, sizeof head);

@@ -53,6 +53,8 @@ class WorkerLoop {
     const StepPlan* plan = nullptr;  // none: credits alone changed
     const StepOutcome* outcome = nullptr;
     Duration duration{};
+    Duration forward{};  // of the duration
+    StepWork work;
   };
   enum class Turn : std::uint8_t { worked, idle, blocked };
 

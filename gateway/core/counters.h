@@ -32,6 +32,10 @@ inline constexpr std::array<std::int64_t, 21> kRequestTimeBorders{
     2500 * kMs,    5 * kSecond,    10 * kSecond,  15 * kSecond,  20 * kSecond,  30 * kSecond,
     40 * kSecond,  50 * kSecond,   60 * kSecond,  120 * kSecond, 240 * kSecond, 480 * kSecond,
     960 * kSecond, 1920 * kSecond, 7680 * kSecond};
+// Of engine steps.
+inline constexpr std::array<std::int64_t, 16> kStepTimeBorders{
+    kMs / 10, kMs / 4,   kMs / 2,   1 * kMs,   2500'000,    5 * kMs,    10 * kMs,    25 * kMs,
+    50 * kMs, 100 * kMs, 250 * kMs, 500 * kMs, 1 * kSecond, 2500 * kMs, 5 * kSecond, 10 * kSecond};
 // Tokens.
 inline constexpr std::array<std::int64_t, 14> kStepTokensBorders{
     1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
@@ -47,12 +51,9 @@ struct ModelCounters {
 
   std::uint64_t prompt_tokens = 0;  // of requests that reached a worker; once per request
   std::uint64_t requests = 0;       // admitted
-  std::array<std::uint64_t, kEndReasons> ended{};     // choices, by EndReason
-  std::uint64_t prefix_queries = 0, prefix_hits = 0;  // prompt tokens
-  std::uint64_t preemptions = 0;
-  std::uint64_t failovers = 0;  // resubmissions after the end of an epoch
-  std::uint64_t condemned = 0;  // poisoned requests
-  std::uint64_t steps = 0;
+  std::array<std::uint64_t, kEndReasons> ended{};  // choices, by EndReason
+  std::uint64_t failovers = 0;                     // resubmissions after the end of an epoch
+  std::uint64_t condemned = 0;                     // poisoned requests
 
   Histogram ttft{kTtftBorders};                 // arrival to first token drained, per choice
   Histogram itl{kItlBorders};                   // between consecutive tokens of a choice
@@ -60,7 +61,6 @@ struct ModelCounters {
   Histogram queue_time{kRequestTimeBorders};    // admission to first dispatch
   Histogram prefill_time{kRequestTimeBorders};  // first dispatch to first token
   Histogram decode_time{kRequestTimeBorders};   // first to last token
-  Histogram step_tokens{kStepTokensBorders};    // computed per step
 
   std::uint64_t discarded_total() const {
     return std::accumulate(discarded.begin(), discarded.end(), std::uint64_t{0});

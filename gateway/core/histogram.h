@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "shared/clock.h"
@@ -24,7 +25,9 @@ class Histogram {
     while (bucket < borders_.size() && value > borders_[bucket]) ++bucket;
     counts_[bucket] += times;
     count_ += times;
-    sum_ += value * static_cast<std::int64_t>(times);
+    // A worker's figures may be absurd: the sum stays at its end instead of wrapping.
+    if (__builtin_add_overflow(sum_, value * static_cast<std::int64_t>(times), &sum_))
+      sum_ = std::numeric_limits<std::int64_t>::max();
   }
   void observe(Duration value) { observe(value.count()); }
 

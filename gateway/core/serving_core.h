@@ -29,6 +29,7 @@
 #include "gateway/core/admission.h"
 #include "gateway/core/counters.h"
 #include "gateway/core/due_queue.h"
+#include "gateway/core/engine_meter.h"
 #include "gateway/core/generation.h"
 #include "gateway/core/id_index.h"
 #include "gateway/core/poison.h"
@@ -147,6 +148,7 @@ class ServingCore {
   LimitsView limits(TenantId tenant, Tick now) const;
   const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
   const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
+  const EngineMeter& meter(WorkerId worker) const { return workers_[worker.value].meter; }
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
   const TenantQuota& quota(TenantId tenant) const { return admission_.quota(tenant); }
@@ -163,6 +165,7 @@ class ServingCore {
   struct Sequence;
   struct Worker {
     WorkerAccount account;
+    EngineMeter meter;
     std::vector<std::uint32_t> held;  // sequence indices, unordered
   };
   struct ModelHealth {

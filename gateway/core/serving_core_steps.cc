@@ -19,14 +19,7 @@ void ServingCore::step(WorkerId id, const StepView& record, Tick now) {
     corrupt(id, taken.error().detail);
     return;
   }
-  ModelCounters& counters = counters_[worker.account.model()];
-  const StepRecord& head = record.head;
-  ++counters.steps;
-  counters.preemptions += head.num_preemptions;
-  counters.prefix_queries += head.num_prefix_queries;
-  counters.prefix_hits += head.num_prefix_hits;
-  const std::uint64_t computed = std::uint64_t{head.num_prefill_tokens} + head.num_decode_tokens;
-  if (computed > 0) counters.step_tokens.observe(static_cast<std::int64_t>(computed));
+  worker.meter.take(record.head);
   for (const StepEntry& entry : record.entries) {
     if (!take_entry(id.value, entry, now)) break;
   }
@@ -259,6 +252,7 @@ void ServingCore::worker_up(WorkerId id, std::uint32_t model, Epoch epoch, const
   Worker& worker = workers_[id.value];
   CHECK(!worker.account.is_up() && worker.held.empty());
   worker.account.open(model, epoch, facts, origin);
+  worker.meter.open(model, facts);
   ++health_[model].num_up;
   health_[model].was_up = true;
   dispatch_model(model, now);

@@ -64,6 +64,14 @@ Result<void> WorkerAccount::take_step(const StepView& step) {
       head.num_blocks_cached > facts_.num_blocks - head.num_blocks_free) {
     return make_error(Errc::corrupt_record, "more KV blocks than the worker has");
   }
+  const std::uint64_t num_blocks_used =
+      facts_.num_blocks - head.num_blocks_free - head.num_blocks_cached;
+  if (head.num_slots_unfilled > num_blocks_used * facts_.block_tokens) {
+    return make_error(Errc::corrupt_record, "more unfilled KV slots than used blocks have");
+  }
+  if (head.num_sequences > facts_.sequences_max) {
+    return make_error(Errc::corrupt_record, "more sequences in a step than the worker takes");
+  }
   const bool of_former_ring = head.submit_position > written_position_;
   if (of_former_ring && origin_ == EpochOrigin::fresh) {
     return make_error(Errc::corrupt_record, "submit_position was never written");

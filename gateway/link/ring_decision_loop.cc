@@ -176,9 +176,6 @@ ModelGauges RingDecisionLoop::gauges(std::uint32_t model) const {
     ++gauges.workers_up;
     gauges.running += last.num_running;
     gauges.waiting += last.num_waiting;
-    gauges.blocks_total += worker.facts().num_blocks;
-    if (last.step == 0) continue;  // no record yet: everything is free
-    gauges.blocks_used += worker.facts().num_blocks - last.num_blocks_free - last.num_blocks_cached;
   }
   return gauges;
 }

@@ -40,7 +40,6 @@ struct LinkCounters {
 struct ModelGauges {
   std::uint64_t running = 0;     // sequences in the workers' batches
   std::uint64_t waiting = 0;     // in the queue, resuming, or in a worker's look-ahead
-  std::uint64_t blocks_total = 0, blocks_used = 0;  // KV; cached blocks count as free
   std::uint32_t workers_up = 0;
 };
 

@@ -51,6 +51,15 @@ UniqueFd duplicate(const UniqueFd& fd) {
   return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
 }
 
+// A child's words in our log: one line, no quotes, bounded.
+std::string loggable(const std::string& text) {
+  constexpr std::size_t kLogTextMax = 200;
+  std::string out = text.substr(0, kLogTextMax);
+  for (char& c : out)
+    if (c < 0x20 || c > 0x7e || c == '"') c = '?';
+  return out;
+}
+
 // Tags of epoll events: two per child, then the parent's own.
 constexpr std::uint64_t kSignalTag = ~std::uint64_t{0};
 constexpr std::uint64_t kTimerTag = kSignalTag - 1;
@@ -369,8 +378,8 @@ Actions Parent::from_worker(std::size_t index, ControlMessage& message) {
   if (!region) return accuse(index, "step region: " + region.error().detail);
   child.step = std::move(*region);
   child.facts = message.facts;
-  spdlog::info("event=worker_up worker={} epoch={} pid={}", worker.value, child.epoch.value,
-               child.process.pid());
+  spdlog::info("event=worker_up worker={} epoch={} pid={} executor=\"{}\"", worker.value,
+               child.epoch.value, child.process.pid(), loggable(message.text));
   return supervision_.worker_hello(worker, now());
 }
 

@@ -3,7 +3,9 @@
 #include "gateway/role/core_metrics.h"
 
 #include <array>
-#include <cstdio>
+
+#include "gateway/role/engine_metrics.h"
+#include "gateway/role/metric_lines.h"
 
 namespace sluice::gw {
 namespace {
@@ -16,22 +18,6 @@ struct Page {
   const Service& service;
   std::vector<std::string> labels;  // by model
 };
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '\\' || c == '"') out.push_back('\\');
-    out.append(c == '\n' ? std::string_view("\\n") : std::string_view(&c, 1));
-  }
-  return out;
-}
-
-void append_real(std::string& out, std::string_view name, std::string_view labels, double value) {
-  char text[40];
-  const int size = std::snprintf(text, sizeof text, "%.9g", value);
-  out.append(name).append("{").append(labels).append("} ");
-  out.append(text, static_cast<std::size_t>(size)).append("\n");
-}
 
 // One whole-number sample per model.
 template <class Get>
@@ -46,21 +32,9 @@ void per_model(Page& page, std::string_view name, std::string_view type, std::st
 template <class Get>
 void histograms(Page& page, std::string_view name, std::string_view help, double unit, Get get) {
   append_metric_head(page.out, name, "histogram", help);
-  const std::string base(name);
   for (std::uint32_t model = 0; model < page.labels.size(); ++model) {
-    const Histogram& histogram = get(page.loop.core().counters(model));
-    std::uint64_t below = 0;
-    for (std::size_t i = 0; i < histogram.counts().size(); ++i) {
-      below += histogram.counts()[i];
-      char border[32] = "+Inf";
-      if (i < histogram.borders().size())
-        std::snprintf(border, sizeof border, "%g", static_cast<double>(histogram.borders()[i]) * unit);
-      append_sample(page.out, base + "_bucket",
-                    page.labels[model] + ",le=\"" + std::string(border) + "\"", below);
-    }
-    append_real(page.out, base + "_sum", page.labels[model],
-                static_cast<double>(histogram.sum()) * unit);
-    append_sample(page.out, base + "_count", page.labels[model], histogram.count());
+    append_histogram(page.out, name, page.labels[model], get(page.loop.core().counters(model)),
+                     unit);
   }
 }
 
@@ -69,15 +43,6 @@ void append_vllm_gauges(Page& page) {
             [&](std::uint32_t model) { return page.loop.gauges(model).running; });
   per_model(page, "vllm:num_requests_waiting", "gauge", "Sequences that wait for a batch.",
             [&](std::uint32_t model) { return page.loop.gauges(model).waiting; });
-  append_metric_head(page.out, "vllm:kv_cache_usage_perc", "gauge",
-                     "Share of KV blocks in use; 1 means all.");
-  for (std::uint32_t model = 0; model < page.labels.size(); ++model) {
-    const ModelGauges gauges = page.loop.gauges(model);
-    const double share = gauges.blocks_total == 0 ? 0.0
-                                                  : static_cast<double>(gauges.blocks_used) /
-                                                        static_cast<double>(gauges.blocks_total);
-    append_real(page.out, "vllm:kv_cache_usage_perc", page.labels[model], share);
-  }
 }
 
 void append_vllm_counters(Page& page) {
@@ -85,7 +50,7 @@ void append_vllm_counters(Page& page) {
     return page.loop.core().counters(model);
   };
   const auto count = [&](std::string_view name, std::string_view help,
-                         std::uint64_t ModelCounters::* member) {
+                         std::uint64_t ModelCounters::*member) {
     per_model(page, name, "counter", help,
               [&](std::uint32_t model) { return counters(model).*member; });
   };
@@ -93,28 +58,25 @@ void append_vllm_counters(Page& page) {
         &ModelCounters::prompt_tokens);
   count("vllm:generation_tokens_total", "Output tokens that were accepted: billed, in usage.",
         &ModelCounters::accepted);
-  count("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
-        &ModelCounters::prefix_queries);
-  count("vllm:prefix_cache_hits_total", "Prompt tokens found there.", &ModelCounters::prefix_hits);
-  count("vllm:num_preemptions_total", "Sequences that gave their KV blocks back for others.",
-        &ModelCounters::preemptions);
   append_metric_head(page.out, "vllm:request_success_total", "counter",
                      "Choices that ended, by reason.");
   for (std::uint32_t model = 0; model < page.labels.size(); ++model)
     for (std::size_t reason = 0; reason < kEndReasons; ++reason)
-      append_sample(page.out, "vllm:request_success_total",
-                    page.labels[model] + ",finished_reason=\"" + std::string(kEndNames[reason]) + "\"",
-                    counters(model).ended[reason]);
+      append_sample(
+          page.out, "vllm:request_success_total",
+          page.labels[model] + ",finished_reason=\"" + std::string(kEndNames[reason]) + "\"",
+          counters(model).ended[reason]);
 }
 
 void append_vllm_histograms(Page& page) {
   constexpr double kSeconds = 1e-9;
   const auto add = [&](std::string_view name, std::string_view help, double unit,
-                       Histogram ModelCounters::* member) {
+                       Histogram ModelCounters::*member) {
     histograms(page, name, help, unit,
                [member](const ModelCounters& c) -> const Histogram& { return c.*member; });
   };
-  add("vllm:time_to_first_token_seconds", "Arrival to first token.", kSeconds, &ModelCounters::ttft);
+  add("vllm:time_to_first_token_seconds", "Arrival to first token.", kSeconds,
+      &ModelCounters::ttft);
   add("vllm:inter_token_latency_seconds", "Between tokens of a choice.", kSeconds,
       &ModelCounters::itl);
   add("vllm:e2e_request_latency_seconds", "Arrival to the end.", kSeconds, &ModelCounters::e2e);
@@ -124,8 +86,6 @@ void append_vllm_histograms(Page& page) {
       &ModelCounters::prefill_time);
   add("vllm:request_decode_time_seconds", "First to last token.", kSeconds,
       &ModelCounters::decode_time);
-  add("vllm:iteration_tokens_total", "Tokens computed per engine step.", 1.0,
-      &ModelCounters::step_tokens);
 }
 
 void append_books(Page& page) {
@@ -149,12 +109,12 @@ void append_books(Page& page) {
             [&](std::uint32_t model) { return counters(model).pending; });
   per_model(page, "sluice_requests_admitted_total", "counter", "Requests that were admitted.",
             [&](std::uint32_t model) { return counters(model).requests; });
-  per_model(page, "sluice_failovers_total", "counter", "Sequences resubmitted after a worker's end.",
+  per_model(page, "sluice_failovers_total", "counter",
+            "Sequences resubmitted after a worker's end.",
             [&](std::uint32_t model) { return counters(model).failovers; });
-  per_model(page, "sluice_requests_condemned_total", "counter", "Requests that crashed their worker.",
+  per_model(page, "sluice_requests_condemned_total", "counter",
+            "Requests that crashed their worker.",
             [&](std::uint32_t model) { return counters(model).condemned; });
-  per_model(page, "sluice_engine_steps_total", "counter", "Engine steps.",
-            [&](std::uint32_t model) { return counters(model).steps; });
   per_model(page, "sluice_workers_up", "gauge", "Workers that serve the model.",
             [&](std::uint32_t model) { return page.loop.gauges(model).workers_up; });
 }
@@ -186,7 +146,8 @@ void append_process(Page& page) {
       link.submissions_unsent);
   one("sluice_ring_doorbells_total", "counter", "Workers woken by a system call.", link.doorbells);
   one("sluice_gateway_sleeps_total", "counter", "Times the gateway went to sleep.", link.sleeps);
-  one("sluice_queue_requests", "gauge", "Requests in the queue.", page.loop.core().queue().requests());
+  one("sluice_queue_requests", "gauge", "Requests in the queue.",
+      page.loop.core().queue().requests());
   one("sluice_queue_tokens", "gauge", "Their tokens, reserved output included.",
       page.loop.core().queue().tokens());
 }
@@ -196,10 +157,11 @@ void append_process(Page& page) {
 void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const Service& service) {
   Page page{out, loop, service, {}};
   for (const ServedModel& model : service.models)
-    page.labels.push_back("model_name=\"" + escaped(model.config.name) + "\"");
+    page.labels.push_back("model_name=\"" + escape_label(model.config.name) + "\"");
   append_vllm_gauges(page);
   append_vllm_counters(page);
   append_vllm_histograms(page);
+  append_engine_metrics(out, loop.core(), page.labels);
   append_books(page);
   append_process(page);
 }

@@ -17,11 +17,14 @@ namespace {
 
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/probe.inl.h"
 
 }  // namespace
 }  // namespace avx2
 
 const KernelTable kAvx2Kernels = {"avx2",       avx2::matmul,   avx2::rms_norm, avx2::rope,
                                   avx2::swiglu, avx2::add_rows, avx2::widen,    avx2::attend};
+
+const LimitProbe kAvx2Probe = {2 * kLanes * avx2::kProbeChains, avx2::fma_chains, avx2::read_sum};
 
 }  // namespace sluice::krn

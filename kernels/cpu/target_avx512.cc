@@ -17,6 +17,7 @@ namespace {
 
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul.inl.h"
+#include "kernels/cpu/probe.inl.h"
 
 }  // namespace
 }  // namespace avx512
@@ -24,5 +25,8 @@ namespace {
 const KernelTable kAvx512Kernels = {"avx512",      avx512::matmul, avx512::rms_norm,
                                     avx512::rope,  avx512::swiglu, avx512::add_rows,
                                     avx512::widen, avx512::attend};
+
+const LimitProbe kAvx512Probe = {2 * kLanes * avx512::kProbeChains, avx512::fma_chains,
+                                 avx512::read_sum};
 
 }  // namespace sluice::krn

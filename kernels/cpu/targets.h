@@ -1,14 +1,24 @@
-// The kernel tables that are compiled in; which of them may run here decides kernel_table.cc.
+// What is compiled in per instruction set; which of it may run here decides kernel_table.cc. Plain
+// headers only: the files of the instruction sets include this one.
 #pragma once
 
 #include "kernels/kernel_table.h"
 
 namespace sluice::krn {
 
+// Loops that reach for the machine's limits (machine_limits.h); probe.inl.h says what they do.
+struct LimitProbe {
+  std::size_t operations_per_round;  // of fma_chains
+  float (*fma_chains)(std::size_t rounds);
+  float (*read_sum)(const float* data, std::size_t floats);
+};
+
 extern const KernelTable kScalarKernels;  // reference.cc
 #ifdef __x86_64__
 extern const KernelTable kAvx2Kernels;    // target_avx2.cc
 extern const KernelTable kAvx512Kernels;  // target_avx512.cc
+extern const LimitProbe kAvx2Probe;
+extern const LimitProbe kAvx512Probe;
 #endif
 
 }  // namespace sluice::krn

@@ -11,6 +11,7 @@ constexpr int kTileTokensMax = 6;
 constexpr int tile_panels(int tokens) {
   return tokens <= 1 ? 4 : tokens <= 2 ? 2 : 1;
 }
+constexpr int kProbeChains = 5;
 constexpr int kAttentionRows = 2;
 constexpr int kAttentionWidth = 2;
 

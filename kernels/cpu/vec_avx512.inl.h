@@ -11,6 +11,7 @@ constexpr int kTileTokensMax = 12;
 constexpr int tile_panels(int tokens) {
   return tokens <= 2 ? 8 : tokens <= 4 ? 4 : 2;
 }
+constexpr int kProbeChains = 12;
 constexpr int kAttentionRows = 4;   // query rows that share a load of K or V
 constexpr int kAttentionWidth = 4;  // vectors of positions, or of dimensions, side by side
 

@@ -15,7 +15,8 @@
 #include <vector>
 
 #include "kernels/aligned_buffer.h"
-#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/machine_limits.h"
+#include "kernels/cpu/targets.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/kernel_table.h"
 #include "kernels/pack.h"
@@ -66,56 +67,7 @@ void keep(float value) {
   asm volatile("" : : "x"(value) : "memory");
 }
 
-// Limits: independent FMA chains in registers, and reading more memory than the caches hold.
-#ifdef __x86_64__
-template <class Vector>
-[[gnu::always_inline]] inline float fma_chains(std::size_t rounds) {
-  Vector a{};
-  a += 0.999f;
-  Vector sum[12] = {};
-  // Twelve values the compiler can't know to be equal, else it would compute one chain.
-  for (Vector& s : sum) asm volatile("" : "+x"(s));
-  for (std::size_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 12
-    for (int j = 0; j < 12; ++j) sum[j] = sum[j] * a + a;
-  }
-  float total = 0;
-  for (const Vector& s : sum) total += s[0];
-  return total;
-}
-
-template <class Vector>
-[[gnu::always_inline]] inline float read_all(const float* data, std::size_t floats) {
-  constexpr std::size_t kWidth = sizeof(Vector) / sizeof(float);
-  Vector sum[8] = {};
-  for (std::size_t i = 0; i + 8 * kWidth <= floats; i += 8 * kWidth) {
-#pragma GCC unroll 8
-    for (std::size_t j = 0; j < 8; ++j) {
-      sum[j] += *reinterpret_cast<const Vector*>(data + i + j * kWidth);
-    }
-  }
-  float total = 0;
-  for (const Vector& s : sum) total += s[0];
-  return total;
-}
-
-using Vector8 = float __attribute__((vector_size(32), may_alias));
-using Vector16 = float __attribute__((vector_size(64), may_alias));
-
-[[gnu::target("avx2,fma")]] float fma_avx2(std::size_t n) {
-  return fma_chains<Vector8>(n);
-}
-[[gnu::target("avx512f,fma")]] float fma_avx512(std::size_t n) {
-  return fma_chains<Vector16>(n);
-}
-[[gnu::target("avx2,fma")]] float read_avx2(const float* p, std::size_t n) {
-  return read_all<Vector8>(p, n);
-}
-[[gnu::target("avx512f,fma")]] float read_avx512(const float* p, std::size_t n) {
-  return read_all<Vector16>(p, n);
-}
-#endif
-
+// Limits: the loops of machine_limits.h, longer and with ranges.
 struct Limits {
   double gflops = 0;
   double gbytes = 0;
@@ -123,15 +75,14 @@ struct Limits {
 
 Limits probe(const Options& options, krn::ThreadPool& team) {
   Limits limits;
-#ifdef __x86_64__
-  const krn::CpuFeatures cpu = krn::detect_cpu();
-  if (!cpu.avx2) return limits;
+  const krn::LimitProbe* const loops = krn::usable_probe();
+  if (loops == nullptr) return limits;
   constexpr std::size_t kRounds = 1u << 20;
-  const double flops =
-      2.0 * 12 * (cpu.avx512 ? 16 : 8) * kRounds * static_cast<double>(options.threads);
+  const double flops = static_cast<double>(loops->operations_per_round * kRounds) *
+                       static_cast<double>(options.threads);
   const Sample fma = rate(flops / 1e9, options, [&] {
     team.parallel_for(options.threads, 1, [&](std::size_t begin, std::size_t end) {
-      for (; begin < end; ++begin) keep(cpu.avx512 ? fma_avx512(kRounds) : fma_avx2(kRounds));
+      for (; begin < end; ++begin) keep(loops->fma_chains(kRounds));
     });
   });
   const std::size_t bytes = std::size_t{1} << 30;
@@ -141,16 +92,12 @@ Limits probe(const Options& options, krn::ThreadPool& team) {
     team.parallel_for(bytes >> 20, 1, [&](std::size_t begin, std::size_t end) {
       const float* from = buffer.floats() + (begin << 18);
       const std::size_t n = (end - begin) << 18;
-      keep(cpu.avx512 ? read_avx512(from, n) : read_avx2(from, n));
+      keep(loops->read_sum(from, n));
     });
   });
   std::printf("limit  FMA   %7.1f GFLOPS  (%.1f..%.1f)\n", fma.median, fma.low, fma.high);
   std::printf("limit  read  %7.2f GB/s    (%.2f..%.2f)\n", read.median, read.low, read.high);
   limits = {fma.median, read.median};
-#else
-  static_cast<void>(options);
-  static_cast<void>(team);
-#endif
   return limits;
 }
 

@@ -28,11 +28,11 @@ def quick_restarts(workers, **model):
         supervision={"restart_delay": "5ms", "restart_delay_max": "20ms", "stall_floor": "250ms"})
 
 
-def sampled_requests():
+def sampled_requests(model="canned"):
     """Streams of all kinds: n, penalties, stop strings, both routes. Equal in every run."""
     requests = []
     for i in range(NUM_STREAMS):
-        fields = {"model": "canned", "seed": 100 + i, "max_tokens": 40 + 3 * i, "ignore_eos": True,
+        fields = {"model": model, "seed": 100 + i, "max_tokens": 40 + 3 * i, "ignore_eos": True,
                   "temperature": 0.6 + 0.05 * (i % 16), "n": 1 + (i % 5 == 0) + (i % 10 == 0)}
         if i % 3 == 1:
             fields.update(presence_penalty=0.8, frequency_penalty=0.4)
@@ -93,12 +93,13 @@ class Run:
 
 class WorkerDeath(ServerTest):
     config = quick_restarts(workers=1)
+    model = "canned"
     rounds = KILLS
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.requests = sampled_requests()
+        cls.requests = sampled_requests(cls.model)
         cls.calm = Run(cls.server.port, cls.requests)
         cls.completion_tokens, cls.prompt_tokens = cls.calm.tokens()
 

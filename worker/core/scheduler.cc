@@ -306,6 +306,17 @@ bool Scheduler::admit_class(const Sequence& sequence) {
   return true;
 }
 
+std::uint32_t Scheduler::num_slots_unfilled() const {
+  std::uint32_t num_unfilled = 0;
+  for (const Slot slot : running_) {
+    const Sequence& sequence = slots_[slot];
+    const auto num_slots =
+        static_cast<std::uint32_t>(sequence.blocks.size()) * limits_.block_tokens;
+    num_unfilled += num_slots - sequence.num_computed;
+  }
+  return num_unfilled;
+}
+
 // Two steps of look-ahead wait here, so that places freed by a step are filled in the next one. A
 // worker that nothing waits in takes one submission of any length.
 Credits Scheduler::credits() const {

@@ -79,6 +79,9 @@ class Scheduler {
   bool has_entries() const { return !cancelled_.empty(); }  // a plan and apply bring them out
   std::uint32_t num_running() const { return static_cast<std::uint32_t>(running_.size()); }
   std::uint32_t num_waiting() const { return static_cast<std::uint32_t>(waiting_.size()); }
+  // Slots of used blocks that hold no token yet: what allocation by blocks wastes. Shared blocks are
+  // full. O(running).
+  std::uint32_t num_slots_unfilled() const;
   Credits credits() const;
   const BlockPool& blocks() const { return pool_; }
   const SchedulerLimits& limits() const { return limits_; }

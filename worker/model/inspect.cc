@@ -1,9 +1,11 @@
 // Prints configuration, files, sizes and digest of a loaded model.
 #include "worker/model/inspect.h"
 
+#include <filesystem>
 #include <ostream>
 
 #include "kernels/kernel_table.h"
+#include "tokenizer/tokenizer.h"
 #include "worker/model/weights.h"
 
 namespace sluice::eng {
@@ -33,6 +35,23 @@ const char* scaling_name(RopeScalingKind kind) {
   return "";
 }
 
+// In words; an error when there is one that cannot serve this model.
+Result<std::string> describe_tokenizer(const std::string& directory, std::uint32_t vocab_size) {
+  const std::string name = "tokenizer.model";
+  std::error_code failed;
+  const auto status = std::filesystem::symlink_status(directory + "/" + name, failed);
+  if (status.type() == std::filesystem::file_type::not_found)
+    return "none: to be served, the model needs " + name;
+  const auto tokenizer = tok::Tokenizer::load(directory + "/" + name);
+  if (!tokenizer) return tokenizer.error();
+  const std::uint32_t num_pieces = tokenizer->vocabulary().size;
+  if (num_pieces != vocab_size)
+    return make_error(Errc::bad_file, name + ": has " + std::to_string(num_pieces) +
+                                          " pieces, the model " + std::to_string(vocab_size) +
+                                          " token rows");
+  return name + ", " + std::to_string(num_pieces) + " pieces";
+}
+
 }  // namespace
 
 int inspect_model(const std::string& directory, std::ostream& out, std::ostream& errors) {
@@ -43,9 +62,15 @@ int inspect_model(const std::string& directory, std::ostream& out, std::ostream&
   }
   const ModelWeights& w = *loaded;
   const ModelConfig& c = w.config;
+  const auto tokenizer = describe_tokenizer(directory, c.vocab_size);
+  if (!tokenizer) {
+    errors << "error: " << tokenizer.error().detail << "\n";
+    return 1;
+  }
   const std::size_t kv_bytes = std::size_t{2} * c.num_layers * c.kv_width() * sizeof(float);
   out << "architecture         LlamaForCausalLM\n"
       << "vocabulary           " << c.vocab_size << "\n"
+      << "tokenizer            " << *tokenizer << "\n"
       << "context_tokens       " << c.context_tokens << "\n"
       << "layers               " << c.num_layers << "\n"
       << "hidden_size          " << c.hidden_size << "\n"

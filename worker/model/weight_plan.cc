@@ -10,8 +10,8 @@ namespace sluice::eng {
 namespace {
 
 Error bad_tensor(std::string_view file, std::string_view name, std::string reason) {
-  return make_error(Errc::bad_file, std::string(file) + (file.empty() ? "" : ": ") + "tensor '" +
-                                        printable(name) + "' " + std::move(reason));
+  return make_error(Errc::bad_file,
+                    std::string(file) + ": tensor '" + printable(name) + "' " + std::move(reason));
 }
 
 // Adds the regions and the expected tensors of a configuration; types and offsets come later.
@@ -112,8 +112,10 @@ Result<void> match(const std::vector<Shard>& shards, const std::string& spare, W
       slot.file = shard.name;
     }
   }
+  // Of a sharded model no single file is to blame: its index says what is where.
+  const std::string where = shards.size() == 1 ? shards[0].name : "model.safetensors.index.json";
   for (const auto& [name, slot] : plan.tensors) {
-    if (slot.found == nullptr) return bad_tensor("", name, "is missing");
+    if (slot.found == nullptr) return bad_tensor(where, name, "is missing");
   }
   return {};
 }

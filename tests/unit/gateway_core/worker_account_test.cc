@@ -89,6 +89,24 @@ TEST(WorkerAccount, RefusesRecordsThatDoNotContinueTheirEpoch) {
   EXPECT_FALSE(account.take_step({blocks, {}}));
 }
 
+TEST(WorkerAccount, RefusesFillingsThatItsBlocksCannotHave) {
+  WorkerAccount account = opened();
+  StepRecord record = head(1, 0, 4);
+  record.num_blocks_free = 60;
+  record.num_blocks_cached = 1;
+  record.num_slots_unfilled = 3 * 16;  // three blocks are in use
+  EXPECT_TRUE(account.take_step({record, {}}));
+  record.step = 2;
+  record.num_slots_unfilled = 3 * 16 + 1;
+  EXPECT_FALSE(account.take_step({record, {}}));
+  record.num_slots_unfilled = 0;
+  record.num_sequences = 4;
+  EXPECT_TRUE(account.take_step({record, {}}));
+  record.step = 3;
+  record.num_sequences = 5;
+  EXPECT_FALSE(account.take_step({record, {}}));
+}
+
 TEST(WorkerAccount, CancelsMoveTheRingPositionToo) {
   WorkerAccount account = opened();
   account.submitted(10);

@@ -1,7 +1,11 @@
 // The thread team: every index exactly once, for all counts, grains and team sizes, over many jobs
-// in quick succession (members late from the job before) and after pauses long enough to sleep.
+// in quick succession (members late from the job before) and after pauses long enough to sleep;
+// no CPU while it has nothing to do.
+#include <poll.h>
+
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <memory>
 #include <thread>
 
@@ -65,6 +69,27 @@ TEST(ThreadPool, SleepingMembersWakeForTheNextJob) {
     });
     ASSERT_EQ(arrived.load(), 2);
   }
+}
+
+// A member that spun on would take a small machine's core from everyone else.
+TEST(ThreadPool, AnIdleTeamUsesNoCpu) {
+  const auto cpu_ms = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return 1e3 * static_cast<double>(now.tv_sec) + 1e-6 * static_cast<double>(now.tv_nsec);
+  };
+  ThreadPool pool(4);
+  std::atomic<int> sum{0};
+  const double before = cpu_ms();
+  for (int round = 0; round < 5; ++round) {
+    pool.parallel_for(4, 1, [&](std::size_t begin, std::size_t end) {
+      for (; begin < end; ++begin) sum.fetch_add(1);
+    });
+    ::poll(nullptr, 0, 40);  // the pause between steps is what is measured
+  }
+  EXPECT_EQ(sum.load(), 20);
+  // Three members that spin through 200 ms would take 600 on free cores, 200 on a single one.
+  EXPECT_LT(cpu_ms() - before, 50);
 }
 
 }  // namespace

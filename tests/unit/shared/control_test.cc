@@ -19,7 +19,7 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kHeadBytes = 80;
+constexpr std::size_t kHeadBytes = 96;
 
 struct Channels {
   ControlChannel a, b;
@@ -53,7 +53,7 @@ TEST(Control, EveryFieldAndDescriptorArrives) {
   sent.gateway_epoch = Epoch(7);
   sent.value = 8;
   sent.reason = DownReason::stalled;
-  sent.facts = {1, 2, 3, 4, 5, 6, 7, 8};
+  sent.facts = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   sent.text = "model: canned\n";
   for (std::size_t i = 0; i < kControlFdsMax; ++i)
     sent.fds.emplace_back(::memfd_create("control-test", MFD_CLOEXEC));
@@ -163,12 +163,12 @@ TEST(Control, MalformedMessagesAreRefusedAndLeakNoDescriptor) {
   refused(with(0, 4), 1);
   refused(with(4, 1u << 20), 0);     // worker
   refused(with(28, 6), 0);           // reason
-  refused(with(72, 1), 0);           // text announced, not sent
-  refused(with(72, 0xffffffff), 0);  // text too long
-  refused(with(72, 100'000), 1);     // text in a descriptor that is a socket
-  refused(with(76, 1), 0);           // descriptor announced, not sent
-  refused(with(76, 0), 1);           // sent, not announced
-  refused(with(76, 16), 16);         // more than fit
+  refused(with(88, 1), 0);           // text announced, not sent
+  refused(with(88, 0xffffffff), 0);  // text too long
+  refused(with(88, 100'000), 1);     // text in a descriptor that is a socket
+  refused(with(92, 1), 0);           // descriptor announced, not sent
+  refused(with(92, 0), 1);           // sent, not announced
+  refused(with(92, 16), 16);         // more than fit
   refused(std::vector<char>(200'000, 0), 0);
 }
 

@@ -10,6 +10,8 @@
 
 #include "shared/byte_ring.h"
 #include "shared/journal.h"
+#include "shared/messages.h"
+#include "shared/worker_facts.h"
 #include "tests/support/region_pair.h"
 
 namespace sluice {
@@ -68,6 +70,14 @@ TEST(Protocol, TheTablesHaveTheOffsetsOfTheStructs) {
   REGION_ROW(read_position);
   REGION_ROW(read_epoch);
   REGION_ROW(sleeping);
+  const auto names = [&](const std::string& words) {
+    EXPECT_NE(text.find(words), std::string::npos) << words;
+  };
+  names("| 124 | 4 | version | " + std::to_string(shm::kRegionVersion) + ";");
+  names("`StepRecord` (" + std::to_string(sizeof(StepRecord)) + "), `StepEntry` (" +
+        std::to_string(sizeof(StepEntry)) + ")");
+  names("`SubmitRecord` (" + std::to_string(sizeof(SubmitRecord)) + ")");
+  names("| 32 | " + std::to_string(sizeof(WorkerFacts)) + " | `WorkerFacts` |");
   JOURNAL_ROW(magic);
   JOURNAL_ROW(version);
   JOURNAL_ROW(num_slots);

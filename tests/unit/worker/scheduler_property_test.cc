@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
 
 #include "tests/support/worker_builders.h"
 
@@ -82,6 +83,20 @@ void expect_valid(const Scheduler& scheduler, const StepPlan& plan) {
   }
 }
 
+// Slots of used blocks without a token, counted one by one: shared blocks once.
+std::uint32_t count_unfilled(const Scheduler& scheduler) {
+  const SchedulerLimits& limits = scheduler.limits();
+  std::set<std::pair<std::uint32_t, std::uint32_t>> filled;  // block, slot in it
+  for (std::uint32_t slot = 0; slot < limits.sequences_max + limits.waiting_max; ++slot) {
+    const Sequence& sequence = scheduler.sequence(slot);
+    if (sequence.state != SequenceState::running) continue;
+    for (std::uint32_t p = 0; p < sequence.num_computed; ++p)
+      filled.insert({sequence.blocks[p / limits.block_tokens].value, p % limits.block_tokens});
+  }
+  return scheduler.blocks().num_used() * limits.block_tokens -
+         static_cast<std::uint32_t>(filled.size());
+}
+
 void run_world(std::uint64_t seed) {
   SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
@@ -110,6 +125,7 @@ void run_world(std::uint64_t seed) {
     num_tokens += outcome.num_tokens;
     collect(outcome.entries, e.endings);
     scheduler.check_invariants();
+    ASSERT_EQ(scheduler.num_slots_unfilled(), count_unfilled(scheduler));
     e.clock.advance(std::chrono::milliseconds(1));
     // Alone, one after another, each token would take one step: no world may need much more.
     ASSERT_LT(++num_steps, 4 * work + 1000) << "starved";

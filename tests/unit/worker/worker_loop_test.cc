@@ -203,6 +203,23 @@ TEST(WorkerLoop, CancelEndsASequenceAndUnknownIdsAreIgnored) {
   EXPECT_EQ(gateway.endings.count(99), 0u);
 }
 
+// What the step took travels with it: of three sequences, in a step that lasts.
+TEST(WorkerLoop, SaysWhatEachStepTook) {
+  CannedModel model = a_canned_model();
+  model.step_duration = std::chrono::milliseconds(2);
+  RunningWorker worker(model);
+  TestGateway gateway(worker, Epoch{1});
+  for (std::uint64_t id = 1; id <= 3; ++id) gateway.submit(Submission(id).prompt(5).output_max(20));
+  ASSERT_TRUE(gateway.read_until([&] { return gateway.last.num_sequences == 3; }));
+  EXPECT_GE(gateway.last.forward_ns, 2'000'000u);
+  EXPECT_GE(gateway.last.duration_ns, gateway.last.forward_ns);
+  // Blocks of 8 slots: 5 prompt tokens and the first output leave some of them empty.
+  EXPECT_GT(gateway.last.num_slots_unfilled, 0u);
+  EXPECT_EQ(gateway.last.operations, 0u);  // the canned executor has no model
+  ASSERT_TRUE(gateway.read_until_ended(3));
+  EXPECT_EQ(gateway.last.num_slots_unfilled, 0u);
+}
+
 TEST(WorkerLoop, RejectsWhatItCanNeverRun) {
   RunningWorker worker;
   TestGateway gateway(worker, Epoch{1});

@@ -73,6 +73,57 @@ TEST(ExecutorCpu, RefusesOptionsOutOfRangeByName) {
             "num_blocks");
 }
 
+// Counted by hand for the tiny model: 2 layers, hidden 48, inner 88, 4 heads of 12 and 2 of K and V,
+// vocabulary 160 (10 panels of 16), bfloat16 weights, float KV.
+TEST(ExecutorCpu, SaysWhatAStepTook) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options());
+  ASSERT_TRUE(executor.has_value());
+  const std::uint64_t layer_weights = 96 * 48 + 48 * 48 + 176 * 48 + 48 * 88;
+  const std::uint64_t head_weights = 160 * 48;
+  const std::uint64_t position_bytes = 2 * 24 * 4;  // K and V of one position in one layer
+  const std::uint64_t embedding_row_bytes = 48 * 2;
+
+  DrivenSequence sequence{std::vector<TokenId>(40, 7), consecutive_blocks(3)};
+  eng::SequenceSpan span = sequence.span(5, false);  // a chunk: positions 0..4, no logits
+  (*executor)->forward({&span, 1});
+  eng::StepWork work = (*executor)->last_work();
+  // Token t attends to t + 1 positions; each takes a product of q and k and one with v.
+  EXPECT_EQ(work.operations, 2 * (2 * layer_weights * 5 + 4 * 48 * (1 + 2 + 3 + 4 + 5)));
+  EXPECT_EQ(work.bytes_moved, 2 * (2 * layer_weights + position_bytes * 5) + 5 * embedding_row_bytes);
+
+  sequence.computed = 5;
+  const DrivenSequence other{std::vector<TokenId>(3, 9), consecutive_blocks(1, 20)};
+  const eng::SequenceSpan spans[] = {sequence.span(1), other.span(3)};
+  (*executor)->forward(spans);
+  work = (*executor)->last_work();
+  EXPECT_EQ(work.operations,
+            2 * (2 * layer_weights * 4 + 4 * 48 * (6 + 1 + 2 + 3)) + 2 * head_weights * 2);
+  EXPECT_EQ(work.bytes_moved, 2 * (2 * layer_weights + position_bytes * (6 + 3)) +
+                                  4 * embedding_row_bytes + 2 * head_weights);
+
+  (*executor)->forward({});
+  EXPECT_EQ((*executor)->last_work().operations, 0u);
+  EXPECT_EQ((*executor)->last_work().bytes_moved, 0u);
+}
+
+TEST(ExecutorCpu, MeasuresTheMachineWhenAsked) {
+  eng::ExecutorCpuOptions options = tiny_options();
+  const auto silent = eng::ExecutorCpu::open(options);
+  ASSERT_TRUE(silent.has_value());
+  EXPECT_EQ((*silent)->facts().peak_operations_per_second, 0u);
+  EXPECT_EQ((*silent)->facts().peak_bytes_per_second, 0u);
+  options.measures_limits = true;
+  options.kernels = "scalar";
+  options.threads = 2;
+  const auto measured = eng::ExecutorCpu::open(options);
+  ASSERT_TRUE(measured.has_value());
+  EXPECT_NE((*measured)->description().find("kernels=scalar threads=2 "), std::string::npos)
+      << (*measured)->description();
+  if (krn::usable_probe() == nullptr) GTEST_SKIP() << "no vector unit to measure";
+  EXPECT_GT((*measured)->facts().peak_operations_per_second, 0u);
+  EXPECT_GT((*measured)->facts().peak_bytes_per_second, 0u);
+}
+
 TEST(ExecutorCpu, AStepWithoutWantedLogitsReturnsNone) {
   const auto executor = eng::ExecutorCpu::open(tiny_options());
   ASSERT_TRUE(executor.has_value());

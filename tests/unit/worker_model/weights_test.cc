@@ -153,7 +153,8 @@ TEST_F(Weights, SaysFileTensorAndReason) {
 
   std::vector<Tensor> tensors = good_tensors();
   tensors.erase(tensors.begin() + 4);
-  EXPECT_EQ(outcome_of(tensors), "tensor 'model.layers.0.self_attn.v_proj.weight' is missing");
+  EXPECT_EQ(outcome_of(tensors),
+            "model.safetensors: tensor 'model.layers.0.self_attn.v_proj.weight' is missing");
   tensors = good_tensors();
   tensors[7].shape = {4, 3};
   EXPECT_EQ(outcome_of(tensors),

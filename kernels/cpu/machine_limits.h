@@ -1,0 +1,26 @@
+// MachineLimits: what this machine can do at most, measured. The engine's figures are held against
+// it.
+//
+// measure_limits() takes a fixed amount of work, some 30 ms: float operations of the widest
+// instruction set in registers, and reading 64 MiB (more than a core's share of the caches; where
+// the cache is larger, the bandwidth comes out too high). The best of a few repeats, because
+// neighbours only ever slow it down. A machine that is busy meanwhile looks weaker than it is.
+#pragma once
+
+#include "kernels/cpu/thread_pool.h"
+
+namespace sluice::krn {
+
+struct LimitProbe;
+
+struct MachineLimits {
+  double operations_per_second = 0;  // float multiplications and additions; 0: not known
+  double bytes_per_second = 0;       // reading memory; 0: not known
+};
+
+MachineLimits measure_limits(ThreadPool& team);
+
+// The loops behind it (targets.h), of the widest set that this CPU has; nullptr without vectors.
+const LimitProbe* usable_probe();
+
+}  // namespace sluice::krn

@@ -1,0 +1,25 @@
+// What measures the machine: fused multiply-adds on independent chains in registers, and a sum over
+// memory. Included inside a namespace by target_*.cc, after pointwise.inl.h; kProbeChains of them
+// and the factor fit the registers and hide the latency of an fma.
+
+// Each chain does one fma a round.
+static float fma_chains(std::size_t rounds) {
+  const Lanes factor = splat(0.999f);
+  Lanes sums[kProbeChains];
+  for (int j = 0; j < kProbeChains; ++j) sums[j] = splat(static_cast<float>(j));
+  for (std::size_t i = 0; i < rounds; ++i) {
+    for (int j = 0; j < kProbeChains; ++j) sums[j] = fma(sums[j], factor, factor);
+  }
+  float total = 0;
+  for (int j = 0; j < kProbeChains; ++j) total += tree_sum(sums[j]);
+  return total;
+}
+
+// The first floats / (4 * kLanes) * (4 * kLanes) elements.
+static float read_sum(const float* data, std::size_t floats) {
+  Lanes sums[4] = {zero(), zero(), zero(), zero()};
+  for (std::size_t i = 0; i + 4 * kLanes <= floats; i += 4 * kLanes) {
+    for (std::size_t j = 0; j < 4; ++j) sums[j] = add(sums[j], load(data + i + j * kLanes));
+  }
+  return tree_sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+}

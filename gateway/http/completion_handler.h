@@ -39,6 +39,7 @@ class CompletionHandler {
   void on_writable();      // the last write is done
   void on_commit_due();    // no token for so long: status line and a comment
   void cancel(CancelCause cause);
+  void fail(const Error& error);  // answered, or told as an event where the answer has begun
 
  private:
   enum class Stage : std::uint8_t { idle, encoding, generating };
@@ -79,7 +80,6 @@ class CompletionHandler {
                    FinishReason finish);
   void echo_prompt(std::string& out, Part& part, std::uint32_t index);
   void respond_whole();
-  void fail(const Error& error);
   void end();
   Usage usage() const;
   bool is_over() const { return parts_left_ == 0; }

@@ -117,6 +117,11 @@ void Server::close_all() {
   for (std::size_t i = state_->sessions.size(); i-- > 0;) state_->sessions[i]->close();
 }
 
+void Server::recheck_keys() {
+  // A request that ends may retire its session, which moves the last one into its place.
+  for (std::size_t i = state_->sessions.size(); i-- > 0;) state_->sessions[i]->recheck_key();
+}
+
 std::size_t Server::num_sessions() const { return state_->sessions.size(); }
 
 void Server::State::accept() {

@@ -27,6 +27,8 @@ class Server {
   // `on_empty` runs once the last connection is gone.
   void begin_drain(std::function<void()> on_empty);
   void close_all();
+  // After the keys have changed: ends the requests whose key is gone.
+  void recheck_keys();
   std::size_t num_sessions() const;
 
  private:

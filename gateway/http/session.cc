@@ -471,6 +471,19 @@ void Session::drain() {
   if (is_idle) close();
 }
 
+void Session::recheck_key() {
+  const bool has_request = phase_ == Phase::body || phase_ == Phase::running;
+  if (!has_request || !route_.needs_tenant) return;
+  const Result<TenantId> tenant = service_.auth.tenant_of(reader_.head().authorization);
+  if (tenant) {
+    tenant_ = *tenant;  // its place in the list may be another
+  } else if (phase_ == Phase::body) {
+    refuse_head(tenant.error());
+  } else if (completion_ && completion_->is_active()) {
+    completion_->fail(make_error(Errc::invalid_api_key, "the API key was revoked"));
+  }
+}
+
 void Session::close() {
   if (phase_ == Phase::closed) return;
   release_body();

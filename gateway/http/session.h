@@ -44,6 +44,8 @@ class Session final : public TransportEvents {
   void start();
   void on_tick(Tick now);
   void drain();  // closes when idle, else after the answer
+  // The keys have changed: a request whose key is gone ends with invalid_api_key, at once.
+  void recheck_key();
   void close();  // at once; a running request is cancelled
   bool is_closed() const { return phase_ == Phase::closed; }
   std::size_t owner_index = 0;  // the owner's

@@ -159,7 +159,10 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   const Result<std::uint16_t> bound = server.listen(config.listen.address, port);
   if (!bound) return bound.error();
   DrainState drain(loop, server, service);
-  loop.hooks.reload = [&](const cfg::Config& fresh) { service.reload(fresh); };
+  loop.hooks.reload = [&](const cfg::Config& fresh) {
+    service.reload(fresh);
+    server.recheck_keys();
+  };
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   spdlog::info("event=listening address={} port={}", config.listen.address, *bound);

@@ -226,6 +226,33 @@ class Reload(unittest.TestCase):
             self.assertEqual([status(k) for k in KEYS], [401, 200])
             self.assertNotIn(KEYS[1], "\n".join(server.log))
 
+    def test_a_revoked_key_ends_its_running_requests_and_no_others(self):
+        models = [canned_model(canned_step_us=20_000)]
+        with SluiceServer(config_with(models=models, tenants=with_keys(KEYS))) as server:
+            results = {}
+            def run(name, key, streamed):
+                body = {**COMPLETION, "max_tokens": 200}
+                results[name] = (collect(server.port, "/v1/completions", body, bearer(key)) if streamed
+                                 else server.post("/v1/completions", body, bearer(key)))
+            threads = [threading.Thread(target=run, args=arguments) for arguments in
+                       [("revoked", KEYS[0], True), ("whole", KEYS[0], False), ("kept", KEYS[1], True),
+                        ("also kept", KEYS[1], False)]]
+            for thread in threads:
+                thread.start()
+            wait_until(lambda: server.metric("vllm:num_requests_running", model_name="canned") == 4, "all four to run")
+            server.write_config(config_with(models=models, tenants=with_keys(KEYS[1:])))
+            server.signal(signal.SIGHUP)
+            for thread in threads:
+                thread.join()
+            self.assertEqual(results["revoked"].error["code"], "invalid_api_key")
+            self.assertFalse(results["revoked"].is_done)
+            self.assertEqual(results["whole"].status, 401)
+            self.assertEqual(results["whole"].json()["error"]["code"], "invalid_api_key")
+            self.assertTrue(results["kept"].is_done)
+            self.assertEqual(results["kept"].usage["completion_tokens"], 200)
+            self.assertEqual(results["also kept"].json()["usage"]["completion_tokens"], 200)
+            wait_until(lambda: server.journal().live == 0, "the slots to be free")
+
     def test_limits_answer_429_with_a_truthful_retry_after(self):
         config = config_with(tenants=with_keys(KEYS[:1], requests_per_minute=60))
         with SluiceServer(config) as server:

@@ -15,6 +15,12 @@ enum class DownReason : std::uint32_t {
   recycled = 5,  // planned
 };
 
+// What a worker promises about a sequence that it takes over.
+enum class Continuity : std::uint32_t {
+  exact = 0,  // with equal weights and kernel path the tokens are those of the undisturbed run (P2)
+  tokens = 1,  // the accepted tokens stay; what follows may differ from the undisturbed run
+};
+
 // What a worker says about itself; validated by the receiver.
 struct WorkerFacts {
   std::uint32_t vocab_size = 0;
@@ -25,6 +31,8 @@ struct WorkerFacts {
   std::uint32_t step_tokens_max = 0;  // token budget of a step
   std::uint64_t weights_digest = 0;  // first 64 bits of the SHA-256; equal digests and kernel paths
   std::uint64_t kernel_path = 0;  // hash of kernel path and KV type: continuity `exact` needs both
+  Continuity continuity = Continuity::exact;
+  std::uint32_t reserved = 0;
 };
 
 }  // namespace sluice

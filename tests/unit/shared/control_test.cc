@@ -19,7 +19,7 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kHeadBytes = 80;
+constexpr std::size_t kHeadBytes = 88;
 
 struct Channels {
   ControlChannel a, b;
@@ -163,12 +163,12 @@ TEST(Control, MalformedMessagesAreRefusedAndLeakNoDescriptor) {
   refused(with(0, 4), 1);
   refused(with(4, 1u << 20), 0);     // worker
   refused(with(28, 6), 0);           // reason
-  refused(with(72, 1), 0);           // text announced, not sent
-  refused(with(72, 0xffffffff), 0);  // text too long
-  refused(with(72, 100'000), 1);     // text in a descriptor that is a socket
-  refused(with(76, 1), 0);           // descriptor announced, not sent
-  refused(with(76, 0), 1);           // sent, not announced
-  refused(with(76, 16), 16);         // more than fit
+  refused(with(80, 1), 0);           // text announced, not sent
+  refused(with(80, 0xffffffff), 0);  // text too long
+  refused(with(80, 100'000), 1);     // text in a descriptor that is a socket
+  refused(with(84, 1), 0);           // descriptor announced, not sent
+  refused(with(84, 0), 1);           // sent, not announced
+  refused(with(84, 16), 16);         // more than fit
   refused(std::vector<char>(200'000, 0), 0);
 }
 

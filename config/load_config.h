@@ -42,6 +42,8 @@ std::vector<SettingFacts> known_settings();
 // Where the built-in model lies: $SLUICE_DATA_DIR, else <program's folder>/../../../models (a build
 // tree), else <program's folder>/../share/sluice/models.
 std::string default_data_dir();
+// A file in the folder of the running program.
+std::string beside_program(const std::string& file);
 // The model's SentencePiece file: as configured, else beside the model, else the built-in one.
 std::string tokenizer_path(const Model& model);
 // Where the journal and the lock lie: as configured, else /var/lib/sluice as root, else

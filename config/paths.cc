@@ -34,6 +34,10 @@ std::string default_data_dir() {
   return (here / "../share/sluice/models").lexically_normal().string();
 }
 
+std::string beside_program(const std::string& file) {
+  return (program_dir() / file).string();
+}
+
 std::string tokenizer_path(const Model& model) {
   if (!model.tokenizer.empty()) return model.tokenizer;
   if (!model.path.empty()) return (fs::path(model.path) / "tokenizer.model").string();

@@ -79,6 +79,8 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
   if (auto r = check_file(key + ".path", model.path, R_OK | X_OK); !r) return r;
   if (model.kind == ModelKind::llama && model.path.empty())
     return wrong(key + ".path", "empty", "a model directory where kind is llama");
+  if (model.kind != ModelKind::llama && model.device != DeviceKind::cpu)
+    return wrong(key + ".device", "not the CPU", "cpu where kind is not llama");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);
 }
 

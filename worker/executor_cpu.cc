@@ -1,52 +1,39 @@
-// The executor's shell: options checked, memory made, spans flattened for the transformer.
+// The executor's shell: options checked, memory made, the transformer called.
 #include "worker/executor_cpu.h"
 
-#include <algorithm>
 #include <cstring>
 
-#include "shared/limits.h"
+#include "worker/executor_facts.h"
 
 namespace sluice::eng {
 namespace {
 
 constexpr std::uint32_t kThreadsMax = 64;
-constexpr std::uint32_t kStepTokensMax = 1u << 16;
-
-// FNV-1a: equal names, equal hashes, on every host.
-std::uint64_t name_hash(std::string_view name) {
-  std::uint64_t hash = 0xcbf29ce484222325ull;
-  for (const char c : name) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001b3ull;
-  return hash;
-}
-
-Result<void> check_options(const ExecutorCpuOptions& o) {
-  const auto in = [](std::uint32_t value, std::uint32_t max) { return value >= 1 && value <= max; };
-  const auto bad = [](const char* key, std::string allowed) {
-    return make_error(Errc::bad_config, std::string(key) + " must be " + std::move(allowed), key);
-  };
-  if (!in(o.context_tokens, kContextTokensMax)) return bad("context_tokens", "1 to 1048576");
-  if (!krn::is_block_tokens(o.block_tokens)) return bad("block_tokens", "8, 16, 32 or 64");
-  if (o.num_blocks < 1) return bad("num_blocks", "at least 1");
-  if (!in(o.sequences_max, kBatchSequencesMax)) return bad("sequences_max", "1 to 256");
-  if (!in(o.step_tokens_max, kStepTokensMax)) return bad("step_tokens_max", "1 to 65536");
-  if (!in(o.threads, kThreadsMax)) return bad("threads", "1 to 64");
-  return {};
-}
 
 }  // namespace
 
-ExecutorCpu::ExecutorCpu(const ExecutorCpuOptions& options, ModelWeights weights,
+ExecutorCpu::ExecutorCpu(const WorkerFacts& facts, std::uint32_t threads, ModelWeights weights,
                          const krn::KernelTable& kernels)
-    : options_(options), weights_(std::move(weights)), kernels_(&kernels), team_(options.threads) {
+    : facts_(facts),
+      weights_(std::move(weights)),
+      kernels_(&kernels),
+      team_(threads),
+      rows_(facts) {
   const ModelConfig& c = weights_.config;
-  options_.context_tokens = std::min(options_.context_tokens, c.context_tokens);
-  kv_ = {nullptr,        options_.num_blocks, c.num_layers,
-         c.num_kv_heads, c.head_dim,          options_.block_tokens};
+  kv_ = {nullptr, facts_.num_blocks, c.num_layers, c.num_kv_heads, c.head_dim, facts_.block_tokens};
 }
 
 Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions& options) {
-  const Result<void> checked = check_options(options);
+  WorkerFacts facts;
+  facts.context_tokens = options.context_tokens;
+  facts.block_tokens = options.block_tokens;
+  facts.num_blocks = options.num_blocks;
+  facts.sequences_max = options.sequences_max;
+  facts.step_tokens_max = options.step_tokens_max;
+  const Result<void> checked = check_sizes(facts);
   if (!checked) return checked.error();
+  if (options.threads < 1 || options.threads > kThreadsMax)
+    return make_error(Errc::bad_config, "threads must be 1 to 64", "threads");
   const krn::KernelTable* kernels = krn::find_kernels(options.kernels.c_str());
   if (kernels == nullptr) {
     return make_error(
@@ -56,7 +43,11 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
   }
   Result<ModelWeights> weights = load_weights(options.directory);
   if (!weights) return weights.error();
-  std::unique_ptr<ExecutorCpu> executor(new ExecutorCpu(options, std::move(*weights), *kernels));
+  // The paths agree bit for bit where the tests ran; a stream still moves only between equal ones,
+  // because the RoPE table comes from the host's libm, which is chosen by CPU as well.
+  facts = model_facts(facts, *weights, std::string("cpu/") + kernels->name + "/lanes16/kv-f32");
+  std::unique_ptr<ExecutorCpu> executor(
+      new ExecutorCpu(facts, options.threads, std::move(*weights), *kernels));
 
   ExecutorCpu& e = *executor;
   std::size_t kv_bytes = krn::kv_block_floats(e.kv_) * sizeof(float);  // below 2^36 by the ranges
@@ -71,70 +62,21 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
   }
   e.kv_.data = e.kv_memory_.floats();
   const TransformerLimits limits{options.step_tokens_max, options.sequences_max,
-                                 options.sequences_max, e.options_.context_tokens};
+                                 options.sequences_max, facts.context_tokens};
   Result<Transformer> transformer = Transformer::make(e.weights_, *kernels, e.team_, limits);
   if (!transformer) return transformer.error();
   e.transformer_ = std::make_unique<Transformer>(std::move(*transformer));
-  const std::size_t table =
-      (e.options_.context_tokens + options.block_tokens - 1) / options.block_tokens;
-  e.ids_.reserve(options.step_tokens_max);
-  e.tables_.reserve(table * options.sequences_max);
-  e.spans_.reserve(options.sequences_max);
-  e.logit_rows_.reserve(options.sequences_max);
   return executor;
 }
 
-WorkerFacts ExecutorCpu::facts() const {
-  WorkerFacts facts;
-  facts.vocab_size = weights_.config.vocab_size;
-  facts.context_tokens = options_.context_tokens;
-  facts.block_tokens = options_.block_tokens;
-  facts.num_blocks = options_.num_blocks;
-  facts.sequences_max = options_.sequences_max;
-  facts.step_tokens_max = options_.step_tokens_max;
-  for (std::size_t i = 0; i < 8; ++i) {
-    facts.weights_digest = (facts.weights_digest << 8) | weights_.digest[i];
-  }
-  // The paths agree bit for bit where the tests ran; a stream still moves only between equal ones,
-  // because the RoPE table comes from the host's libm, which is chosen by CPU as well.
-  facts.kernel_path = name_hash(std::string("cpu/") + kernels_->name + "/lanes16/kv-f32");
-  return facts;
-}
-
-// Our own scheduler made the spans: what is wrong with them is a bug, not input.
-void ExecutorCpu::flatten(std::span<const SequenceSpan> spans) {
-  ids_.clear();
-  tables_.clear();
-  spans_.clear();
-  logit_rows_.clear();
-  CHECK(spans.size() <= options_.sequences_max);
-  for (const SequenceSpan& span : spans) {
-    const std::size_t end = std::size_t{span.start} + span.ids.size();
-    const std::size_t num_blocks = (end + options_.block_tokens - 1) / options_.block_tokens;
-    CHECK(!span.ids.empty() && end <= options_.context_tokens && span.blocks.size() >= num_blocks);
-    CHECK(ids_.size() + span.ids.size() <= options_.step_tokens_max);
-    spans_.push_back({ids_.size(), span.ids.size(), span.start, tables_.data() + tables_.size()});
-    for (std::size_t b = 0; b < num_blocks; ++b) {
-      CHECK(span.blocks[b].value < options_.num_blocks);
-      tables_.push_back(span.blocks[b].value);
-    }
-    for (const TokenId id : span.ids) {
-      CHECK(id < weights_.config.vocab_size);
-      ids_.push_back(id);
-    }
-    if (span.wants_logits) logit_rows_.push_back(static_cast<std::uint32_t>(ids_.size() - 1));
-  }
-}
-
 std::span<const float> ExecutorCpu::forward(std::span<const SequenceSpan> spans) {
-  flatten(spans);
-  return transformer_->forward({ids_, spans_, logit_rows_}, kv_);
+  return transformer_->forward(rows_.fill(spans), kv_);
 }
 
 void ExecutorCpu::zero_blocks(std::span<const BlockId> blocks) {
   const std::size_t floats = krn::kv_block_floats(kv_);
   for (const BlockId block : blocks) {
-    CHECK(block.value < options_.num_blocks);
+    CHECK(block.value < facts_.num_blocks);
     std::memset(kv_.data + block.value * floats, 0, floats * sizeof(float));
   }
 }

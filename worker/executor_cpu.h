@@ -8,8 +8,8 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "worker/batch_rows.h"
 #include "worker/executor.h"
 #include "worker/model/transformer.h"
 
@@ -32,7 +32,7 @@ class ExecutorCpu final : public Executor {
   // (memory).
   static Result<std::unique_ptr<ExecutorCpu>> open(const ExecutorCpuOptions& options);
 
-  WorkerFacts facts() const override;
+  WorkerFacts facts() const override { return facts_; }
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
   void zero_blocks(std::span<const BlockId> blocks) override;
 
@@ -41,22 +41,17 @@ class ExecutorCpu final : public Executor {
   std::size_t kv_bytes() const { return kv_memory_.bytes(); }
 
  private:
-  ExecutorCpu(const ExecutorCpuOptions& options, ModelWeights weights,
+  ExecutorCpu(const WorkerFacts& facts, std::uint32_t threads, ModelWeights weights,
               const krn::KernelTable& kernels);
-  void flatten(std::span<const SequenceSpan> spans);
 
-  ExecutorCpuOptions options_;
+  WorkerFacts facts_;
   ModelWeights weights_;
   const krn::KernelTable* kernels_;
   krn::ThreadPool team_;
   krn::AlignedBuffer kv_memory_;
   krn::PagedKv kv_;
   std::unique_ptr<Transformer> transformer_;
-  // The step in one row order; sized at open().
-  std::vector<TokenId> ids_;               // [step_tokens_max]
-  std::vector<std::uint32_t> tables_;      // block tables of all spans, one after another
-  std::vector<krn::AttentionSpan> spans_;  // [sequences_max]
-  std::vector<std::uint32_t> logit_rows_;  // [sequences_max]
+  BatchRows rows_;
 };
 
 }  // namespace sluice::eng

@@ -85,8 +85,10 @@ struct Cors {
 
 enum class ModelKind : std::uint8_t {
   canned,  // answers made of a hash; no weights
-  llama,   // a Hugging Face directory of the Llama architecture, on the CPU
+  llama,   // a Hugging Face directory of the Llama architecture
 };
+
+enum class DeviceKind : std::uint8_t { cpu, cuda };
 
 struct Model {
   std::string name = "brook";
@@ -101,8 +103,9 @@ struct Model {
   std::uint32_t sequences_max = 64;       // in one step; <= kBatchSequencesMax
   std::uint32_t step_tokens_max = 512;    // token budget of a step
   bool prefix_cache = true;
-  std::uint32_t threads = 0;              // llama: of a worker; 0: one per core
-  std::string kernels = "auto";           // llama: auto, scalar, avx2, avx512
+  DeviceKind device = DeviceKind::cpu;    // llama: cuda needs a build with its toolkit, and a GPU
+  std::uint32_t threads = 0;              // llama on cpu: of a worker; 0: one per core
+  std::string kernels = "auto";           // llama on cpu: auto, scalar, avx2, avx512
   std::uint64_t canned_step_us = 0;       // canned: a step takes at least so long (benches, tests)
   std::string canned_crash_marker;        // canned: a prompt that contains this text crashes the worker (tests)
   bool operator==(const Model&) const = default;

@@ -42,6 +42,8 @@ std::vector<SettingFacts> known_settings();
 // Where the built-in models lie: $SLUICE_DATA_DIR, else <program's folder>/../../../models (a build
 // tree), else <program's folder>/../share/sluice/models.
 std::string default_data_dir();
+// A file in the folder of the running program.
+std::string beside_program(const std::string& file);
 // The model's directory: as configured, else the built-in one of its kind (brook, canned).
 std::string model_path(const Model& model);
 // The model's SentencePiece file: as configured, else beside the model.

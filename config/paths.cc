@@ -40,6 +40,10 @@ std::string model_path(const Model& model) {
   return (fs::path(default_data_dir()) / built_in).string();
 }
 
+std::string beside_program(const std::string& file) {
+  return (program_dir() / file).string();
+}
+
 std::string tokenizer_path(const Model& model) {
   if (!model.tokenizer.empty()) return model.tokenizer;
   return (fs::path(model_path(model)) / "tokenizer.model").string();

@@ -31,6 +31,8 @@ inline constexpr std::uint64_t kTokensMax = 1'000'000'000'000;
 inline constexpr std::array<std::string_view, 4> kLogLevels{"error", "warn", "info", "debug"};
 inline constexpr std::array<std::string_view, 2> kModelKinds{
     "canned", "llama"};  // in the order of ModelKind
+inline constexpr std::array<std::string_view, 2> kDeviceKinds{
+    "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 4> kKernelNames{"auto", "scalar", "avx2", "avx512"};
 inline constexpr std::array<std::string_view, 5> kTemplateNames{"", "plain", "chatml", "llama2",
                                                                 "llama3"};
@@ -116,6 +118,7 @@ void visit_settings(V& v, S& s) {
   v.integer("sequences_max", s.sequences_max, 1, kBatchSequencesMax);
   v.integer("step_tokens_max", s.step_tokens_max, 1, 1u << 16);
   v.boolean("prefix_cache", s.prefix_cache);
+  v.choice("device", s.device, kDeviceKinds);
   v.integer("threads", s.threads, 0, 64);
   v.name_choice("kernels", s.kernels, kKernelNames);
   v.integer("canned_step_us", s.canned_step_us, 0, 60'000'000);

@@ -78,6 +78,8 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
     return wrong(key + ".step_tokens_max", "smaller than sequences_max",
                  "at least " + std::to_string(model.sequences_max));
   if (auto r = check_file(key + ".path", model.path, R_OK | X_OK); !r) return r;
+  if (model.kind != ModelKind::llama && model.device != DeviceKind::cpu)
+    return wrong(key + ".device", "not the CPU", "cpu where kind is not llama");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);
 }
 

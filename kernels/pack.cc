@@ -32,6 +32,17 @@ float read_f32(const char* p) {
   return value;
 }
 
+template <class Element, class Convert>
+void unpack(const PackedMatrix& matrix, std::size_t first_row, std::size_t rows, float* out,
+            Convert convert) {
+  const auto* panels = static_cast<const Element*>(matrix.panels);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::size_t row = first_row + r;
+    const Element* from = panels + row / kLanes * matrix.cols * kLanes + row % kLanes;
+    for (std::size_t c = 0; c < matrix.cols; ++c) *out++ = convert(from[c * kLanes]);
+  }
+}
+
 }  // namespace
 
 void pack_rows(const void* source, WeightType source_type, std::size_t rows, std::size_t cols,
@@ -52,6 +63,17 @@ void pack_rows(const void* source, WeightType source_type, std::size_t rows, std
     case WeightType::f16:
       return pack(from, bytes, rows, cols, first_row, to,
                   [](const char* p) { return f16_to_float(read_u16(p)); });
+  }
+}
+
+void unpack_rows(const PackedMatrix& matrix, std::size_t first_row, std::size_t rows, float* out) {
+  switch (matrix.type) {
+    case WeightType::f32:
+      return unpack<float>(matrix, first_row, rows, out, [](float value) { return value; });
+    case WeightType::bf16:
+      return unpack<std::uint16_t>(matrix, first_row, rows, out, bf16_to_float);
+    case WeightType::f16:
+      return unpack<std::uint16_t>(matrix, first_row, rows, out, f16_to_float);
   }
 }
 

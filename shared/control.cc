@@ -31,7 +31,7 @@ struct WireHead {
   std::uint32_t text_bytes;
   std::uint32_t num_fds;  // of the message; one more follows when the text is in a memfd
 };
-static_assert(std::is_trivially_copyable_v<WireHead> && sizeof(WireHead) == 96);
+static_assert(std::is_trivially_copyable_v<WireHead> && sizeof(WireHead) == 104);
 
 constexpr std::size_t kFdsOnWireMax = kControlFdsMax + 1;
 constexpr int kTextSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;

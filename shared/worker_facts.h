@@ -15,6 +15,12 @@ enum class DownReason : std::uint32_t {
   recycled = 5,  // planned
 };
 
+// What a worker promises about a sequence that it takes over.
+enum class Continuity : std::uint32_t {
+  exact = 0,  // with equal weights and kernel path the tokens are those of the undisturbed run (P2)
+  tokens = 1,  // the accepted tokens stay; what follows may differ from the undisturbed run
+};
+
 // What a worker says about itself; validated by the receiver.
 struct WorkerFacts {
   std::uint32_t vocab_size = 0;
@@ -28,7 +34,9 @@ struct WorkerFacts {
   // What the device can do at most, measured once at start; 0: unknown. Telemetry.
   std::uint64_t peak_operations_per_second = 0;
   std::uint64_t peak_bytes_per_second = 0;  // reading memory
+  Continuity continuity = Continuity::exact;
+  std::uint32_t reserved = 0;
 };
-static_assert(sizeof(WorkerFacts) == 56);
+static_assert(sizeof(WorkerFacts) == 64);
 
 }  // namespace sluice

@@ -8,11 +8,12 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "kernels/cpu/machine_limits.h"
+#include "worker/batch_rows.h"
 #include "worker/executor.h"
 #include "worker/model/transformer.h"
+#include "worker/step_work.h"
 
 namespace sluice::eng {
 
@@ -34,7 +35,7 @@ class ExecutorCpu final : public Executor {
   // (memory).
   static Result<std::unique_ptr<ExecutorCpu>> open(const ExecutorCpuOptions& options);
 
-  WorkerFacts facts() const override;
+  WorkerFacts facts() const override { return facts_; }
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
   StepWork last_work() const override { return work_; }
   std::string description() const override;
@@ -45,12 +46,10 @@ class ExecutorCpu final : public Executor {
   std::size_t kv_bytes() const { return kv_memory_.bytes(); }
 
  private:
-  ExecutorCpu(const ExecutorCpuOptions& options, ModelWeights weights,
+  ExecutorCpu(const WorkerFacts& facts, std::uint32_t threads, ModelWeights weights,
               const krn::KernelTable& kernels);
-  void flatten(std::span<const SequenceSpan> spans);
-  StepWork work_of_step() const;
 
-  ExecutorCpuOptions options_;
+  WorkerFacts facts_;
   ModelWeights weights_;
   const krn::KernelTable* kernels_;
   krn::ThreadPool team_;
@@ -58,11 +57,8 @@ class ExecutorCpu final : public Executor {
   krn::AlignedBuffer kv_memory_;
   krn::PagedKv kv_;
   std::unique_ptr<Transformer> transformer_;
-  // The step in one row order; sized at open().
-  std::vector<TokenId> ids_;               // [step_tokens_max]
-  std::vector<std::uint32_t> tables_;      // block tables of all spans, one after another
-  std::vector<krn::AttentionSpan> spans_;  // [sequences_max]
-  std::vector<std::uint32_t> logit_rows_;  // [sequences_max]
+  BatchRows rows_;
+  StepCosts costs_;
   StepWork work_;
 };
 

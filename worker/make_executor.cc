@@ -5,10 +5,12 @@
 #include <thread>
 
 #include "config/load_config.h"
+#include "kernels/cuda/launch.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 #include "worker/canned_executor.h"
 #include "worker/executor_cpu.h"
+#include "worker/executor_cuda.h"
 
 namespace sluice::eng {
 namespace {
@@ -45,9 +47,7 @@ Result<std::unique_ptr<Executor>> make_canned(const cfg::Model& model) {
   return std::unique_ptr<Executor>(std::make_unique<CannedExecutor>(std::move(canned)));
 }
 
-Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
-  auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
-  if (!tokenizer) return tokenizer.error();
+Result<std::unique_ptr<Executor>> open_cpu(const cfg::Model& model) {
   const std::uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
   auto executor = ExecutorCpu::open({.directory = cfg::model_path(model),
                                      .context_tokens = model.context_tokens,
@@ -59,13 +59,42 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
                                      .kernels = model.kernels,
                                      .measures_limits = true});
   if (!executor) return executor.error();
+  return std::unique_ptr<Executor>(std::move(*executor));
+}
+
+Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model) {
+  std::string why;
+  const krn::cuda::DeviceTable* const table =
+      krn::cuda::load_device_module(cfg::beside_program(krn::cuda::kDeviceModule), why);
+  if (table == nullptr) {
+    return make_error(Errc::bad_config,
+                      "device: cuda: " + why + " (a build that finds the CUDA toolkit makes it)",
+                      "device");
+  }
+  auto executor = ExecutorCuda::open({.directory = cfg::model_path(model),
+                                      .context_tokens = model.context_tokens,
+                                      .block_tokens = model.block_tokens,
+                                      .num_blocks = model.num_blocks,
+                                      .sequences_max = model.sequences_max,
+                                      .step_tokens_max = model.step_tokens_max,
+                                      .device = 0},
+                                     *table);
+  if (!executor) return executor.error();
+  return std::unique_ptr<Executor>(std::move(*executor));
+}
+
+Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
+  auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
+  if (!tokenizer) return tokenizer.error();
+  auto executor = model.device == cfg::DeviceKind::cuda ? open_cuda(model) : open_cpu(model);
+  if (!executor) return executor.error();
   // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in it.
   const std::uint32_t rows = (*executor)->facts().vocab_size;
   if (rows != tokenizer->vocabulary().size)
     return make_error(Errc::bad_file, cfg::model_path(model) + ": the model has " + std::to_string(rows) +
                                           " token rows, its tokenizer " +
                                           std::to_string(tokenizer->vocabulary().size) + " pieces");
-  return std::unique_ptr<Executor>(std::move(*executor));
+  return executor;
 }
 
 }  // namespace

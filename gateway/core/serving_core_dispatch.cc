@@ -71,6 +71,9 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
   worker.account.submitted(sequence.prompt_tokens + sequence.outputs.size());
   router_.remember(sequence.prefix, id, worker.account.epoch());
   request.stats.worker = id;
+  // Output goes on here, and this worker does not promise the bits of the one before.
+  if (!sequence.outputs.empty() && worker.account.facts().continuity == Continuity::tokens)
+    request.stats.exact = false;
   if (!sequence.was_sent) {
     sequence.was_sent = true;
     sequence.weights_digest = worker.account.facts().weights_digest;

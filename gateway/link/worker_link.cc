@@ -18,7 +18,8 @@ bool are_sane(const WorkerFacts& facts) {
          facts.context_tokens <= kContextTokensMax && facts.block_tokens > 0 &&
          facts.block_tokens <= 4096 && facts.num_blocks > 0 && facts.num_blocks <= (1u << 28) &&
          facts.sequences_max > 0 && facts.sequences_max <= kBatchSequencesMax &&
-         facts.step_tokens_max > 0 && facts.step_tokens_max <= kContextTokensMax;
+         facts.step_tokens_max > 0 && facts.step_tokens_max <= kContextTokensMax &&
+         facts.continuity <= Continuity::tokens;
 }
 
 // The former gateway's epoch stands in its region's header; attach() then checks all of it.

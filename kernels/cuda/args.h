@@ -1,5 +1,6 @@
 // Arguments of the CUDA kernels: plain structs of device pointers, shared by host code, kernels and
-// tests.
+// tests. Each launch works on `rows` rows, one block of threads per row (attention: per row and
+// head).
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,14 @@
 #include "kernels/paged_kv.h"
 
 namespace sluice::krn::cuda {
+
+// Rows of a table by index: the embedding by token id, or the rows that a step wants logits of.
+struct GatherArgs {
+  const float* table;           // [table rows, cols]
+  const std::uint32_t* source;  // [rows]: row of the table
+  float* out;                   // [rows, cols], not the table
+  std::size_t cols;
+};
 
 struct RmsNormArgs {
   const float* x;       // [rows, stride]
@@ -19,13 +28,13 @@ struct RmsNormArgs {
 };
 
 struct RopeStoreArgs {
-  float* q;                        // [tokens, q_stride], turned in place
-  const float* k;                  // [tokens, kv_stride]
-  const float* v;                  // [tokens, kv_stride]
+  float* q;                        // [rows, q_stride], turned in place
+  const float* k;                  // [rows, kv_stride]
+  const float* v;                  // [rows, kv_stride]
   const float* cos_table;          // [positions, head_dim / 2]
   const float* sin_table;          // [positions, head_dim / 2]
-  const std::uint32_t* positions;  // [tokens]
-  const std::uint32_t* blocks;     // [tokens]: the KV block of the token's position
+  const std::uint32_t* positions;  // [rows]
+  const std::uint32_t* blocks;     // [rows]: the KV block of the row's position
   PagedKv kv;
   std::size_t layer;
   std::size_t num_heads;
@@ -34,26 +43,40 @@ struct RopeStoreArgs {
   RopePairing pairing;
 };
 
+// Rows of one sequence share its block table: a decode step has one row, a chunk of prefill one per
+// token with its own causal length.
 struct AttentionDecodeArgs {
-  const float* q;                     // [sequences, q_stride], turned by RoPE
-  float* out;                         // [sequences, q_stride]
-  const std::uint32_t* block_tables;  // [sequences, table_stride]
-  const std::uint32_t* lengths;       // [sequences]: positions to attend to, >= 1
+  const float* q;                     // [rows, q_stride], turned by RoPE
+  float* out;                         // [rows, out_stride]
+  const std::uint32_t* block_tables;  // one after another
+  const std::uint32_t* table_begins;  // [rows]: where the row's table begins in block_tables
+  const std::uint32_t* lengths;       // [rows]: positions to attend to, >= 1
   PagedKv kv;
   std::size_t layer;
   std::size_t num_heads;  // a multiple of kv.num_kv_heads
   std::size_t q_stride;
-  std::size_t table_stride;
+  std::size_t out_stride;
   float scale;  // 1 / sqrt(head_dim)
+};
+
+struct SwigluArgs {
+  const float* gate_up;  // [rows, 2 inner]: gate, then up
+  float* out;            // [rows, inner], not gate_up
+  std::size_t inner;
+};
+
+struct AddArgs {
+  float* x;            // [rows, cols]
+  const float* delta;  // [rows, cols]
+  std::size_t cols;
 };
 
 // y [tokens, rows] = x [tokens, cols] * w [rows, cols]^T, all row-major and dense.
 struct MatmulArgs {
-  const void* w;
-  const void* x;
+  const float* w;
+  const float* x;
   float* y;
   std::size_t tokens, rows, cols;
-  bool is_bf16;
 };
 
 }  // namespace sluice::krn::cuda

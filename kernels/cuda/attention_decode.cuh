@@ -1,7 +1,8 @@
-// Paged decode attention: one query token per sequence against its KV cache, one block per (sequence,
-// query head). Online softmax (Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018)
-// over fixed groups of kAttentionGroup positions in ascending order, so that the result does not depend
-// on batch mates or on which blocks hold the sequence.
+// Paged decode attention: one query row against the KV cache of its sequence, one block per (row,
+// query head); rows of a prefill chunk are queries with a causal length each. Online softmax
+// (Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018) over fixed groups of
+// kAttentionGroup positions in ascending order, so that the result does not depend on batch mates
+// or on which blocks hold the sequence.
 #pragma once
 
 #include <cstddef>
@@ -16,20 +17,20 @@ namespace sluice::krn::cuda {
 inline constexpr unsigned kAttentionThreads = 128;
 static_assert(kAttentionThreads >= kAttentionGroup);
 
-// Launch: grid (sequences, num_heads), block (kAttentionThreads).
+// Launch: grid (rows, num_heads), block (kAttentionThreads).
 static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   SLUICE_SHARED(float, query, kHeadDimMax);
   SLUICE_SHARED(float, scores, kAttentionGroup);
   constexpr std::size_t kDimsPerThread = kHeadDimMax / kAttentionThreads;
 
-  const std::size_t sequence = blockIdx.x, head = blockIdx.y, head_dim = args.kv.head_dim;
+  const std::size_t row = blockIdx.x, head = blockIdx.y, head_dim = args.kv.head_dim;
   const std::size_t kv_head = head / (args.num_heads / args.kv.num_kv_heads);
-  const std::uint32_t* table = args.block_tables + sequence * args.table_stride;
-  const std::size_t length = args.lengths[sequence];
+  const std::uint32_t* table = args.block_tables + args.table_begins[row];
+  const std::size_t length = args.lengths[row];
   const std::size_t block_tokens = args.kv.block_tokens;
 
   for (std::size_t d = threadIdx.x; d < head_dim; d += kAttentionThreads)
-    query[d] = args.q[sequence * args.q_stride + head * head_dim + d] * args.scale;
+    query[d] = args.q[row * args.q_stride + head * head_dim + d] * args.scale;
 
   float sums[kDimsPerThread] = {};  // this thread's output dimensions, unnormalized
   float running_max = -INFINITY, normalizer = 0.0f;
@@ -54,8 +55,9 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
       const std::size_t position = begin + i;
       const float weight = expf(scores[i] - group_max);
       normalizer += weight;
-      const float* values = kv_values(args.kv, table[position / block_tokens], args.layer, kv_head) +
-                            position % block_tokens * head_dim;
+      const float* values =
+          kv_values(args.kv, table[position / block_tokens], args.layer, kv_head) +
+          position % block_tokens * head_dim;
       for (std::size_t j = 0; j < kDimsPerThread; ++j) {
         const std::size_t d = j * kAttentionThreads + threadIdx.x;
         if (d < head_dim) sums[j] += weight * values[d];
@@ -65,8 +67,7 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   }
   for (std::size_t j = 0; j < kDimsPerThread; ++j) {
     const std::size_t d = j * kAttentionThreads + threadIdx.x;
-    if (d < head_dim)
-      args.out[sequence * args.q_stride + head * head_dim + d] = sums[j] / normalizer;
+    if (d < head_dim) args.out[row * args.out_stride + head * head_dim + d] = sums[j] / normalizer;
   }
 }
 

@@ -1,4 +1,4 @@
-// Launches of the CUDA kernels, the cuBLAS GEMM, and the device memory they work on.
+// The device table for CUDA: memory, copies, kernel launches, and the GEMM through cuBLAS.
 #include "kernels/cuda/launch.h"
 
 #include <cublas_v2.h>
@@ -7,6 +7,8 @@
 #include <memory>
 
 #include "kernels/cuda/attention_decode.cuh"
+#include "kernels/cuda/launch_checks.h"
+#include "kernels/cuda/pointwise.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/rope_store.cuh"
 
@@ -15,9 +17,13 @@ namespace sluice::krn::cuda {
 struct DeviceContext {
   cudaStream_t stream = nullptr;
   cublasHandle_t blas = nullptr;
+  void* workspace = nullptr;  // of cuBLAS: a fixed one makes its choices repeatable
 };
 
 namespace {
+
+// What cuBLAS recommends for its largest architectures.
+constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
 std::string text(cudaError_t code) {
   return code == cudaSuccess ? std::string() : std::string(cudaGetErrorString(code));
@@ -27,40 +33,55 @@ std::string text(cublasStatus_t code) {
   return code == CUBLAS_STATUS_SUCCESS ? std::string() : std::string(cublasGetStatusString(code));
 }
 
-}  // namespace
-
-int num_devices() {
+int num_devices(std::string& reason) {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  reason = text(cudaGetDeviceCount(&count));
+  if (!reason.empty()) return 0;
+  if (count == 0) reason = "the driver sees no device";
+  return count;
 }
 
-DeviceContext* make_device_context(int device, std::string& error) {
-  auto context = std::make_unique<DeviceContext>();
-  error = text(cudaSetDevice(device));
-  if (error.empty()) error = text(cudaStreamCreate(&context->stream));
-  if (error.empty()) error = text(cublasCreate(&context->blas));
-  if (error.empty()) error = text(cublasSetStream(context->blas, context->stream));
-  if (error.empty()) return context.release();
-  destroy_device_context(context.release());
-  return nullptr;
-}
-
-void destroy_device_context(DeviceContext* context) {
+void close(DeviceContext* context) {
   if (!context) return;
   if (context->blas) cublasDestroy(context->blas);
+  if (context->workspace) cudaFree(context->workspace);
   if (context->stream) cudaStreamDestroy(context->stream);
   delete context;
 }
 
-void* device_allocate(std::size_t bytes) {
-  void* memory = nullptr;
-  return cudaMalloc(&memory, bytes) == cudaSuccess ? memory : nullptr;
+DeviceContext* open(int device, std::string& error) {
+  auto context = std::make_unique<DeviceContext>();
+  error = text(cudaSetDevice(device));
+  if (error.empty()) error = text(cudaStreamCreate(&context->stream));
+  if (error.empty()) error = text(cudaMalloc(&context->workspace, kWorkspaceBytes));
+  if (error.empty()) error = text(cublasCreate(&context->blas));
+  // The stream first: setting it resets the workspace.
+  if (error.empty()) error = text(cublasSetStream(context->blas, context->stream));
+  if (error.empty())
+    error = text(cublasSetWorkspace(context->blas, context->workspace, kWorkspaceBytes));
+  if (error.empty()) error = text(cublasSetAtomicsMode(context->blas, CUBLAS_ATOMICS_NOT_ALLOWED));
+  if (error.empty()) error = text(cublasSetMathMode(context->blas, CUBLAS_PEDANTIC_MATH));
+  if (error.empty()) return context.release();
+  close(context.release());
+  return nullptr;
 }
 
-void device_free(void* memory) {
+void* allocate(DeviceContext&, std::size_t bytes) {
+  void* memory = nullptr;
+  if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+  cudaGetLastError();  // else the next launch would report this failure as its own
+  return nullptr;
+}
+
+void release(DeviceContext&, void* memory) {
   cudaFree(memory);
 }
 
+std::string clear(DeviceContext& context, void* memory, std::size_t bytes) {
+  return text(cudaMemsetAsync(memory, 0, bytes, context.stream));
+}
+
+// From pageable memory: the driver has taken its copy when the call returns.
 std::string copy_to_device(DeviceContext& context, void* device, const void* host,
                            std::size_t bytes) {
   return text(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, context.stream));
@@ -75,36 +96,60 @@ std::string synchronize(DeviceContext& context) {
   return text(cudaStreamSynchronize(context.stream));
 }
 
-std::string launch_rms_norm(DeviceContext& context, const RmsNormArgs& args, std::size_t rows) {
-  const dim3 grid(static_cast<unsigned>(rows));
-  rms_norm_kernel<<<grid, kRmsNormThreads, 0, context.stream>>>(args);
+template <class Args>
+std::string launch(DeviceContext& context, void (*kernel)(Args), const Args& args, std::size_t rows,
+                   std::size_t heads, unsigned threads) {
+  if (const char* why = wrong(args, rows)) return why;
+  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(heads));
+  kernel<<<grid, threads, 0, context.stream>>>(args);
   return text(cudaGetLastError());
 }
 
-std::string launch_rope_store(DeviceContext& context, const RopeStoreArgs& args,
-                              std::size_t tokens) {
-  const dim3 grid(static_cast<unsigned>(tokens));
-  rope_store_kernel<<<grid, kRopeThreads, 0, context.stream>>>(args);
-  return text(cudaGetLastError());
+std::string gather(DeviceContext& context, const GatherArgs& args, std::size_t rows) {
+  return launch(context, gather_kernel, args, rows, 1, row_threads(args.cols));
 }
 
-std::string launch_attention_decode(DeviceContext& context, const AttentionDecodeArgs& args,
-                                    std::size_t sequences) {
-  if (args.kv.head_dim > kHeadDimMax) return "head_dim is over the kernel's bound";
-  const dim3 grid(static_cast<unsigned>(sequences), static_cast<unsigned>(args.num_heads));
-  attention_decode_kernel<<<grid, kAttentionThreads, 0, context.stream>>>(args);
-  return text(cudaGetLastError());
+std::string rms_norm(DeviceContext& context, const RmsNormArgs& args, std::size_t rows) {
+  return launch(context, rms_norm_kernel, args, rows, 1, row_threads(args.dim));
 }
 
-std::string launch_matmul(DeviceContext& context, const MatmulArgs& args) {
-  // cuBLAS is column-major: y^T [rows, tokens] = w [rows, cols] * x^T [cols, tokens].
+std::string rope_store(DeviceContext& context, const RopeStoreArgs& args, std::size_t rows) {
+  return launch(context, rope_store_kernel, args, rows, 1, kRopeThreads);
+}
+
+std::string attention_decode(DeviceContext& context, const AttentionDecodeArgs& args,
+                             std::size_t rows) {
+  return launch(context, attention_decode_kernel, args, rows, args.num_heads, kAttentionThreads);
+}
+
+std::string swiglu(DeviceContext& context, const SwigluArgs& args, std::size_t rows) {
+  return launch(context, swiglu_kernel, args, rows, 1, row_threads(args.inner));
+}
+
+std::string add(DeviceContext& context, const AddArgs& args, std::size_t rows) {
+  return launch(context, add_kernel, args, rows, 1, row_threads(args.cols));
+}
+
+// cuBLAS is column-major: y^T [rows, tokens] = w [rows, cols] * x^T [cols, tokens].
+std::string matmul(DeviceContext& context, const MatmulArgs& args) {
+  if (const char* why = wrong(args)) return why;
   const float one = 1.0f, zero = 0.0f;
-  const cudaDataType type = args.is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
   const int rows = static_cast<int>(args.rows), cols = static_cast<int>(args.cols);
   return text(cublasGemmEx(context.blas, CUBLAS_OP_T, CUBLAS_OP_N, rows,
-                           static_cast<int>(args.tokens), cols, &one, args.w, type, cols, args.x,
-                           type, cols, &zero, args.y, CUDA_R_32F, rows, CUBLAS_COMPUTE_32F,
-                           CUBLAS_GEMM_DEFAULT));
+                           static_cast<int>(args.tokens), cols, &one, args.w, CUDA_R_32F, cols,
+                           args.x, CUDA_R_32F, cols, &zero, args.y, CUDA_R_32F, rows,
+                           CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_GEMM_DEFAULT));
 }
 
+constexpr DeviceTable kTable = {
+    "cuda",     num_devices,      open,         close,       allocate, release,
+    clear,      copy_to_device,   copy_to_host, synchronize, gather,   rms_norm,
+    rope_store, attention_decode, swiglu,       add,         matmul};
+
+}  // namespace
 }  // namespace sluice::krn::cuda
+
+// kDeviceModuleEntry.
+extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_1() {
+  return &sluice::krn::cuda::kTable;
+}

@@ -1,6 +1,14 @@
-// Launching the CUDA kernels from host code: plain pointers to device memory and a stream. Every
-// call is asynchronous on the stream; errors come back as text, empty for success (argument errors
-// at once, execution errors at the next synchronization).
+// DeviceTable: all that host code asks of a device, as function pointers without CUDA types:
+// allocate, copy, launch, one GEMM. launch.cu fills it for CUDA; the tests fill it with the same
+// kernel sources on the CPU, so that the code above it is the same in both.
+//
+// Every call works on the context's one stream, in order. Launches and copies may return before
+// they are done: results are on the host after synchronize(). Errors are text, empty for success;
+// those of the execution itself may come with a later call, synchronize() at the latest. A context
+// belongs to the thread that opened it.
+//
+// The CUDA table lives in a module of its own, loaded when a model asks for it: cuBLAS costs each
+// process that links it about 2 s of start and 200 MB.
 #pragma once
 
 #include <cstddef>
@@ -10,27 +18,42 @@
 
 namespace sluice::krn::cuda {
 
-// The CUDA types stay behind this: a stream and a cuBLAS handle bound to it.
-struct DeviceContext;
-DeviceContext* make_device_context(int device, std::string& error);  // nullptr on failure
-void destroy_device_context(DeviceContext* context);
-int num_devices();  // 0 without driver or device
+struct DeviceContext;  // a stream and a cuBLAS handle bound to it
 
-void* device_allocate(std::size_t bytes);  // nullptr when out of memory
-void device_free(void* memory);
-std::string copy_to_device(DeviceContext&, void* device, const void* host, std::size_t bytes);
-std::string copy_to_host(DeviceContext&, void* host, const void* device, std::size_t bytes);
-std::string synchronize(DeviceContext&);
+struct DeviceTable {
+  const char* name;  // part of the kernel path
+  // 0 without driver or device; then `reason` says which.
+  int (*num_devices)(std::string& reason);
+  DeviceContext* (*open)(int device, std::string& error);  // nullptr on failure
+  void (*close)(DeviceContext*);
 
-std::string launch_rms_norm(DeviceContext&, const RmsNormArgs&, std::size_t rows);
-std::string launch_rope_store(DeviceContext&, const RopeStoreArgs&, std::size_t tokens);
-std::string launch_attention_decode(DeviceContext&, const AttentionDecodeArgs&,
-                                    std::size_t sequences);
+  void* (*allocate)(DeviceContext&, std::size_t bytes);  // nullptr when refused
+  void (*release)(DeviceContext&, void* memory);
+  std::string (*clear)(DeviceContext&, void* memory, std::size_t bytes);  // to zero bytes
+  // The host memory may be reused as soon as the call returns.
+  std::string (*copy_to_device)(DeviceContext&, void* device, const void* host, std::size_t bytes);
+  std::string (*copy_to_host)(DeviceContext&, void* host, const void* device, std::size_t bytes);
+  std::string (*synchronize)(DeviceContext&);
 
-// y[tokens, rows] = x[tokens, cols] * w[rows, cols]^T through cuBLAS; w in BF16 or FP32, x and y
-// FP32 (for BF16 weights x is given as BF16). All row-major, dense. cuBLAS chooses its kernel by
-// shape, so the order of sums may change with `tokens`: a backend that uses it declares continuity
-// `tokens`.
-std::string launch_matmul(DeviceContext&, const MatmulArgs&);
+  std::string (*gather)(DeviceContext&, const GatherArgs&, std::size_t rows);
+  std::string (*rms_norm)(DeviceContext&, const RmsNormArgs&, std::size_t rows);
+  std::string (*rope_store)(DeviceContext&, const RopeStoreArgs&, std::size_t rows);
+  std::string (*attention_decode)(DeviceContext&, const AttentionDecodeArgs&, std::size_t rows);
+  std::string (*swiglu)(DeviceContext&, const SwigluArgs&, std::size_t rows);
+  std::string (*add)(DeviceContext&, const AddArgs&, std::size_t rows);
+  // FP32 throughout: no TF32, no atomics, one stream with a workspace of its own, so that equal
+  // calls give equal bits on one kind of GPU. Which kernel runs depends on the shape, `tokens`
+  // included: a row's bits may change with its batch, and so continuity is `tokens` (P2).
+  std::string (*matmul)(DeviceContext&, const MatmulArgs&);
+};
+
+// Loads the module and returns its table, valid for the life of the process; nullptr with `error`
+// when there is no such file, or a part of CUDA that it needs is missing.
+const DeviceTable* load_device_module(const std::string& path, std::string& error);
+
+// The file's name, and the function in it that gives the table: `const DeviceTable* ()`. The number
+// counts the versions of DeviceTable and args.h, so that a stale module is refused.
+inline constexpr char kDeviceModule[] = "sluice_cuda.so";
+inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_1";
 
 }  // namespace sluice::krn::cuda

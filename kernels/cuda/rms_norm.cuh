@@ -1,6 +1,6 @@
 // RMSNorm (Zhang, Sennrich: "Root Mean Square Layer Normalization", 2019), one block per row.
-// The sum of squares has one order per row: strided by thread, then a fixed tree. Compiled by nvcc and,
-// through tests/support/simt_shim.h, for the CPU.
+// The sum of squares has one order per row size: strided by thread, then a fixed tree. Compiled by
+// nvcc and, through tests/support/simt_shim.h, for the CPU.
 #pragma once
 
 #include <cstddef>
@@ -10,17 +10,15 @@
 
 namespace sluice::krn::cuda {
 
-inline constexpr unsigned kRmsNormThreads = 256;
-
-// Launch: grid (rows), block (kRmsNormThreads).
+// Launch: grid (rows), block (row_threads(dim)).
 static __global__ void rms_norm_kernel(RmsNormArgs args) {
   const float* x = args.x + blockIdx.x * args.stride;
   float* y = args.y + blockIdx.x * args.stride;
   float sum = 0.0f;
-  for (std::size_t i = threadIdx.x; i < args.dim; i += kRmsNormThreads) sum += x[i] * x[i];
+  for (std::size_t i = threadIdx.x; i < args.dim; i += blockDim.x) sum += x[i] * x[i];
   sum = block_sum(sum);
   const float scale = 1.0f / sqrtf(sum / static_cast<float>(args.dim) + args.epsilon);
-  for (std::size_t i = threadIdx.x; i < args.dim; i += kRmsNormThreads)
+  for (std::size_t i = threadIdx.x; i < args.dim; i += blockDim.x)
     y[i] = x[i] * scale * args.weight[i];
 }
 

@@ -1,6 +1,6 @@
 // RoPE (Su et al.: "RoFormer", 2021) on queries and keys, and the store of keys and values into the
-// paged KV cache, one block per token. The angle table is computed on the host in double precision, so
-// that every kernel family turns by the same angles.
+// paged KV cache, one block per token. The angle table is computed on the host in double precision,
+// so that every kernel family turns by the same angles.
 #pragma once
 
 #include <cstddef>

@@ -29,7 +29,7 @@ enum class FiberState : std::uint8_t { runnable, at_block_barrier, at_warp_barri
 
 struct Fiber {
   ucontext_t context{};
-  std::unique_ptr<std::byte[]> stack;
+  std::byte* stack = nullptr;  // [kStackBytes], of the pool
   Coordinates coordinates;
   FiberState state = FiberState::runnable;
   std::uint64_t exchange[2] = {};       // double buffer: a lane may reach the next shuffle early
@@ -63,15 +63,23 @@ struct Block {
   const std::function<void()>* body = nullptr;
 };
 
-// One launch runs at a time (see the header); the fibers find their block here.
+// One launch runs at a time (see the header); the fibers find their block here. Stacks are kept from
+// launch to launch: fresh ones would cost page faults for every thread of every launch.
 Block* g_block = nullptr;
+std::vector<std::unique_ptr<std::byte[]>> g_stacks;
+
+std::byte* stack_of(std::size_t fiber) {
+  while (g_stacks.size() <= fiber)
+    g_stacks.push_back(std::make_unique_for_overwrite<std::byte[]>(kStackBytes));
+  return g_stacks[fiber].get();
+}
 
 void switch_to_fiber(Block& block, std::size_t index) {
   Fiber& fiber = block.fibers[index];
   block.running = index;
 #if defined(__SANITIZE_ADDRESS__)
   void* fake_stack = nullptr;
-  __sanitizer_start_switch_fiber(&fake_stack, fiber.stack.get(), kStackBytes);
+  __sanitizer_start_switch_fiber(&fake_stack, fiber.stack, kStackBytes);
 #endif
 #if defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(fiber.tsan_fiber, 0);
@@ -177,9 +185,9 @@ void start_fibers(Block& block, Dim3 grid, Dim3 block_dim, Dim3 block_index) {
         fiber.exchange_turn[0] = fiber.exchange_turn[1] = 0;
         fiber.num_shuffles = 0;
         fiber.shared_cursor = 0;
-        if (!fiber.stack) fiber.stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
+        fiber.stack = stack_of(i);
         CHECK(::getcontext(&fiber.context) == 0);
-        fiber.context.uc_stack.ss_sp = fiber.stack.get();
+        fiber.context.uc_stack.ss_sp = fiber.stack;
         fiber.context.uc_stack.ss_size = kStackBytes;
         fiber.context.uc_link = nullptr;
         ::makecontext(&fiber.context, fiber_main, 0);

@@ -225,4 +225,15 @@ std::vector<double> rope_frequencies(const ModelConfig& config) {
   return frequencies;
 }
 
+void fill_rope_table(const ModelConfig& config, std::size_t positions, float* cosine, float* sine) {
+  const std::vector<double> frequencies = rope_frequencies(config);
+  for (std::size_t p = 0; p < positions; ++p) {
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(p) * frequency;
+      *cosine++ = static_cast<float>(std::cos(angle));
+      *sine++ = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
 }  // namespace sluice::eng

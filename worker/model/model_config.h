@@ -53,4 +53,7 @@ Result<ModelConfig> parse_model_config(std::string_view json);
 // Angle per position of each RoPE pair, [head_dim / 2], scaling applied.
 std::vector<double> rope_frequencies(const ModelConfig& config);
 
+// Cosine and sine of every angle, [positions, head_dim / 2] each, computed in double.
+void fill_rope_table(const ModelConfig& config, std::size_t positions, float* cosine, float* sine);
+
 }  // namespace sluice::eng

@@ -30,7 +30,7 @@ Result<Transformer> Transformer::make(const ModelWeights& weights, const krn::Ke
   if (!transformer.allocate()) {
     return make_error(Errc::over_capacity, "the system refuses the memory for activations");
   }
-  transformer.fill_rope_table();
+  fill_rope_table(weights.config, limits.context_tokens, transformer.cosine_, transformer.sine_);
   return transformer;
 }
 
@@ -72,17 +72,6 @@ bool Transformer::allocate() {
   span_of_.resize(tokens);
   items_.reserve((pieces(tokens, kTokensPerItem) + limits_.spans_max) * c.num_kv_heads);
   return true;
-}
-
-void Transformer::fill_rope_table() {
-  const std::vector<double> frequencies = rope_frequencies(weights_->config);
-  for (std::size_t p = 0; p < limits_.context_tokens; ++p) {
-    for (std::size_t i = 0; i < frequencies.size(); ++i) {
-      const double angle = static_cast<double>(p) * frequencies[i];
-      cosine_[p * frequencies.size() + i] = static_cast<float>(std::cos(angle));
-      sine_[p * frequencies.size() + i] = static_cast<float>(std::sin(angle));
-    }
-  }
 }
 
 std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::PagedKv& kv) {

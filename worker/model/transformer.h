@@ -53,7 +53,6 @@ class Transformer {
   Transformer(const ModelWeights& weights, const krn::KernelTable& kernels, krn::ThreadPool& team,
               const TransformerLimits& limits);
   bool allocate();
-  void fill_rope_table();
   void embed(const TokenBatch& batch);
   void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
   void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);

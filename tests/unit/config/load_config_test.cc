@@ -134,6 +134,8 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
        "f:4: models[1].workers: too many", "models[1].workers"},
       {"models:\n  - path: /no/model\n", "models[0].path: '/no/model': No such file",
        "models[0].path"},
+      {"models:\n  - device: cuda\n", "f:2: models[0].device: not the CPU; allowed: cpu where kind",
+       "models[0].device"},
       {"models:\n  - tokenizer: /no/file\n", "models[0].tokenizer: '/no/file': No such file",
        "models[0].tokenizer"},
       {"tenants:\n  - name: a\n", "f:1: tenants[0].keys: a tenant without keys", "tenants[0].keys"},

@@ -71,6 +71,24 @@ TEST(ServingCore, WaitsForAWorkerOfEqualWeightsToGoOn) {
   EXPECT_EQ(h.workers[0].sequences.size(), 1u);
 }
 
+TEST(ServingCore, SaysThatAContinuationIsNotExactWhereTheWorkerDoesNotPromiseIt) {
+  for (const Continuity continuity : {Continuity::exact, Continuity::tokens}) {
+    for (const int num_before : {0, 3}) {  // tokens before the move: without any, nothing goes on
+      CoreHarness h(CoreHarness::params(2));
+      WorkerFacts facts = test_facts();
+      facts.continuity = continuity;
+      h.up(0, facts);
+      const auto handle = h.submit(CoreHarness::spec(5, 30));
+      for (int i = 0; i < num_before; ++i) h.step(0);
+      EXPECT_TRUE(h.core.stats(*handle).exact);
+      h.up(1, facts);
+      h.down(0, DownReason::killed, {});
+      ASSERT_EQ(h.workers[1].sequences.size(), 1u);
+      EXPECT_EQ(h.core.stats(*handle).exact, continuity == Continuity::exact || num_before == 0);
+    }
+  }
+}
+
 TEST(ServingCore, AFinishedSequenceOutlivesItsWorkerForASlowClient) {
   CoreHarness h(CoreHarness::params(1));
   h.up(0);

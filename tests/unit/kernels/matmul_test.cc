@@ -62,6 +62,11 @@ void check_size(std::size_t rows, std::size_t cols, std::size_t tokens, WeightTy
   SCOPED_TRACE(testing::Message() << rows << "x" << cols << " tokens " << tokens << " type "
                                   << static_cast<int>(type));
   const Weights w = make_weights(rows, cols, type, static_cast<std::uint32_t>(rows * 131 + cols));
+  std::vector<float> unpacked(rows * cols);
+  unpack_rows(w.packed, 0, rows / 2, unpacked.data());
+  unpack_rows(w.packed, rows / 2, rows - rows / 2, unpacked.data() + rows / 2 * cols);
+  for (std::size_t i = 0; i < unpacked.size(); ++i)
+    ASSERT_EQ(static_cast<double>(unpacked[i]), w.exact[i]) << i;
   const std::size_t x_stride = cols + 3;
   const std::size_t y_stride = rows + 5;
   const std::vector<float> x =

@@ -19,21 +19,47 @@ std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
   return values;
 }
 
+const DeviceTable& table() {
+  static const DeviceTable* const loaded = [] {
+    std::string error;
+    const DeviceTable* found = load_device_module(SLUICE_CUDA_MODULE, error);
+    if (found == nullptr) ADD_FAILURE() << error;
+    return found;
+  }();
+  return *loaded;
+}
+
+TEST(CudaModule, LoadsAndSaysWhetherThereIsADevice) {
+  std::string error, reason;
+  ASSERT_NE(load_device_module(SLUICE_CUDA_MODULE, error), nullptr) << error;
+  EXPECT_STREQ(table().name, "cuda");
+  const int count = table().num_devices(reason);
+  EXPECT_EQ(reason.empty(), count > 0) << reason;
+}
+
+TEST(CudaModule, AFileThatIsNoModuleIsAnErrorThatNamesIt) {
+  std::string error;
+  EXPECT_EQ(load_device_module("/nowhere/sluice_cuda.so", error), nullptr);
+  EXPECT_NE(error.find("/nowhere/sluice_cuda.so"), std::string::npos);
+  EXPECT_EQ(load_device_module("libm.so.6", error), nullptr);
+  EXPECT_NE(error.find(kDeviceModuleEntry), std::string::npos) << error;
+}
+
 template <class T>
 class DeviceArray {
  public:
   DeviceArray(DeviceContext& context, const std::vector<T>& host)
       : context_(context), size_(host.size()) {
-    data_ = static_cast<T*>(device_allocate(size_ * sizeof(T)));
-    EXPECT_EQ(copy_to_device(context, data_, host.data(), size_ * sizeof(T)), "");
+    data_ = static_cast<T*>(table().allocate(context, size_ * sizeof(T)));
+    EXPECT_EQ(table().copy_to_device(context, data_, host.data(), size_ * sizeof(T)), "");
   }
-  ~DeviceArray() { device_free(data_); }
+  ~DeviceArray() { table().release(context_, data_); }
   DeviceArray(const DeviceArray&) = delete;
   T* data() { return data_; }
   std::vector<T> host() {
     std::vector<T> values(size_);
-    EXPECT_EQ(copy_to_host(context_, values.data(), data_, size_ * sizeof(T)), "");
-    EXPECT_EQ(synchronize(context_), "");
+    EXPECT_EQ(table().copy_to_host(context_, values.data(), data_, size_ * sizeof(T)), "");
+    EXPECT_EQ(table().synchronize(context_), "");
     return values;
   }
 
@@ -46,12 +72,14 @@ class DeviceArray {
 class CudaDevice : public testing::Test {
  protected:
   void SetUp() override {
-    if (num_devices() == 0) GTEST_SKIP() << "no CUDA device here";
     std::string error;
-    context_ = make_device_context(0, error);
+    if (table().num_devices(error) == 0) GTEST_SKIP() << "no CUDA device here: " << error;
+    context_ = table().open(0, error);
     ASSERT_NE(context_, nullptr) << error;
   }
-  ~CudaDevice() override { destroy_device_context(context_); }
+  ~CudaDevice() override {
+    if (context_ != nullptr) table().close(context_);
+  }
   DeviceContext* context_ = nullptr;
 };
 
@@ -64,7 +92,7 @@ TEST_F(CudaDevice, RmsNormAgreesWithTheOracle) {
                                      dim, 1e-5f);
   DeviceArray<float> dx(*context_, x), dw(*context_, weight),
       dy(*context_, std::vector<float>(rows * dim));
-  ASSERT_EQ(launch_rms_norm(*context_, {dx.data(), dw.data(), dy.data(), dim, dim, 1e-5f}, rows),
+  ASSERT_EQ(table().rms_norm(*context_, {dx.data(), dw.data(), dy.data(), dim, dim, 1e-5f}, rows),
             "");
   const auto y = dy.host();
   for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], 1e-5f);
@@ -75,8 +103,7 @@ TEST_F(CudaDevice, MatmulAgreesWithAPlainSum) {
   const auto w = random_floats(rows * cols, 3), x = random_floats(tokens * cols, 4);
   DeviceArray<float> dw(*context_, w), dx(*context_, x),
       dy(*context_, std::vector<float>(tokens * rows));
-  ASSERT_EQ(launch_matmul(*context_, {dw.data(), dx.data(), dy.data(), tokens, rows, cols, false}),
-            "");
+  ASSERT_EQ(table().matmul(*context_, {dw.data(), dx.data(), dy.data(), tokens, rows, cols}), "");
   const auto y = dy.host();
   for (std::size_t t = 0; t < tokens; ++t)
     for (std::size_t r = 0; r < rows; ++r) {
@@ -92,25 +119,26 @@ TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
   PagedKv kv{nullptr, 12, 1, kv_heads, head_dim, block_tokens};
   const auto cache = random_floats(kv.num_blocks * kv_block_floats(kv) + 16, 5);
   const auto q = random_floats(heads * head_dim, 6);
-  std::vector<std::uint32_t> table;
-  for (std::uint32_t i = 0; i < 9; ++i) table.push_back(11 - i);
+  std::vector<std::uint32_t> block_table;
+  for (std::uint32_t i = 0; i < 9; ++i) block_table.push_back(11 - i);
   std::vector<float> aligned(cache.size() + 16), expected(q.size());
   const auto address = reinterpret_cast<std::uintptr_t>(aligned.data());
   kv.data = aligned.data() + (64 - address % 64) % 64 / sizeof(float);
   std::copy_n(cache.begin(), kv.num_blocks * kv_block_floats(kv), kv.data);
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  const AttentionSpan span{0, 1, length - 1, table.data()};
+  const AttentionSpan span{0, 1, length - 1, block_table.data()};
   const AttentionJob job{kv, 0, heads, scale, q.data(), q.size(), expected.data(), q.size(), &span};
   for (std::uint32_t h = 0; h < kv_heads; ++h) find_kernels("scalar")->attend(job, {0, h, 0, 1});
 
   DeviceArray<float> dkv(*context_, cache), dq(*context_, q),
       dout(*context_, std::vector<float>(q.size()));
-  DeviceArray<std::uint32_t> dtable(*context_, table), dlength(*context_, {std::uint32_t{length}});
+  DeviceArray<std::uint32_t> dtable(*context_, block_table), dbegin(*context_, {0u}),
+      dlength(*context_, {std::uint32_t{length}});
   kv.data = dkv.data();
-  ASSERT_EQ(launch_attention_decode(*context_,
-                                    {dq.data(), dout.data(), dtable.data(), dlength.data(), kv, 0,
-                                     heads, q.size(), table.size(), scale},
-                                    1),
+  ASSERT_EQ(table().attention_decode(*context_,
+                                     {dq.data(), dout.data(), dtable.data(), dbegin.data(),
+                                      dlength.data(), kv, 0, heads, q.size(), q.size(), scale},
+                                     1),
             "");
   const auto out = dout.host();
   for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 1e-5f);

@@ -11,6 +11,8 @@
 #include "tests/support/simt_shim.h"
 
 #include "kernels/cuda/attention_decode.cuh"
+#include "kernels/cuda/launch_checks.h"
+#include "kernels/cuda/pointwise.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/rope_store.cuh"
 
@@ -43,7 +45,7 @@ TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::vector<float> y(rows * stride, 0.0f);
       const RmsNormArgs args{x.data(), weight.data(), y.data(), dim, stride, 1e-5f};
-      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {kRmsNormThreads}, order,
+      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {row_threads(dim)}, order,
                                         [&] { rms_norm_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       if (order == 0) {
@@ -102,12 +104,15 @@ TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
     for (std::uint32_t head = 0; head < c.num_kv_heads; ++head)
       oracle().attend(job, {0, head, 0, 1});
 
-    const auto length = static_cast<std::uint32_t>(c.length);
+    // The row's table is the second of two: the first would lead to other blocks.
+    const auto length = static_cast<std::uint32_t>(c.length), table_begin = 5u;
+    std::vector<std::uint32_t> tables(table_begin, 0);
+    tables.insert(tables.end(), cache.table.begin(), cache.table.end());
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::vector<float> out(stride);
-      const AttentionDecodeArgs args{q.data(),           out.data(), cache.table.data(), &length,
-                                     cache.kv,           1,          c.num_heads,        stride,
-                                     cache.table.size(), scale};
+      const AttentionDecodeArgs args{q.data(), out.data(), tables.data(), &table_begin, &length,
+                                     cache.kv, 1,          c.num_heads,   stride,       stride,
+                                     scale};
       const auto outcome =
           simt::launch({1, static_cast<unsigned>(c.num_heads)}, {kAttentionThreads}, order,
                        [&] { attention_decode_kernel(args); });
@@ -173,6 +178,106 @@ TEST(CudaRopeStore, TurnsAndStoresWhereTheOracleReads) {
           }
     }
   }
+}
+
+TEST(CudaGather, CopiesTheNamedRowsInEveryOrder) {
+  for (const std::size_t cols : {1u, 300u}) {
+    const auto table = random_floats(7 * cols, cols);
+    const std::vector<std::uint32_t> source{6, 3, 3};
+    std::vector<float> expected;
+    for (const std::uint32_t row : source)
+      expected.insert(expected.end(), &table[row * cols], &table[row * cols] + cols);
+    for (std::uint64_t order = 0; order < kOrders; ++order) {
+      std::vector<float> out(expected.size());
+      const GatherArgs args{table.data(), source.data(), out.data(), cols};
+      const auto outcome =
+          simt::launch({3}, {row_threads(cols)}, order, [&] { gather_kernel(args); });
+      ASSERT_TRUE(outcome.ok) << outcome.error;
+      ASSERT_EQ(out, expected) << "cols " << cols << " order " << order;
+    }
+  }
+}
+
+// The bound of pointwise.cuh holds for the kernel and for the oracle, each against exact
+// arithmetic: between the two lies at most twice as much.
+TEST(CudaSwiglu, AgreesWithTheOracleInEveryOrder) {
+  for (const std::size_t inner : {33u, 300u}) {
+    const std::size_t rows = 2;
+    auto gate_up = random_floats(rows * 2 * inner, inner);
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t i = 0; i < inner; ++i) gate_up[r * 2 * inner + i] *= 80.0f;  // both tails
+    std::vector<float> expected(rows * inner);
+    for (std::size_t r = 0; r < rows; ++r) {
+      const float* gate = gate_up.data() + r * 2 * inner;
+      oracle().swiglu(gate, gate + inner, expected.data() + r * inner, inner);
+    }
+    for (std::uint64_t order = 0; order < kOrders; ++order) {
+      std::vector<float> out(rows * inner);
+      const SwigluArgs args{gate_up.data(), out.data(), inner};
+      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {row_threads(inner)}, order,
+                                        [&] { swiglu_kernel(args); });
+      ASSERT_TRUE(outcome.ok) << outcome.error;
+      for (std::size_t i = 0; i < out.size(); ++i)
+        ASSERT_NEAR(out[i], expected[i], 32 * 0x1p-24f * std::fabs(expected[i])) << i;
+    }
+  }
+}
+
+TEST(CudaAdd, IsTheOracleInEveryOrder) {
+  for (const std::size_t cols : {31u, 300u}) {
+    const std::size_t rows = 2;
+    const auto x = random_floats(rows * cols, cols), delta = random_floats(rows * cols, cols + 1);
+    auto expected = x;
+    oracle().add(expected.data(), delta.data(), rows * cols);
+    for (std::uint64_t order = 0; order < kOrders; ++order) {
+      auto sum = x;
+      const AddArgs args{sum.data(), delta.data(), cols};
+      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {row_threads(cols)}, order,
+                                        [&] { add_kernel(args); });
+      ASSERT_TRUE(outcome.ok) << outcome.error;
+      ASSERT_EQ(sum, expected) << "cols " << cols << " order " << order;
+    }
+  }
+}
+
+TEST(CudaLaunchChecks, ABlockHasWholeWarpsAndNoMoreThanTheRow) {
+  EXPECT_EQ(row_threads(1), 32u);
+  EXPECT_EQ(row_threads(32), 32u);
+  EXPECT_EQ(row_threads(33), 64u);
+  EXPECT_EQ(row_threads(4096), 256u);
+}
+
+TEST(CudaLaunchChecks, RefuseWhatAKernelCannotDo) {
+  float value = 0;
+  std::uint32_t index = 0;
+  const PagedKv good{&value, 4, 2, 2, 16, 8};
+  const auto attention = [&](auto change) {
+    AttentionDecodeArgs args{&value, &value, &index, &index, &index, good, 0, 4, 64, 64, 0.25f};
+    change(args);
+    return wrong(args, 1);
+  };
+  using A = AttentionDecodeArgs;
+  EXPECT_EQ(attention([](A&) {}), nullptr);
+  EXPECT_NE(attention([](A& a) { a.kv.head_dim = kHeadDimMax + 2; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.kv.head_dim = 15; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.kv.block_tokens = 24; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.kv.data = nullptr; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.layer = 2; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.num_heads = 3; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.num_heads = 65536; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.q_stride = 63; }), nullptr);
+  EXPECT_NE(attention([](A& a) { a.out_stride = 63; }), nullptr);
+  const RopeStoreArgs rope{&value, &value, &value, &value, &value, &index,           &index,
+                           good,   0,      4,      64,     31,     RopePairing::half};
+  EXPECT_NE(wrong(rope, 1), nullptr);  // kv_stride is below its heads
+  EXPECT_NE(wrong(RmsNormArgs{&value, &value, &value, 8, 7, 0}, 1), nullptr);
+  EXPECT_EQ(wrong(AddArgs{&value, &value, 1}, kGridRowsMax), nullptr);
+  EXPECT_NE(wrong(AddArgs{&value, &value, 1}, kGridRowsMax + 1), nullptr);
+  EXPECT_NE(wrong(AddArgs{&value, &value, 1}, 0), nullptr);
+  EXPECT_NE(wrong(SwigluArgs{&value, &value, 0}, 1), nullptr);
+  EXPECT_NE(wrong(GatherArgs{&value, &index, &value, 0}, 1), nullptr);
+  EXPECT_EQ(wrong(MatmulArgs{&value, &value, &value, 1, 1, 1}), nullptr);
+  EXPECT_NE(wrong(MatmulArgs{&value, &value, &value, 1, std::size_t{1} << 31, 1}), nullptr);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kHeadBytes = 96;
+constexpr std::size_t kHeadBytes = 104;
 
 struct Channels {
   ControlChannel a, b;
@@ -163,12 +163,12 @@ TEST(Control, MalformedMessagesAreRefusedAndLeakNoDescriptor) {
   refused(with(0, 4), 1);
   refused(with(4, 1u << 20), 0);     // worker
   refused(with(28, 6), 0);           // reason
-  refused(with(88, 1), 0);           // text announced, not sent
-  refused(with(88, 0xffffffff), 0);  // text too long
-  refused(with(88, 100'000), 1);     // text in a descriptor that is a socket
-  refused(with(92, 1), 0);           // descriptor announced, not sent
-  refused(with(92, 0), 1);           // sent, not announced
-  refused(with(92, 16), 16);         // more than fit
+  refused(with(96, 1), 0);           // text announced, not sent
+  refused(with(96, 0xffffffff), 0);  // text too long
+  refused(with(96, 100'000), 1);     // text in a descriptor that is a socket
+  refused(with(100, 1), 0);           // descriptor announced, not sent
+  refused(with(100, 0), 1);           // sent, not announced
+  refused(with(100, 16), 16);         // more than fit
   refused(std::vector<char>(200'000, 0), 0);
 }
 

@@ -50,5 +50,18 @@ TEST(MakeExecutor, AMissingTokenizerIsAnErrorThatNamesIt) {
   EXPECT_NE(executor.error().detail.find("/nowhere/tokenizer.model"), std::string::npos);
 }
 
+// The module lies beside the programs where the toolkit was found; either way the reason is told.
+TEST(MakeExecutor, CudaWithoutADeviceIsAnErrorThatSaysSo) {
+  cfg::Model model;
+  model.tokenizer = cfg::tokenizer_path(model);
+  model.kind = cfg::ModelKind::llama;
+  model.path = SLUICE_GOLDEN_DIR "/tiny_llama/bf16_sharded";
+  model.device = cfg::DeviceKind::cuda;
+  const auto executor = make_executor(model);
+  if (executor || executor.error().code == Errc::bad_file) GTEST_SKIP() << "there is a CUDA device";
+  EXPECT_EQ(executor.error().detail.rfind("device: cuda: ", 0), 0u) << executor.error().detail;
+  EXPECT_EQ(executor.error().param, "device");
+}
+
 }  // namespace
 }  // namespace sluice::eng

@@ -1,0 +1,80 @@
+// What a launch may be asked for, checked on the host before anything reaches a device, and how
+// many threads it gets: shared by every implementation of the device table. wrong() returns
+// nullptr, or what is wrong.
+#pragma once
+
+#include <climits>
+#include <cstddef>
+
+#include "kernels/cuda/args.h"
+
+namespace sluice::krn::cuda {
+
+inline constexpr std::size_t kGridRowsMax = INT_MAX;  // gridDim.x
+inline constexpr std::size_t kGridHeadsMax = 65535;   // gridDim.y
+
+// Threads of a block that works on one row: whole warps, none of them idle, at most 256. A function
+// of the row's size alone, because the order of a sum depends on it.
+inline unsigned row_threads(std::size_t cols) {
+  constexpr std::size_t kWarp = 32, kThreadsMax = 256;
+  const std::size_t wanted = (cols + kWarp - 1) / kWarp * kWarp;
+  return static_cast<unsigned>(wanted < kThreadsMax ? wanted : kThreadsMax);
+}
+
+inline const char* wrong_rows(std::size_t rows, std::size_t cols) {
+  if (rows == 0 || cols == 0) return "an empty launch";
+  return rows > kGridRowsMax ? "more rows than a grid has" : nullptr;
+}
+
+inline const char* wrong_heads(const PagedKv& kv, std::size_t layer, std::size_t num_heads) {
+  if (kv.data == nullptr || kv.num_blocks == 0) return "no KV cache";
+  if (kv.head_dim == 0 || kv.head_dim % 2 != 0 || kv.head_dim > kHeadDimMax)
+    return "head_dim is odd or over the kernel's bound";
+  if (!is_block_tokens(kv.block_tokens)) return "block_tokens is none of 8, 16, 32, 64";
+  if (layer >= kv.num_layers) return "no such layer in the KV cache";
+  if (kv.num_kv_heads == 0 || num_heads == 0 || num_heads % kv.num_kv_heads != 0)
+    return "num_heads is no multiple of num_kv_heads";
+  return num_heads > kGridHeadsMax ? "more heads than a grid has" : nullptr;
+}
+
+inline const char* wrong(const GatherArgs& args, std::size_t rows) {
+  return wrong_rows(rows, args.cols);
+}
+
+inline const char* wrong(const RmsNormArgs& args, std::size_t rows) {
+  if (args.stride < args.dim) return "stride is below dim";
+  return wrong_rows(rows, args.dim);
+}
+
+inline const char* wrong(const RopeStoreArgs& args, std::size_t rows) {
+  if (const char* why = wrong_heads(args.kv, args.layer, args.num_heads)) return why;
+  if (args.q_stride < args.num_heads * args.kv.head_dim ||
+      args.kv_stride < args.kv.num_kv_heads * args.kv.head_dim)
+    return "a stride is below its heads";
+  return wrong_rows(rows, args.q_stride);
+}
+
+inline const char* wrong(const AttentionDecodeArgs& args, std::size_t rows) {
+  if (const char* why = wrong_heads(args.kv, args.layer, args.num_heads)) return why;
+  const std::size_t width = args.num_heads * args.kv.head_dim;
+  if (args.q_stride < width || args.out_stride < width) return "a stride is below its heads";
+  return wrong_rows(rows, args.q_stride);
+}
+
+inline const char* wrong(const SwigluArgs& args, std::size_t rows) {
+  return wrong_rows(rows, args.inner);
+}
+
+inline const char* wrong(const AddArgs& args, std::size_t rows) {
+  return wrong_rows(rows, args.cols);
+}
+
+// cuBLAS takes its sizes as int.
+inline const char* wrong(const MatmulArgs& args) {
+  if (args.tokens == 0 || args.rows == 0 || args.cols == 0) return "an empty launch";
+  if (args.tokens > INT_MAX || args.rows > INT_MAX || args.cols > INT_MAX)
+    return "a size is over what cuBLAS takes";
+  return nullptr;
+}
+
+}  // namespace sluice::krn::cuda

@@ -1,0 +1,39 @@
+// Checked and flattened, in the order of the spans.
+#include "worker/batch_rows.h"
+
+namespace sluice::eng {
+
+BatchRows::BatchRows(const WorkerFacts& facts) : facts_(facts) {
+  const std::size_t table = (facts.context_tokens + facts.block_tokens - 1) / facts.block_tokens;
+  ids_.reserve(facts.step_tokens_max);
+  tables_.reserve(table * facts.sequences_max);
+  spans_.reserve(facts.sequences_max);
+  logit_rows_.reserve(facts.sequences_max);
+}
+
+TokenBatch BatchRows::fill(std::span<const SequenceSpan> spans) {
+  ids_.clear();
+  tables_.clear();
+  spans_.clear();
+  logit_rows_.clear();
+  CHECK(spans.size() <= facts_.sequences_max);
+  for (const SequenceSpan& span : spans) {
+    const std::size_t end = std::size_t{span.start} + span.ids.size();
+    const std::size_t num_blocks = (end + facts_.block_tokens - 1) / facts_.block_tokens;
+    CHECK(!span.ids.empty() && end <= facts_.context_tokens && span.blocks.size() >= num_blocks);
+    CHECK(ids_.size() + span.ids.size() <= facts_.step_tokens_max);
+    spans_.push_back({ids_.size(), span.ids.size(), span.start, tables_.data() + tables_.size()});
+    for (std::size_t b = 0; b < num_blocks; ++b) {
+      CHECK(span.blocks[b].value < facts_.num_blocks);
+      tables_.push_back(span.blocks[b].value);
+    }
+    for (const TokenId id : span.ids) {
+      CHECK(id < facts_.vocab_size);
+      ids_.push_back(id);
+    }
+    if (span.wants_logits) logit_rows_.push_back(static_cast<std::uint32_t>(ids_.size() - 1));
+  }
+  return {ids_, spans_, logit_rows_};
+}
+
+}  // namespace sluice::eng

@@ -156,7 +156,11 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   const Result<std::uint16_t> bound = server.listen(config.listen.address, port);
   if (!bound) return bound.error();
   DrainState drain(loop, server, service);
-  loop.hooks.reload = [&](const cfg::Config& fresh) { service.reload(fresh); };
+  loop.hooks.reload = [&](const cfg::Config& fresh) {
+    service.reload(fresh);
+    if (const Result<void> tls = server.reload_certificate(fresh.listen); !tls)
+      spdlog::error("event=certificate_kept reason=\"{}\"", tls.error().detail);
+  };
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   spdlog::info("event=listening address={} port={}", config.listen.address, *bound);

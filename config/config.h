@@ -116,6 +116,7 @@ struct Supervision {
   std::uint32_t stall_factor = 20;        // ... and so many times its predicted duration
   milliseconds restart_delay{100};        // first back-off; doubles, reset after a minute of health
   milliseconds restart_delay_max{10'000};
+  milliseconds start_timeout{300'000};    // from the start of a process to its first word: loading, hashing
   bool operator==(const Supervision&) const = default;
 };
 

@@ -131,6 +131,7 @@ void visit_settings(V& v, S& s) {
   v.integer("stall_factor", s.stall_factor, 2, 10'000);
   v.duration("restart_delay", s.restart_delay, 1ms, 10min);
   v.duration("restart_delay_max", s.restart_delay_max, 1ms, 1h);
+  v.duration("start_timeout", s.start_timeout, 100ms, 24h);
 }
 
 template <class V, Is<Config> S>

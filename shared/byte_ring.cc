@@ -2,6 +2,7 @@
 // up: at full speed the two sides touch each other's cache lines once per batch.
 #include "shared/byte_ring.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "shared/check.h"
@@ -146,45 +147,84 @@ bool RingReader::refresh_peer_position() {
   return !corrupt_ && position_ != peer_position_;
 }
 
+// Every field of the header that the checksum does not vouch for before it is used.
+bool RingReader::is_possible(const RecordHeader& header) const {
+  const std::size_t tail = (mask_ + 1) - (position_ & mask_);
+  return header.bytes >= sizeof header && padded(header.bytes) <= tail &&
+         padded(header.bytes) <= peer_position_ - position_ && header.zero == 0 &&
+         header.epoch == static_cast<std::uint32_t>(epoch_);
+}
+
+ReadOutcome RingReader::corrupt() {
+  corrupt_ = true;
+  return {ReadStatus::corrupt, RecordType::padding, {}};
+}
+
 ReadOutcome RingReader::read() {
-  constexpr ReadOutcome kCorrupt{ReadStatus::corrupt, RecordType::padding, {}};
+  return read_or_set_aside(mask_ + 1);
+}
+
+ReadOutcome RingReader::read_or_set_aside(std::size_t bytes_max) {
+  constexpr ReadOutcome kEmpty{ReadStatus::empty, RecordType::padding, {}};
   // At most one padding record stands before a record.
   for (int skipped = 0; skipped < 2; ++skipped) {
-    if (corrupt_) return kCorrupt;
-    if (position_ == peer_position_ && !refresh_peer_position()) {
-      if (corrupt_) return kCorrupt;
-      return {ReadStatus::empty, RecordType::padding, {}};
-    }
+    if (corrupt_) return corrupt();
+    if (position_ == peer_position_ && !refresh_peer_position())
+      return corrupt_ ? corrupt() : kEmpty;
     const std::byte* const record = ring_ + (position_ & mask_);
     __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_));
     RecordHeader header;
     std::memcpy(&header, record, sizeof header);
-    const std::size_t tail = (mask_ + 1) - (position_ & mask_);
-    corrupt_ = header.bytes < sizeof header || padded(header.bytes) > tail ||
-               padded(header.bytes) > peer_position_ - position_ || header.zero != 0 ||
-               header.epoch != static_cast<std::uint32_t>(epoch_);
-    if (corrupt_) return kCorrupt;
+    if (!is_possible(header)) return corrupt();
     if (header.type == static_cast<std::uint16_t>(RecordType::padding)) {
+      const std::size_t tail = (mask_ + 1) - (position_ & mask_);
       corrupt_ = header.bytes != tail || record_crc(position_, header, {}) != header.crc;
       position_ += tail;
       continue;
     }
+    if (header.bytes > (mask_ + 1) / 2) return corrupt();
     const std::size_t payload_bytes = header.bytes - sizeof header;
-    if (header.bytes > (mask_ + 1) / 2) break;
+    if (payload_bytes > bytes_max) {
+      if (has_aside_) return kEmpty;
+      has_aside_ = true;
+      aside_position_ = position_;
+      aside_header_ = header;
+      aside_copied_ = 0;
+      aside_crc_ = record_crc(position_, header, {});
+      if (aside_.size() < payload_bytes) aside_.resize(payload_bytes);
+      position_ += padded(header.bytes);
+      return {ReadStatus::set_aside, static_cast<RecordType>(header.type), {}};
+    }
     if (copy_.size() < payload_bytes) copy_.resize(payload_bytes);
     if (payload_bytes > 0) std::memcpy(copy_.data(), record + sizeof header, payload_bytes);
     const std::span<const std::byte> payload(copy_.data(), payload_bytes);
-    if (record_crc(position_, header, payload) != header.crc) break;
+    if (record_crc(position_, header, payload) != header.crc) return corrupt();
     position_ += padded(header.bytes);
     return {ReadStatus::record, static_cast<RecordType>(header.type), payload};
   }
-  corrupt_ = true;
-  return kCorrupt;
+  return corrupt();
+}
+
+ReadOutcome RingReader::read_aside(std::size_t bytes) {
+  CHECK(has_aside_);
+  if (corrupt_) return corrupt();
+  const std::size_t payload_bytes = aside_header_.bytes - sizeof(RecordHeader);
+  const std::size_t piece = std::min(bytes, payload_bytes - aside_copied_);
+  const auto copied = std::span(aside_).subspan(aside_copied_, piece);
+  const std::byte* const from =
+      ring_ + (aside_position_ & mask_) + sizeof(RecordHeader) + aside_copied_;
+  std::memcpy(copied.data(), from, piece);
+  aside_crc_ = crc32c(aside_crc_, copied);
+  aside_copied_ += piece;
+  const auto type = static_cast<RecordType>(aside_header_.type);
+  if (aside_copied_ < payload_bytes) return {ReadStatus::set_aside, type, {}};
+  if (aside_crc_ != aside_header_.crc) return corrupt();
+  return {ReadStatus::record, type, unverified_aside()};
 }
 
 void RingReader::release() {
   // Publishes that the copies are made; pairs with the writer's load before it reuses the space.
-  own_->own_header().read_position.store(position_, std::memory_order_release);
+  own_->own_header().read_position.store(position(), std::memory_order_release);
 }
 
 }  // namespace sluice::shm

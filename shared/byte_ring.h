@@ -78,7 +78,7 @@ class RingWriter {
   bool corrupt_ = false;
 };
 
-enum class ReadStatus : std::uint8_t { empty, record, corrupt };
+enum class ReadStatus : std::uint8_t { empty, record, corrupt, set_aside };
 
 struct ReadOutcome {
   ReadStatus status;
@@ -94,12 +94,32 @@ class RingReader {
   RingReader(Region& own, const Region& peer, std::uint64_t start);
 
   ReadOutcome read();  // copies and validates the next record; does not publish
-  void release();      // publishes the position: everything read so far is done with
-  std::uint64_t position() const { return position_; }
+
+  // For a reader that must not be held up by one long record. As read(), but a payload of more than
+  // `bytes_max` is set aside (status set_aside, no payload) and those behind it can be read; while
+  // one is aside, the next long one reads as empty.
+  //
+  //   | read | released ......| aside: copied so far >......| read | read | not yet read |
+  //                           ^ position() stays here until drop_aside()
+  ReadOutcome read_or_set_aside(std::size_t bytes_max);
+  // Copies up to `bytes` more of it: set_aside until all of it is there and its checksum holds,
+  // then record. The payload is valid until drop_aside(). REQUIRES: has_aside(), not complete.
+  ReadOutcome read_aside(std::size_t bytes);
+  bool has_aside() const { return has_aside_; }
+  // What was copied so far: its checksum is not known yet.
+  std::span<const std::byte> unverified_aside() const {
+    return std::span(aside_).first(aside_copied_);
+  }
+  void drop_aside() { has_aside_ = false; }  // done with it
+
+  void release();  // publishes the position: everything before it is done with
+  std::uint64_t position() const { return has_aside_ ? aside_position_ : position_; }
   bool is_empty() const;  // one load, no validation: for spinning, and inside a SleepScope
 
  private:
+  ReadOutcome corrupt();
   bool refresh_peer_position();
+  bool is_possible(const RecordHeader& header) const;
 
   Region* own_;
   const Region* peer_;
@@ -109,7 +129,13 @@ class RingReader {
   std::uint64_t position_;
   std::uint64_t peer_position_;  // cached write position
   bool corrupt_ = false;
-  std::vector<std::byte> copy_;  // grows to the largest record seen, at most ring_bytes / 2
+  bool has_aside_ = false;
+  std::uint64_t aside_position_ = 0;
+  RecordHeader aside_header_{};
+  std::size_t aside_copied_ = 0;
+  std::uint32_t aside_crc_ = 0;   // of the header's words and what was copied
+  std::vector<std::byte> aside_;  // as copy_, for the record that is aside
+  std::vector<std::byte> copy_;   // grows to the largest record seen, at most ring_bytes / 2
 };
 
 }  // namespace sluice::shm

@@ -28,6 +28,7 @@ eng::SchedulerLimits scheduler_limits() {
   limits.waiting_max = 8;
   limits.step_tokens_max = 96;
   limits.context_tokens = 512;
+  limits.intake_tokens_max = 48;  // three blocks: look-ups and giving back take several steps
   limits.vocab_size = kVocab;
   limits.hash_key = {11, 12};
   return limits;
@@ -187,7 +188,9 @@ void ServingSim::arrive(std::uint32_t id) {
   for (std::size_t i = 0; i < prompt; ++i) {
     spec.prompt.push_back(static_cast<TokenId>(mix64(family * 10'000 + i) % (kVocab - 1)));
   }
-  if (params_.has_poison && id == params_.num_requests / 2) spec.prompt[0] = kPoisonId;
+  // Two of them, so that one may crash beside the suspects of the other.
+  const std::uint32_t poisoned = params_.num_requests / 2;
+  if (params_.has_poison && (id == poisoned || id == poisoned + 1)) spec.prompt[0] = kPoisonId;
   spec.sampling.seed = mix64(params_.seed ^ id);
   spec.choices = 1 + static_cast<std::uint32_t>(dice(6) == 0 ? dice(3) : 0);
   spec.output_tokens_max = 1 + static_cast<std::uint32_t>(dice(120));
@@ -263,7 +266,7 @@ void ServingSim::worker_turn(std::uint32_t id) {
     wake_gateway();
   }
   read_submissions(worker);
-  if (worker.scheduler->has_sequences() || worker.scheduler->has_entries()) start_step(id);
+  if (worker.scheduler->has_work()) start_step(id);
 }
 
 void ServingSim::read_submissions(Worker& worker) {

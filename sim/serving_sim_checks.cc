@@ -47,7 +47,7 @@ void ServingSim::check_end() {
   if (core_->num_live_requests() > 0) violate("a request never ended");
   if (!journal_.empty()) violate("a journal slot leaked");
   if (core_->counters(0).pending > 0) violate("tokens are pending without a client");
-  if (core_->poison().num_suspects() > 0) violate("a suspect was never judged");
+  if (core_->poison(0).num_suspects() > 0) violate("a suspect was never judged");
   for (std::uint32_t id = 0; id < workers_.size(); ++id) {
     if (core_->num_held(WorkerId{id}) > 0) violate("a worker holds a sequence that nobody wants");
   }

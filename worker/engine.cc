@@ -12,6 +12,7 @@ SchedulerLimits scheduler_limits(const WorkerFacts& facts, const HashKey& hash_k
   limits.num_blocks = facts.num_blocks;
   limits.block_tokens = facts.block_tokens;
   limits.step_tokens_max = facts.step_tokens_max;
+  limits.intake_tokens_max = kIntakeBudgets * facts.step_tokens_max;
   limits.sequences_max = std::min({facts.sequences_max, facts.step_tokens_max, kBatchSequencesMax});
   limits.waiting_max = limits.sequences_max;  // every place may fall free in one step
   limits.context_tokens = facts.context_tokens;

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <string>
@@ -22,6 +23,15 @@ constexpr Duration kBlockedSleep = std::chrono::milliseconds(10);
 // Records taken per turn: running sequences do not wait behind a flood of submissions.
 constexpr int kRecordsPerTurn = 512;
 constexpr int kSpinsPerLook = 32;
+// A record up to so long is copied, checked and taken in at once (about 30 us). A longer one comes in
+// pieces: so many bytes are copied, then so many ids taken in (about 30 us each), one piece per turn
+// and per kStepOfAPiece that the last step lasted. So it costs long and short steps the same share,
+// and the largest record is here within a few hundred milliseconds, whatever a step takes.
+constexpr std::size_t kWholeRecordBytesMax = 64u << 10;
+constexpr std::size_t kPieceBytes = 128u << 10;
+constexpr std::size_t kPieceIds = 16u << 10;
+constexpr Duration kStepOfAPiece = std::chrono::milliseconds(1);
+constexpr std::int64_t kPiecesMax = 64;
 
 std::uint64_t ns_of(Tick tick) { return static_cast<std::uint64_t>(tick.time_since_epoch().count()); }
 
@@ -84,7 +94,7 @@ Result<bool> WorkerLoop::handle_control() {
 
 bool WorkerLoop::owes_drained() const {
   return is_draining_ && !has_said_drained_ && !engine_.scheduler().has_sequences() &&
-         !unpublished_ && !reject_;
+         !unpublished_ && !reject_ && !arriving_;
 }
 
 Result<void> WorkerLoop::say_drained() {
@@ -105,6 +115,7 @@ Result<void> WorkerLoop::attach(ControlMessage& message) {
   if (!region) return region.error();
   engine_.scheduler().drop_all();
   reject_.reset();
+  arriving_.reset();
   gateway_.reset();  // its reader and writer go before the region that they look at
   gateway_.emplace(std::move(*region), wiring_.step_region, wiring_.gateway_bell);
   // A record that waited for room still goes out: its tokens were counted. Else the credits do.
@@ -121,20 +132,28 @@ Result<WorkerLoop::Turn> WorkerLoop::turn() {
     if (!is_out) return Turn::blocked;
   }
   if (const auto drained = drain_ring(); !drained) return drained.error();
-  if (engine_.scheduler().has_sequences() || engine_.scheduler().has_entries()) {
+  if (arriving_)
+    if (const auto taken = take_arriving(); !taken) return taken.error();
+  if (engine_.scheduler().has_work()) {
     step();
     return Turn::worked;
   }
-  return unpublished_ || reject_ ? Turn::worked : Turn::idle;
+  return unpublished_ || reject_ || arriving_ ? Turn::worked : Turn::idle;
 }
 
 Result<void> WorkerLoop::drain_ring() {
   bool has_read = false;
   for (int i = 0; i < kRecordsPerTurn && !reject_ && engine_.scheduler().can_take_events(); ++i) {
-    const shm::ReadOutcome record = gateway_->reader.read();
+    const shm::ReadOutcome record = gateway_->reader.read_or_set_aside(kWholeRecordBytesMax);
     if (record.status == shm::ReadStatus::empty) break;
     if (record.status == shm::ReadStatus::corrupt)
       return make_error(Errc::corrupt_record, "the submit ring is corrupt");
+    if (record.status == shm::ReadStatus::set_aside) {
+      if (record.type != RecordType::submit)
+        return make_error(Errc::corrupt_record, "only a submission can be so long");
+      set_aside();
+      continue;
+    }
     if (const auto taken = take_record(record); !taken) return taken.error();
     has_read = true;
   }
@@ -146,6 +165,16 @@ Result<void> WorkerLoop::drain_ring() {
   return {};
 }
 
+void WorkerLoop::set_aside() {
+  arriving_.emplace().since = clock_.now();
+  gateway_->reader.read_aside(sizeof(SubmitRecord));  // a cancel for it may be the next record
+  SubmitRecord head = arriving_head();
+  const std::uint32_t context_tokens = engine_.scheduler().limits().context_tokens;
+  if (head.num_prompt_ids <= context_tokens &&
+      head.num_output_ids <= context_tokens - head.num_prompt_ids)
+    charge(arriving_->known, head, 0);
+}
+
 Result<void> WorkerLoop::take_record(const shm::ReadOutcome& record) {
   switch (record.type) {
     case RecordType::submit: {
@@ -155,9 +184,9 @@ Result<void> WorkerLoop::take_record(const shm::ReadOutcome& record) {
       return {};
     }
     case RecordType::cancel: {
-      const auto cancel = parse_cancel(record.payload);
-      if (!cancel) return cancel.error();
-      engine_.scheduler().cancel(SequenceId{cancel->sequence});
+      const auto cancelled = parse_cancel(record.payload);
+      if (!cancelled) return cancelled.error();
+      cancel(cancelled->sequence);
       return {};
     }
     case RecordType::drain: is_draining_ = true; return {};
@@ -165,13 +194,105 @@ Result<void> WorkerLoop::take_record(const shm::ReadOutcome& record) {
   }
 }
 
+// Some pieces: of the copy first, then of the ids.
+Result<void> WorkerLoop::take_arriving() {
+  Arriving& arriving = *arriving_;
+  if (!arriving.is_copied) return take_aside();
+  if (!arriving.refused) {
+    arriving.intake.take(num_pieces() * kPieceIds);
+    if (!arriving.intake.is_over() || !engine_.scheduler().can_take_events()) return {};
+  }
+  if (!reject_) end_arriving();
+  return {};
+}
+
+std::size_t WorkerLoop::num_pieces() const {
+  return static_cast<std::size_t>(
+      std::clamp<std::int64_t>(last_step_ / kStepOfAPiece, 1, kPiecesMax));
+}
+
+Result<void> WorkerLoop::take_aside() {
+  const shm::ReadOutcome record = gateway_->reader.read_aside(num_pieces() * kPieceBytes);
+  if (record.status == shm::ReadStatus::set_aside) return {};
+  if (record.status == shm::ReadStatus::corrupt)
+    return make_error(Errc::corrupt_record, "the submit ring is corrupt");
+  const auto submission = parse_submit(record.payload);
+  if (!submission) return submission.error();
+  arriving_->is_copied = true;
+  arriving_->submission = *submission;
+  if (const auto checked = engine_.scheduler().check_head(submission->head); !checked)
+    arriving_->refused = checked.error().code;
+  else
+    arriving_->intake.begin(*submission, engine_.scheduler().limits().vocab_size);
+  return {};
+}
+
+// It is known from here on, one way or the other: its ring space is released.
+void WorkerLoop::end_arriving() {
+  Arriving& arriving = *arriving_;
+  const std::uint64_t sequence = arriving.submission.head.sequence;
+  if (is_draining_) arriving.refused = Errc::no_healthy_worker;
+  if (!arriving.refused) {
+    const auto added =
+        engine_.scheduler().add(arriving.submission, arriving.intake, arriving.since);
+    if (!added) arriving.refused = added.error().code;
+  }
+  if (arriving.refused)
+    refuse(sequence, *arriving.refused);
+  else if (arriving.is_cancelled)
+    engine_.scheduler().cancel(SequenceId{sequence});
+  arriving_.reset();
+  gateway_->reader.drop_aside();
+  gateway_->reader.release();
+  gateway_->bell.ring_if_sleeping();
+  unpublished_ = Unpublished{};
+}
+
+// The head of a submission that is aside; its checksum may not be known yet. Should it turn out wrong,
+// the process ends, and nothing that was concluded from it matters.
+SubmitRecord WorkerLoop::arriving_head() const {
+  SubmitRecord head;
+  std::memcpy(&head, gateway_->reader.unverified_aside().data(), sizeof head);
+  return head;
+}
+
+void WorkerLoop::cancel(std::uint64_t sequence) {
+  if (arriving_ && arriving_head().sequence == sequence)
+    arriving_->is_cancelled = true;  // once it is here
+  else
+    engine_.scheduler().cancel(SequenceId{sequence});
+}
+
 void WorkerLoop::submit(const SubmitView& submission) {
-  const auto refuse = [&](Errc code) {
-    reject_ = RejectRecord{submission.head.sequence, static_cast<std::uint32_t>(code), 0};
-  };
-  if (is_draining_) return refuse(Errc::no_healthy_worker);
+  if (is_draining_) return refuse(submission.head.sequence, Errc::no_healthy_worker);
   const auto added = engine_.scheduler().add(submission, clock_.now());
-  if (!added) refuse(added.error().code);
+  if (!added) return refuse(submission.head.sequence, added.error().code);
+  if (arriving_) charge(arriving_->known, submission.head, 1);
+}
+
+void WorkerLoop::refuse(std::uint64_t sequence, Errc code) {
+  reject_ = RejectRecord{sequence, static_cast<std::uint32_t>(code), 0};
+}
+
+// What a submission costs in credits.
+void WorkerLoop::charge(Credits& credits, const SubmitRecord& head, std::uint32_t sequences) const {
+  const std::uint32_t tokens = head.num_prompt_ids + head.num_output_ids;
+  credits.tokens += tokens;
+  credits.blocks += tokens / engine_.scheduler().limits().block_tokens + 1;
+  credits.sequences += sequences;
+}
+
+// Beyond submit_position. While a submission is arriving that position stands before it, so that the
+// gateway still charges it and what came behind: the worker adds what it knows of them. The arriving
+// one is added as if it ran already, but for its place, which it has not taken yet.
+Credits WorkerLoop::credits() const {
+  if (is_draining_) return {0, 0, 0};
+  Credits credits = engine_.scheduler().credits();
+  if (!arriving_) return credits;
+  credits.tokens += arriving_->known.tokens;
+  credits.blocks += arriving_->known.blocks;
+  credits.sequences += arriving_->known.sequences;
+  return credits;
 }
 
 void WorkerLoop::step() {
@@ -181,10 +302,15 @@ void WorkerLoop::step() {
                           static_cast<std::uint64_t>(engine_.predicted().count()),
                           engine_.suspects());
   const StepOutcome& outcome = engine_.compute();
-  unpublished_ = Unpublished{&plan, &outcome, clock_.now() - started, engine_.forward_time(),
-                             engine_.work()};
+  const Duration duration = clock_.now() - started;
+  if (!plan.items.empty()) last_step_ = duration;
+  const bool is_news = !plan.items.empty() || plan.num_preemptions > 0 || !outcome.entries.empty();
+  if (is_news)
+    unpublished_ = Unpublished{&plan, &outcome, duration, engine_.forward_time(), engine_.work()};
+  else if (credits() != published_)
+    unpublished_ = Unpublished{};
   report(shm::WorkerPhase::planning);
-  try_publish();
+  if (unpublished_) try_publish();
 }
 
 // False: no room now.
@@ -196,15 +322,15 @@ bool WorkerLoop::try_publish() {
   const std::span<std::byte> space = gateway_->writer.try_claim(RecordType::step, bytes);
   if (space.data() == nullptr) return false;
   const Scheduler& scheduler = engine_.scheduler();
-  const Credits credits = is_draining_ ? Credits{0, 0, 0} : scheduler.credits();
+  published_ = credits();
   StepRecord head{};
   head.step = ++step_;
   head.duration_ns = static_cast<std::uint64_t>(unpublished_->duration.count());
   head.generated_total = engine_.generated_total();
   head.submit_position = gateway_->reader.position();
-  head.credit_tokens = credits.tokens;
-  head.credit_blocks = credits.blocks;
-  head.credit_sequences = credits.sequences;
+  head.credit_tokens = published_.tokens;
+  head.credit_blocks = published_.blocks;
+  head.credit_sequences = published_.sequences;
   head.num_running = scheduler.num_running();
   head.num_waiting = scheduler.num_waiting();
   head.num_blocks_free = scheduler.blocks().num_free();

@@ -5,6 +5,9 @@
 //
 // Without work it spins for kIdleSpin, then sleeps on its doorbell and on the control channel. A new
 // gateway (`attach`) ends all sequences of the former one; the step ring goes on where it is.
+// Running sequences do not wait for a long submission: it is set aside in the ring, copied and taken in
+// by a bounded piece per turn, while the records behind it are read. Until it is added its ring space
+// is not released and submit_position stands before it; the credits make up for what was read behind.
 // The gateway's bytes are input: records are parsed, ids and lengths checked; a submission that can
 // never run is answered by a Reject record, a corrupt ring ends the process and thereby its epoch.
 // Thread rule: one thread.
@@ -56,6 +59,15 @@ class WorkerLoop {
     Duration forward{};  // of the duration
     StepWork work;
   };
+  struct Arriving {  // a submission that was set aside
+    Tick since{};  // when it was seen: it does not lose its place in the queue
+    bool is_cancelled = false;
+    Credits known{};          // what it and those added from behind it were charged by the gateway
+    bool is_copied = false;   // the rest is valid
+    SubmitView submission{};
+    std::optional<Errc> refused;
+    IdIntake intake;
+  };
   enum class Turn : std::uint8_t { worked, idle, blocked };
 
   Result<bool> handle_control();  // false: the channel closed
@@ -65,8 +77,18 @@ class WorkerLoop {
   Result<Turn> turn();
   Result<void> drain_ring();
   Result<void> take_record(const shm::ReadOutcome& record);
+  Result<void> take_arriving();
+  Result<void> take_aside();
+  void set_aside();
+  void end_arriving();
+  SubmitRecord arriving_head() const;
+  std::size_t num_pieces() const;
+  void charge(Credits& credits, const SubmitRecord& head, std::uint32_t sequences) const;
+  void cancel(std::uint64_t sequence);
   void submit(const SubmitView& submission);
+  void refuse(std::uint64_t sequence, Errc code);
   void step();
+  Credits credits() const;
   bool try_publish();
   bool try_reject();
   bool ring_is_quiet() const;
@@ -80,7 +102,10 @@ class WorkerLoop {
   std::optional<Gateway> gateway_;
   std::optional<Unpublished> unpublished_;
   std::optional<RejectRecord> reject_;  // waits for room
+  std::optional<Arriving> arriving_;
+  Credits published_{};  // by the last record
   std::uint64_t step_ = 0;
+  Duration last_step_{};  // of the last one that computed anything
   Tick control_due_{};
   bool is_draining_ = false;
   bool has_said_drained_ = false;

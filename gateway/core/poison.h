@@ -2,21 +2,24 @@
 //
 // A crash with evidence names suspects: the requests whose sequences were in the step during which
 // it happened (choices of one request share the prompt, so they are one suspect). They form a
-// group. Half of it goes on trial (runs again, among innocents), the rest is held; who delivers a
-// token has repeated what crashed and is cleared; when a whole trial is cleared the next half
-// starts. When a trial crashes, those of the crash that were on trial stay suspects, everybody else
-// is free. That finds one culprit at a time; of two at once an innocent may share three crashes by
-// coincidence.
+// group. Half of it goes on trial (runs again, among innocents), everybody else is held; who delivers
+// a token has repeated what crashed and is cleared; when a whole trial is cleared the next one
+// starts. Those of a crash become a group of their own, which has one crash more than the one that
+// they came from: the intersection of all these. Nobody is free before it has delivered, and one
+// trial runs at a time: a second culprit is held while the first is tried, and cannot crash beside
+// an innocent again.
 //
 //   crash {a b c d e*}  ->  trial {a b c}, held {d e}   cleared: a b c
 //                       ->  trial {d}, held {e}         cleared: d
 //                       ->  trial {e}                   crash {e x y}: intersection {e}, 2 crashes
-//                       ->  trial {e}                   crash {e z}: third crash, condemned
+//                       ->  trial {e}, held {x y}       crash {e z}: third crash, condemned
+//                       ->  trial {z}, then {x}, {y}    cleared: all
 //
 // Condemned: it was the only one of a crashed step, or it is alone in the intersection of three
-// crashes. A kill from outside is no evidence: the caller does not report it.
+// crashes. A kill from outside is no evidence: the caller does not report it. What remains: culprits
+// that have never crashed before and meet the same suspect in its first step, one after another.
 // Invariants: 1. a suspect is in exactly one group; 2. a trial of a group of two or more starts
-// with at most half of it; 3. every group has at least one member on trial. Pure; decision thread
+// with at most half of it; 3. while there are suspects, somebody is on trial. Pure; decision thread
 // only.
 #pragma once
 
@@ -53,7 +56,7 @@ class PoisonLedger {
     std::uint32_t crashes;        // that all members share
   };
   const Member* find(RequestId request) const;
-  static void start_trial(Group& group);  // when nobody is on trial: the first half
+  void start_trial();  // when nobody is on trial: half of the group nearest to a verdict
 
   std::vector<Group> groups_;  // small: bounded by suspects of live requests
 };

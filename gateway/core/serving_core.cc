@@ -31,6 +31,7 @@ ServingCore::ServingCore(CoreParams params)
     : params_(std::move(params)),
       admission_(params_.quotas),
       queue_(params_.queue, params_.num_models, params_.quotas.size()),
+      poison_(params_.num_models),
       index_(params_.sequences_max),
       workers_(params_.num_workers),
       health_(params_.num_models),
@@ -266,7 +267,8 @@ void ServingCore::cancel(GenerationHandle handle, CancelCause cause, Tick now) {
   }
   const auto slot = static_cast<std::uint32_t>(request - requests_.data());
   close_choices(slot, discard_cause(cause), EndReason::abort, now);
-  if (poison_.num_suspects() > 0) dispatch(now);  // one that left may release others from probation
+  // One that left may release others from probation.
+  if (poison_[requests_[slot].spec.model].num_suspects() > 0) dispatch(now);
 }
 
 void ServingCore::close_choices(std::uint32_t slot, DiscardCause cause, EndReason reason,

@@ -153,7 +153,7 @@ class ServingCore {
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
   const TenantQuota& quota(TenantId tenant) const { return admission_.quota(tenant); }
   const RequestQueue& queue() const { return queue_; }
-  const PoisonLedger& poison() const { return poison_; }
+  const PoisonLedger& poison(std::uint32_t model) const { return poison_[model]; }
   std::uint64_t num_live_requests() const { return num_live_requests_; }
   std::uint64_t num_waiting(std::uint32_t model) const;  // for a worker, first time or again
   bool is_busy() const { return num_on_worker_ > 0; }    // a worker has work in flight
@@ -202,7 +202,8 @@ class ServingCore {
   void client_over(std::uint32_t sequence, EndReason reason, Tick now);
   void leave_worker(std::uint32_t sequence);
   void clear_suspect(Sequence& sequence);
-  void judge(std::span<const RequestId> evidence, std::span<const std::uint32_t> in_step, Tick now);
+  void judge(std::uint32_t model, std::span<const RequestId> evidence,
+             std::span<const std::uint32_t> in_step, Tick now);
   void forget(std::uint32_t sequence);
 
   // serving_core_dispatch.cc: from the queue to workers
@@ -218,7 +219,7 @@ class ServingCore {
   Admission admission_;
   RequestQueue queue_;
   Router router_;
-  PoisonLedger poison_;
+  std::vector<PoisonLedger> poison_;  // per model: one model's trials hold up no other's
   DueQueue due_;
   IdIndex index_;
   std::vector<Worker> workers_;

@@ -29,7 +29,7 @@ void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
   for (auto next = resuming.begin(); next != resuming.end() && can_any_take();) {
     const auto [id, index] = *next;
     ++next;
-    if (!poison_.may_run(sequences_[index].request_id)) continue;
+    if (!poison_[model].may_run(sequences_[index].request_id)) continue;
     if (const std::optional<WorkerId> worker = pick_worker(sequences_[index])) {
       send(index, *worker, now);
     }
@@ -199,7 +199,7 @@ JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
 
 void ServingCore::check_invariants() const {
   queue_.check_invariants();
-  poison_.check_invariants();
+  for (const PoisonLedger& ledger : poison_) ledger.check_invariants();
   std::vector<std::uint64_t> pending(counters_.size(), 0);
   std::uint64_t num_live = 0, num_known = 0, num_queued = 0, num_resuming = 0, num_held = 0;
   for (const Request& request : requests_) {

@@ -230,7 +230,7 @@ void ServingCore::clear_suspect(Sequence& sequence) {
       if (choice != kNoSequence && sequences_[choice].is_suspect) return;
     }
   }
-  poison_.cleared(sequence.request_id);
+  poison_[sequence.model].cleared(sequence.request_id);
 }
 
 void ServingCore::forget(std::uint32_t index) {
@@ -292,15 +292,15 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
     }
     apply(index, sequence.state.epoch_end(), EndReason::error, now);
   }
-  judge(evidence, in_step, now);
+  judge(model, evidence, in_step, now);
   dispatch(now);
 }
 
 // `in_step`: the sequences behind the evidence; those whose client left are gone by now.
-void ServingCore::judge(std::span<const RequestId> evidence, std::span<const std::uint32_t> in_step,
-                        Tick now) {
+void ServingCore::judge(std::uint32_t model, std::span<const RequestId> evidence,
+                        std::span<const std::uint32_t> in_step, Tick now) {
   std::vector<RequestId> condemned;
-  poison_.crashed(evidence, condemned);
+  poison_[model].crashed(evidence, condemned);
   const auto is_alive = [&](std::uint32_t index, RequestId request) {
     return sequences_[index].id.value != 0 && sequences_[index].request_id == request;
   };
@@ -309,9 +309,9 @@ void ServingCore::judge(std::span<const RequestId> evidence, std::span<const std
     for (const std::uint32_t index : in_step) {
       if (!is_alive(index, request)) continue;
       is_present = true;
-      sequences_[index].is_suspect = poison_.is_suspect(request);
+      sequences_[index].is_suspect = poison_[model].is_suspect(request);
     }
-    if (!is_present) poison_.cleared(request);  // its client is gone: it will not run again
+    if (!is_present) poison_[model].cleared(request);  // its client is gone: it will not run again
   }
   for (const RequestId guilty : condemned) {
     for (const std::uint32_t index : in_step) {

@@ -44,29 +44,61 @@ CompletionHandler::~CompletionHandler() {
 }
 
 void CompletionHandler::start_generation(ApiKind kind) {
-  const Tick started = service_.clock.now();
-  const Result<void> parsed = service_.parser.parse_generation(session_.body(), kind, request_);
-  service_.metrics.parse_ns += static_cast<std::uint64_t>((service_.clock.now() - started).count());
-  if (!parsed) return session_.respond_error(parsed.error());
-  const Result<std::uint32_t> model = service_.find_model(request_.model, session_.tenant());
-  if (!model) return session_.respond_error(model.error());
-  model_ = *model;
-  service_.models[model_].generation.apply_to(request_);
-  if (const Result<void> open = service_.loop.precheck(session_.tenant(), model_); !open)
-    return session_.respond_error(open.error());
-  begin_encoding(Purpose::generate);
+  begin_parsing(Purpose::generate, kind);
 }
 
 void CompletionHandler::start_count() {
   if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
     return session_.respond_error(counted.error());
-  const Result<void> parsed =
-      service_.parser.parse_generation(session_.body(), ApiKind::chat, request_);
-  if (!parsed) return session_.respond_error(parsed.error());
+  begin_parsing(Purpose::count, ApiKind::chat);
+}
+
+// ---- the body
+
+void CompletionHandler::begin_parsing(Purpose purpose, ApiKind kind) {
+  purpose_ = purpose;
+  stage_ = Stage::preparing;
+  if (session_.body().size() > kInlineParseBytesMax && service_.pool) {
+    job_ = std::make_shared<EncodeJob>();
+    job_->work = EncodeJob::Work::parse;
+    job_->body = std::move(session_.body());
+    job_->kind = kind;
+    job_->hash_seed = service_.ids.next();
+    job_->on_done = [this](EncodeJob& job) {
+      request_ = std::move(job.request);
+      const Result<void> result = std::move(job.result);
+      job_.reset();
+      on_parsed(result);
+    };
+    return enqueue_job();
+  }
+  const Tick started = service_.clock.now();
+  const Result<void> parsed = service_.parser.parse_generation(session_.body(), kind, request_);
+  service_.metrics.parse_ns += static_cast<std::uint64_t>((service_.clock.now() - started).count());
+  on_parsed(parsed);
+}
+
+void CompletionHandler::on_parsed(Result<void> result) {
+  if (!result) return fail(result.error());
   const Result<std::uint32_t> model = service_.find_model(request_.model, session_.tenant());
-  if (!model) return session_.respond_error(model.error());
+  if (!model) return fail(model.error());
   model_ = *model;
-  begin_encoding(Purpose::count);
+  service_.models[model_].generation.apply_to(request_);
+  if (purpose_ == Purpose::generate)
+    if (const Result<void> open = service_.loop.precheck(session_.tenant(), model_); !open)
+      return fail(open.error());
+  begin_encoding();
+}
+
+// The pool answers by the job's on_done, or refuses it now.
+void CompletionHandler::enqueue_job() {
+  job_->tenant = session_.tenant();
+  ++service_.metrics.pool_jobs;
+  if (const Result<void> queued = service_.pool->submit(job_); !queued) {
+    const std::shared_ptr<EncodeJob> refused = std::move(job_);
+    request_ = std::move(refused->request);
+    fail(queued.error());
+  }
 }
 
 void CompletionHandler::start_tokenize() {
@@ -84,7 +116,8 @@ void CompletionHandler::start_tokenize() {
   request_.add_generation_prompt = asked.add_generation_prompt;
   request_.continue_final_message = asked.continue_final_message;
   if (asked.prompt) request_.prompts.emplace_back().text = std::move(*asked.prompt);
-  begin_encoding(Purpose::tokenize);
+  purpose_ = Purpose::tokenize;
+  begin_encoding();
 }
 
 void CompletionHandler::start_detokenize() {
@@ -114,9 +147,8 @@ void CompletionHandler::start_detokenize() {
 
 // ---- tokens of the prompts
 
-void CompletionHandler::begin_encoding(Purpose purpose) {
-  purpose_ = purpose;
-  stage_ = Stage::encoding;
+void CompletionHandler::begin_encoding() {
+  stage_ = Stage::preparing;
   const std::uint32_t context = service_.context_tokens(model_);
   if (const Result<void> fits = check_text_bytes(model(), context, request_); !fits)
     return on_encoded(fits.error());
@@ -124,7 +156,6 @@ void CompletionHandler::begin_encoding(Purpose purpose) {
     return on_encoded(encode_prompts(model(), request_, ids_));
   job_ = std::make_shared<EncodeJob>();
   job_->model = &model();
-  job_->tenant = session_.tenant();
   job_->request = std::move(request_);
   job_->on_done = [this](EncodeJob& job) {
     request_ = std::move(job.request);
@@ -133,12 +164,7 @@ void CompletionHandler::begin_encoding(Purpose purpose) {
     job_.reset();
     on_encoded(result);
   };
-  ++service_.metrics.pool_jobs;
-  if (const Result<void> queued = service_.pool->submit(job_); !queued) {
-    const std::shared_ptr<EncodeJob> refused = std::move(job_);
-    request_ = std::move(refused->request);
-    on_encoded(queued.error());
-  }
+  enqueue_job();
 }
 
 void CompletionHandler::on_encoded(Result<void> result) {
@@ -318,10 +344,8 @@ void CompletionHandler::begin_writer() {
 // ---- ends
 
 void CompletionHandler::fail(const Error& error) {
-  for (const auto& part : parts_)
-    if (part->handle) service_.loop.cancel(std::exchange(part->handle, {}), CancelCause::failed);
+  cancel(CancelCause::failed);
   const bool has_begun = session_.has_begun();
-  end();
   if (!has_begun) return session_.respond_error(error);
   service_.metrics.count_error(error.code);
   append_error_event(session_.begin_chunk(), error);

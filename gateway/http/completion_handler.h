@@ -1,8 +1,8 @@
 // CompletionHandler: one request that generates, from its parsed body to the last byte of its answer;
 // also the routes that only count its tokens.
 //
-//   parse -> model, precheck -> bytes against the context -> encode (here or on the pool)
-//         -> submit, one generation per prompt -> take tokens -> text -> answer or stream
+//   parse (here or on the pool) -> model, precheck -> bytes against the context
+//         -> encode (here or on the pool) -> submit, one generation per prompt -> take tokens -> text -> answer or stream
 //
 // Tokens are taken from the decision loop only when no write is in flight and accepted before their
 // bytes are handed to the socket: what is ready shares one write, and a lone token never waits.
@@ -42,7 +42,7 @@ class CompletionHandler {
   void fail(const Error& error);  // answered, or told as an event where the answer has begun
 
  private:
-  enum class Stage : std::uint8_t { idle, encoding, generating };
+  enum class Stage : std::uint8_t { idle, preparing, generating };  // parsed or encoded; on workers
   enum class Purpose : std::uint8_t { generate, count, tokenize };
 
   // One prompt's generation. The loop keeps a reference to it while its handle lives.
@@ -66,7 +66,10 @@ class CompletionHandler {
     bool has_role = false;
   };
 
-  void begin_encoding(Purpose purpose);
+  void begin_parsing(Purpose purpose, ApiKind kind);
+  void on_parsed(Result<void> result);
+  void begin_encoding();
+  void enqueue_job();
   void on_encoded(Result<void> result);
   void answer_tokenize();
   Result<void> submit_all();

@@ -109,4 +109,17 @@ bool is_valid_request_id(std::string_view id) {
   });
 }
 
+//   00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01      version, trace, parent, flags
+bool is_valid_traceparent(std::string_view text) {
+  constexpr std::string_view kShape = "00-tttttttttttttttttttttttttttttttt-pppppppppppppppp-ff";
+  if (text.size() != kShape.size()) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool is_hex = (text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f');
+    const bool is_literal = kShape[i] == '-' || kShape[i] == '0';
+    if (is_literal ? text[i] != kShape[i] : !is_hex) return false;
+  }
+  return text.substr(3, 32).find_first_not_of('0') != std::string_view::npos &&
+         text.substr(36, 16).find_first_not_of('0') != std::string_view::npos;
+}
+
 }  // namespace sluice::gw

@@ -32,4 +32,7 @@ void append_duration(std::string& out, Duration duration);
 // A client's own id: 1 to 128 of [A-Za-z0-9._-].
 bool is_valid_request_id(std::string_view id);
 
+// W3C Trace Context, level 1, version 00: lower-case hex, neither id all zeros.
+bool is_valid_traceparent(std::string_view text);
+
 }  // namespace sluice::gw

@@ -102,6 +102,15 @@ Result<std::uint16_t> Server::listen(const std::string& address, std::uint16_t p
   return s.acceptor.local_endpoint().port();
 }
 
+// Open connections hold their own reference to the context that they began with.
+Result<void> Server::reload_certificate(const cfg::Listen& listen) {
+  if (!state_->tls || listen.tls_certificate.empty()) return {};
+  Result<std::unique_ptr<asio::ssl::context>> tls = make_tls_context(listen);
+  if (!tls) return tls.error();
+  state_->tls = std::move(*tls);
+  return {};
+}
+
 void Server::begin_drain(std::function<void()> on_empty) {
   State& s = *state_;
   s.is_accepting = false;

@@ -258,6 +258,9 @@ void Session::append_common_headers(std::string& out, bool with_limits) {
   out.append(service_.date.get());
   append_connection_header(out);
   append_header(out, "x-request-id", request_id_);
+  // The caller's trace goes back with the answer; no span of this gateway's own is made.
+  if (is_valid_traceparent(reader_.head().traceparent))
+    append_header(out, "traceparent", reader_.head().traceparent);
   const std::string& origin = reader_.head().origin;
   if (is_origin_allowed(service_.config.cors, origin)) append_cors_headers(out, origin);
   if (!with_limits) return;

@@ -4,10 +4,27 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "gateway/api/parse_request.h"
+
 namespace sluice::gw {
 namespace {
 
 constexpr int kNice = 10;  // behind the event loop and the workers
+
+std::size_t bytes_of(const EncodeJob& job) {
+  return job.work == EncodeJob::Work::parse ? job.body.size() : text_bytes(job.request);
+}
+
+void perform(EncodeJob& job) {
+  if (job.work == EncodeJob::Work::encode) {
+    job.result = encode_prompts(*job.model, job.request, job.ids);
+    return;
+  }
+  // A parser per job: what a huge body took is given back with it.
+  RequestParser parser(job.hash_seed);
+  job.result = parser.parse_generation(job.body, job.kind, job.request);
+  std::string().swap(job.body);
+}
 
 }  // namespace
 
@@ -27,7 +44,7 @@ TokenizePool::~TokenizePool() {
 }
 
 Result<void> TokenizePool::submit(std::shared_ptr<EncodeJob> job) {
-  const std::size_t bytes = text_bytes(job->request);
+  const std::size_t bytes = bytes_of(*job);
   {
     const std::lock_guard lock(mutex_);
     if (num_waiting_ >= kTokenizeJobsMax || bytes_waiting_ + bytes > kTokenizeBytesMax) {
@@ -64,10 +81,9 @@ void TokenizePool::run() {
     next->second.pop_front();
     if (next->second.empty()) waiting_.erase(next);
     --num_waiting_;
-    bytes_waiting_ -= text_bytes(job->request);
+    bytes_waiting_ -= bytes_of(*job);
     lock.unlock();
-    if (!job->is_cancelled.load(std::memory_order_relaxed))
-      job->result = encode_prompts(*job->model, job->request, job->ids);
+    if (!job->is_cancelled.load(std::memory_order_relaxed)) perform(*job);
     deliver_(std::move(job));
     lock.lock();
   }

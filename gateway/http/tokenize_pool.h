@@ -1,6 +1,6 @@
-// TokenizePool: long texts are tokenized here, never on the event loop. Jobs wait in one queue per
-// tenant and are taken round robin over tenants, so that one tenant's megabytes delay only its own.
-// The threads run at a lower priority than the event loop.
+// TokenizePool: long bodies are parsed and long texts tokenized here, never on the event loop. Jobs
+// wait in one queue per tenant and are taken round robin over tenants, so that one tenant's
+// megabytes delay only its own. The threads run at a lower priority than the event loop.
 //
 // submit() and the delivery happen on the loop's thread, run() on a pool thread. A job is shared by
 // both until it was delivered, hence the shared_ptr.
@@ -14,9 +14,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "gateway/api/openai_types.h"
 #include "gateway/http/prompt_encoding.h"
 #include "shared/ids.h"
 
@@ -25,10 +27,19 @@ namespace sluice::gw {
 inline constexpr std::size_t kTokenizeJobsMax = 1024;
 inline constexpr std::size_t kTokenizeBytesMax = 128u << 20;
 
+// A longer body is parsed on the pool: about 50 us of the event loop.
+inline constexpr std::size_t kInlineParseBytesMax = 64u << 10;
+
 struct EncodeJob {
-  const ServedModel* model = nullptr;
+  enum class Work : std::uint8_t { parse, encode };
+
+  Work work = Work::encode;
+  std::string body;                    // parse: moved in, gone afterwards
+  ApiKind kind{};                      // parse
+  std::uint64_t hash_seed = 0;         // parse: of the parser
+  const ServedModel* model = nullptr;  // encode
   TenantId tenant;
-  GenerationRequest request;                // moved in, taken back by the owner
+  GenerationRequest request;                // moved in, taken back by the owner; parse: out
   std::vector<std::vector<TokenId>> ids;    // out
   Result<void> result;                      // out
   std::atomic<bool> is_cancelled{false};    // set by the loop, read before the work starts

@@ -84,6 +84,7 @@ Action Supervision::spawn(ChildId id) {
   c.epoch = Epoch(c.epoch.value + 1);
   c.restart_at.reset();
   c.stopped_since.reset();
+  c.starting_since.reset();
   forget_sightings(c);
   c.kill_reason = DownReason::none;
   c.announced = false;
@@ -298,6 +299,28 @@ Actions Supervision::tick(Tick now) {
   for (std::uint32_t i = 0; i < workers_.size(); ++i)
     if (stopped_too_long(workers_[i]))
       append(actions, kill(worker_child(WorkerId(i)), DownReason::killed));
+  append(actions, end_hanging_starts(now));
+  return actions;
+}
+
+// Whoever was spawned and has not said its first word: a worker its hello, the gateway that it
+// listens.
+Actions Supervision::end_hanging_starts(Tick now) {
+  Actions actions;
+  const auto look_at = [&](ChildId id) {
+    Child& c = child(id);
+    if (c.state != State::starting || phase_ == Phase::over) return;
+    if (!c.starting_since) c.starting_since = now;
+    if (now - *c.starting_since <= Duration(limits_.start_timeout)) return;
+    if (phase_ == Phase::starting)
+      actions = fail_start(id, "did not start within " +
+                                   std::to_string(limits_.start_timeout.count()) +
+                                   " ms (supervision.start_timeout)");
+    else
+      append(actions, kill(id, DownReason::stalled));
+  };
+  look_at(kGatewayChild);
+  for (std::uint32_t i = 0; i < workers_.size(); ++i) look_at(worker_child(WorkerId(i)));
   return actions;
 }
 

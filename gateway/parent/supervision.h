@@ -7,7 +7,8 @@
 // are
 //    started again with exponential back-off, which a minute of health resets.
 // 3. What killed a worker decides what it proves: see down_reason().
-// 4. The first terminating signal drains, the second one stops at once.
+// 4. A process that does not say in time that it serves hangs: it is ended like one that failed.
+// 5. The first terminating signal drains, the second one stops at once.
 #pragma once
 
 #include <array>
@@ -120,6 +121,7 @@ class Supervision {
     std::optional<Tick> restart_at;
     Duration delay{};  // of the last restart; zero: none yet
     Tick up_since{};
+    std::optional<Tick> starting_since;  // the first look at it that found it starting
     std::optional<Tick> stopped_since;
     DownReason kill_reason = DownReason::none;  // why the parent killed it
     bool announced = false;                     // this gateway knows this epoch
@@ -137,6 +139,7 @@ class Supervision {
   Actions begin_stopping(Tick now);
   Actions finish_if_all_gone();
   Actions fail_start(ChildId id, const std::string& why);
+  Actions end_hanging_starts(Tick now);
   Duration watch_interval() const;
   bool is_stalled(Child& worker, const WatchFacts& facts, Tick now) const;
   static void forget_sightings(Child& worker);

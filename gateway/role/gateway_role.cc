@@ -162,6 +162,8 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   loop.hooks.reload = [&](const cfg::Config& fresh) {
     service.reload(fresh);
     server.recheck_keys();
+    if (const Result<void> tls = server.reload_certificate(fresh.listen); !tls)
+      spdlog::error("event=certificate_kept reason=\"{}\"", tls.error().detail);
   };
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };

@@ -40,7 +40,8 @@ CannedModel read_world(Bytes& bytes) {
 void run(Bytes bytes) {
   CannedModel model = read_world(bytes);
   const auto classes = bytes.next() % 2 == 0 ? ClassPolicy::separate : ClassPolicy::mixed;
-  CannedEngine e(model, classes);
+  const std::uint32_t intake_tokens_max = 1 + bytes.next() % 64;
+  CannedEngine e(model, classes, intake_tokens_max);
   Scheduler& scheduler = e.engine.scheduler();
   std::map<std::uint64_t, int> owed;  // ends that a sequence must have had
   std::uint64_t next_id = 1;
@@ -68,7 +69,7 @@ void run(Bytes bytes) {
   }
   e.run(20'000);
   e.step();
-  CHECK(!scheduler.has_sequences());
+  CHECK(!scheduler.has_work() && scheduler.blocks().num_used() == 0);
   for (const auto& [id, count] : owed)
     CHECK(e.endings[id].num_ends == static_cast<std::uint32_t>(count));
 }

@@ -101,13 +101,17 @@ inline void collect(std::span<const StepEntry> entries, Endings& endings) {
 
 // An engine over a canned executor that it owns.
 struct CannedEngine {
+  // intake_tokens_max 0: as the worker derives it.
   explicit CannedEngine(const CannedModel& model = a_canned_model(),
-                        ClassPolicy classes = ClassPolicy::separate)
-      : executor(model), engine(executor, clock, limits_of(executor, classes)) {}
+                        ClassPolicy classes = ClassPolicy::separate,
+                        std::uint32_t intake_tokens_max = 0)
+      : executor(model), engine(executor, clock, limits_of(executor, classes, intake_tokens_max)) {}
 
-  static SchedulerLimits limits_of(const CannedExecutor& executor, ClassPolicy classes) {
+  static SchedulerLimits limits_of(const CannedExecutor& executor, ClassPolicy classes,
+                                   std::uint32_t intake_tokens_max) {
     SchedulerLimits limits = scheduler_limits(executor.facts(), {11, 12});
     limits.classes = classes;
+    if (intake_tokens_max > 0) limits.intake_tokens_max = intake_tokens_max;
     return limits;
   }
   Result<void> add(const Submission& submission) {
@@ -119,7 +123,7 @@ struct CannedEngine {
     clock.advance(std::chrono::milliseconds(1));
   }
   void run(int steps_max = 100'000) {
-    while (engine.scheduler().has_sequences() && steps_max-- > 0) step();
+    while (engine.scheduler().has_work() && steps_max-- > 0) step();
   }
 
   ManualClock clock;

@@ -17,11 +17,6 @@ constexpr std::uint32_t kPriorityMax = 1000;
 // A reused slot keeps vectors up to this size; longer ones go back to the allocator.
 constexpr std::size_t kKeptIdsMax = 64u << 10;
 
-bool uses_counts(const SamplingParams& sampling) {
-  return sampling.presence_penalty != 0.0f || sampling.frequency_penalty != 0.0f ||
-         sampling.repetition_penalty != 1.0f;
-}
-
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerLimits& limits)
@@ -29,7 +24,10 @@ Scheduler::Scheduler(const SchedulerLimits& limits)
       pool_(limits.num_blocks),
       cache_(limits.num_blocks, limits.block_tokens),
       slots_(limits.sequences_max + limits.waiting_max),
-      is_written_(limits.num_blocks, 0) {
+      is_written_(limits.num_blocks, 0),
+      intake_blocks_max_(std::max(1u, limits.intake_tokens_max / std::max(1u, limits.block_tokens))),
+      lookup_left_(intake_blocks_max_),
+      release_left_(intake_blocks_max_) {
   CHECK(limits.sequences_max > 0 && limits.sequences_max <= limits.step_tokens_max);
   CHECK(limits.sequences_max <= kBatchSequencesMax && limits.block_tokens % 2 == 0);
   CHECK(limits.block_tokens > 0 && limits.num_blocks > 0 && limits.vocab_size > 0);
@@ -37,6 +35,7 @@ Scheduler::Scheduler(const SchedulerLimits& limits)
   for (std::size_t i = num_slots; i > 0; --i) unused_slots_.push_back(static_cast<Slot>(i - 1));
   running_.reserve(limits.sequences_max);
   waiting_.reserve(num_slots);
+  leaving_.reserve(num_slots);
   plan_.items.reserve(limits.sequences_max);
   plan_.zero_blocks.reserve(limits.num_blocks);
   cancelled_.reserve(num_slots);
@@ -56,9 +55,7 @@ std::optional<Scheduler::Slot> Scheduler::find(SequenceId id) const {
   return std::nullopt;
 }
 
-Result<void> Scheduler::add(const SubmitView& submission, Tick now) {
-  CHECK(!is_planned_);
-  const SubmitRecord& head = submission.head;
+Result<void> Scheduler::check_head(const SubmitRecord& head) const {
   const std::uint64_t longest = std::uint64_t{head.num_prompt_ids} + head.output_ids_max;
   if (head.num_prompt_ids == 0 || head.output_ids_max <= head.num_output_ids)
     return make_error(Errc::invalid_value, "a submission has a prompt and room for output");
@@ -69,16 +66,56 @@ Result<void> Scheduler::add(const SubmitView& submission, Tick now) {
                           std::to_string(std::min<std::uint64_t>(
                               limits_.context_tokens,
                               std::uint64_t{limits_.num_blocks} * limits_.block_tokens)));
-  const auto is_outside = [this](TokenId id) { return id >= limits_.vocab_size; };
-  if (std::ranges::any_of(submission.prompt, is_outside) ||
-      std::ranges::any_of(submission.output, is_outside) ||
-      std::ranges::any_of(submission.stop_ids, is_outside) ||
-      std::ranges::any_of(submission.bias, is_outside, &LogitBias::token))
-    return make_error(Errc::invalid_value, "a token id lies outside the vocabulary");
   if (find(SequenceId{head.sequence}))
     return make_error(Errc::invalid_value, "the sequence is running already");
   if (unused_slots_.empty()) return make_error(Errc::over_capacity, "more sequences than credits");
+  return {};
+}
 
+Result<void> Scheduler::check_ids(const SubmitView& submission, Ids which) const {
+  const auto is_outside = [this](TokenId id) { return id >= limits_.vocab_size; };
+  if ((which == Ids::given && (std::ranges::any_of(submission.prompt, is_outside) ||
+                      std::ranges::any_of(submission.output, is_outside))) ||
+      std::ranges::any_of(submission.stop_ids, is_outside) ||
+      std::ranges::any_of(submission.bias, is_outside, &LogitBias::token))
+    return make_error(Errc::invalid_value, "a token id lies outside the vocabulary");
+  return {};
+}
+
+Result<void> Scheduler::add(const SubmitView& submission, Tick now) {
+  CHECK(!is_planned_);
+  if (const auto checked = check_head(submission.head); !checked) return checked.error();
+  if (const auto checked = check_ids(submission, Ids::given); !checked) return checked.error();
+  Sequence& sequence = place(submission, now);
+  const std::size_t room = sequence.num_prompt + std::size_t{sequence.output_max};
+  sequence.ids.reserve(room);
+  sequence.ids.assign(submission.prompt.begin(), submission.prompt.end());
+  sequence.ids.insert(sequence.ids.end(), submission.output.begin(), submission.output.end());
+  if (uses_counts(sequence.sampling)) {
+    sequence.counts.reserve(std::min<std::size_t>(room, limits_.vocab_size));
+    for (const TokenId id : submission.prompt) sequence.counts.add_prompt(id);
+    for (const TokenId id : submission.output) sequence.counts.add_output(id);
+  }
+  enqueue(slot_of(sequence));
+  return {};
+}
+
+Result<void> Scheduler::add(const SubmitView& submission, IdIntake& taken, Tick now) {
+  CHECK(!is_planned_ && taken.is_over());
+  if (const auto checked = check_head(submission.head); !checked) return checked.error();
+  if (!taken.is_valid())
+    return make_error(Errc::invalid_value, "a token id lies outside the vocabulary");
+  if (const auto checked = check_ids(submission, Ids::taken); !checked) return checked.error();
+  Sequence& sequence = place(submission, now);
+  sequence.ids.swap(taken.ids_);
+  std::swap(sequence.counts, taken.counts_);
+  enqueue(slot_of(sequence));
+  return {};
+}
+
+// Everything of a new sequence but its ids. Room for all that it may become: steps allocate nothing.
+Sequence& Scheduler::place(const SubmitView& submission, Tick now) {
+  const SubmitRecord& head = submission.head;
   const Slot slot = unused_slots_.back();
   unused_slots_.pop_back();
   Sequence& sequence = slots_[slot];
@@ -91,22 +128,12 @@ Result<void> Scheduler::add(const SubmitView& submission, Tick now) {
   sequence.num_prompt = head.num_prompt_ids;
   sequence.output_max = head.output_ids_max;
   sequence.sampling = head.sampling;
-  // Room for all that the sequence may become: steps allocate nothing.
-  const auto room = static_cast<std::size_t>(longest);
-  sequence.ids.reserve(room);
-  sequence.blocks.reserve(blocks_for(static_cast<std::uint32_t>(longest)));
-  sequence.chain.reserve(blocks_for(static_cast<std::uint32_t>(longest)));
-  sequence.ids.assign(submission.prompt.begin(), submission.prompt.end());
-  sequence.ids.insert(sequence.ids.end(), submission.output.begin(), submission.output.end());
+  const std::uint32_t blocks_max = blocks_for(head.num_prompt_ids + head.output_ids_max);
+  sequence.blocks.reserve(blocks_max);
+  sequence.chain.reserve(blocks_max);
   sequence.stop_ids.assign(submission.stop_ids.begin(), submission.stop_ids.end());
   sequence.bias.assign(submission.bias.begin(), submission.bias.end());
-  if (uses_counts(sequence.sampling)) {
-    sequence.counts.reserve(std::min<std::size_t>(room, limits_.vocab_size));
-    for (const TokenId id : submission.prompt) sequence.counts.add_prompt(id);
-    for (const TokenId id : submission.output) sequence.counts.add_output(id);
-  }
-  enqueue(slot);
-  return {};
+  return sequence;
 }
 
 void Scheduler::enqueue(Slot slot) {
@@ -120,6 +147,7 @@ void Scheduler::enqueue(Slot slot) {
 }
 
 void Scheduler::remove_waiting(Slot slot) {
+  if (looking_up_ == slot) looking_up_.reset();
   waiting_.erase(std::ranges::find(waiting_, slot));
   waiting_tokens_ -= slots_[slot].num_ids();
   waiting_blocks_ -= blocks_for(slots_[slot].num_ids() + 1);
@@ -139,24 +167,46 @@ void Scheduler::cancel(SequenceId id) {
   entry.kind = EntryKind::finished;
   entry.finish = FinishReason::cancelled;
   cancelled_.push_back(entry);
-  reset(*slot);
+  retire(*slot);
 }
 
 void Scheduler::drop_all() {
   CHECK(!is_planned_);
-  for (const Slot slot : running_) reset(slot);
-  for (const Slot slot : waiting_) reset(slot);
+  give_back_all();
+  for (const std::vector<Slot>* const slots : {&running_, &waiting_}) {
+    for (const Slot slot : *slots) {
+      break_promise(slots_[slot]);
+      release_blocks(slots_[slot], 0);
+      recycle(slot);
+    }
+  }
   running_.clear();
   waiting_.clear();
   cancelled_.clear();
+  looking_up_.reset();
   waiting_tokens_ = 0;
   waiting_blocks_ = 0;
 }
 
-// The slot's vectors keep their memory for the next sequence, up to a bound.
-void Scheduler::reset(Slot slot) {
+// An ended sequence, in no list any more, gives its blocks back: what this step has left for that now,
+// the rest in later ones.
+void Scheduler::retire(Slot slot) {
   Sequence& sequence = slots_[slot];
-  release_blocks(sequence, 0);
+  sequence.state = SequenceState::leaving;
+  break_promise(sequence);
+  const auto num_blocks = static_cast<std::uint32_t>(sequence.blocks.size());
+  const std::uint32_t num_released = std::min(num_blocks, release_left_);
+  release_left_ -= num_released;
+  release_blocks(sequence, num_blocks - num_released);
+  if (sequence.blocks.empty())
+    recycle(slot);
+  else
+    leaving_.push_back(slot);
+}
+
+// The slot's vectors keep their memory for the next sequence, up to a bound.
+void Scheduler::recycle(Slot slot) {
+  Sequence& sequence = slots_[slot];
   if (sequence.ids.capacity() > kKeptIdsMax || sequence.counts.capacity_bytes() > kKeptIdsMax) {
     sequence = Sequence{};
   } else {
@@ -178,6 +228,10 @@ const StepPlan& Scheduler::plan() {
   plan_.zero_blocks.clear();
   plan_.num_prefill_tokens = plan_.num_decode_tokens = plan_.num_logits = 0;
   plan_.num_preemptions = plan_.num_prefix_queries = plan_.num_prefix_hits = 0;
+  plan_.num_looking_up = 0;
+  looking_up_.reset();
+  lookup_left_ = release_left_ = intake_blocks_max_;
+  release_leaving(release_left_);
   extend_tables();
   plan_running();
   // Whoever was preempted just now would be admitted at once into the blocks it gave back.
@@ -190,9 +244,10 @@ void Scheduler::extend_tables() {
   for (std::size_t i = 0; i < running_.size();) {
     const Slot slot = running_[i];
     Sequence& sequence = slots_[slot];
-    if (sequence.blocks.size() >= blocks_for(sequence.num_ids())) {
+    std::uint32_t blocks_left = limits_.num_blocks;  // as many as it takes: one is needed now
+    if (sequence.blocks.size() + sequence.num_promised >= blocks_for(sequence.num_ids())) {
       ++i;
-    } else if (num_available() > 0) {
+    } else if (reclaim(1, waiting_.size(), blocks_left)) {
       sequence.blocks.push_back(take_block());
     } else {
       const Slot victim = choose_victim();
@@ -211,10 +266,12 @@ Scheduler::Slot Scheduler::choose_victim() const {
   return running_.back();
 }
 
+// It keeps its full blocks as if it had found them, until somebody needs them.
 void Scheduler::preempt(Slot slot) {
   Sequence& sequence = slots_[slot];
   running_.erase(std::ranges::find(running_, slot));
-  release_blocks(sequence, 0);
+  break_promise(sequence);
+  release_blocks(sequence, sequence.num_computed / limits_.block_tokens);
   sequence.num_computed = 0;
   sequence.num_registered = 0;
   sequence.key.is_fresh = false;
@@ -234,17 +291,33 @@ void Scheduler::plan_running() {
 }
 
 void Scheduler::plan_waiting() {
-  while (!waiting_.empty() && running_.size() < limits_.sequences_max &&
-         plan_.num_tokens() < limits_.step_tokens_max) {
-    const Slot slot = waiting_.back();
-    if (!try_admit(slot)) return;
-    const std::uint32_t budget = limits_.step_tokens_max - plan_.num_tokens();
-    plan_item(slot, std::min(budget, slots_[slot].num_uncomputed()));
+  for (std::size_t next = waiting_.size(); next > 0; --next) {
+    if (running_.size() == limits_.sequences_max || plan_.num_tokens() == limits_.step_tokens_max)
+      return;
+    const Slot slot = waiting_[next - 1];
+    switch (try_admit(slot, next - 1)) {
+      case Admission::admitted: {
+        const std::uint32_t budget = limits_.step_tokens_max - plan_.num_tokens();
+        plan_item(slot, std::min(budget, slots_[slot].num_uncomputed()));
+        break;
+      }
+      case Admission::looking_up:
+        if (plan_.num_looking_up++ == 0) looking_up_ = slot;
+        break;
+      case Admission::blocked: return;
+    }
   }
 }
 
 void Scheduler::plan_item(Slot slot, std::uint32_t num_tokens) {
-  const Sequence& sequence = slots_[slot];
+  Sequence& sequence = slots_[slot];
+  for (const std::uint32_t covered = blocks_for(sequence.num_computed + num_tokens);
+       sequence.blocks.size() < covered;) {
+    CHECK(sequence.num_promised > 0);
+    --sequence.num_promised;
+    --num_promised_;
+    sequence.blocks.push_back(take_block());
+  }
   const bool wants_logits = num_tokens == sequence.num_uncomputed();
   (sequence.is_decoding() ? plan_.num_decode_tokens : plan_.num_prefill_tokens) += num_tokens;
   plan_.num_logits += wants_logits ? 1u : 0u;
@@ -253,23 +326,25 @@ void Scheduler::plan_item(Slot slot, std::uint32_t num_tokens) {
                          sequence.blocks, wants_logits});
 }
 
-// The head of the queue joins the running ones, or stays where it is and nothing has changed.
-bool Scheduler::try_admit(Slot slot) {
+// A waiting sequence, with `num_behind` others behind it, joins the running ones or goes on waiting.
+Scheduler::Admission Scheduler::try_admit(Slot slot, std::size_t num_behind) {
   Sequence& sequence = slots_[slot];
   if (!running_.empty() && blocked_head_ == sequence.id && num_available() <= blocked_available_)
-    return false;
-  if (!admit_class(sequence)) return false;
-  const std::uint32_t num_hits = share_prefix(sequence);
+    return Admission::blocked;
+  if (!admit_class(sequence, slot == waiting_.back())) return Admission::blocked;
+  const Lookup lookup = find_prefix(sequence, num_behind);
+  if (lookup == Lookup::goes_on) return Admission::looking_up;
+  const auto num_hits = static_cast<std::uint32_t>(sequence.blocks.size());
   const std::uint32_t needed = blocks_for(sequence.num_ids()) - num_hits;
   const std::uint32_t kept = running_.empty() ? 0 : limits_.num_blocks / kWatermarkShare;
-  if (needed + kept > num_available()) {
-    release_blocks(sequence, 0);
-    blocked_head_ = sequence.id;
+  if (lookup == Lookup::no_room || !reclaim(needed + kept, num_behind, release_left_)) {
+    // Where the step had no more blocks to give back, the next one has.
+    blocked_head_ = release_left_ > 0 ? sequence.id : SequenceId{};
     blocked_available_ = num_available();
-    return false;
+    return Admission::blocked;
   }
   blocked_head_ = SequenceId{};
-  for (std::uint32_t i = 0; i < needed; ++i) sequence.blocks.push_back(take_block());
+  promise(sequence, needed);
   sequence.num_computed = num_hits * limits_.block_tokens;
   sequence.num_registered = num_hits;
   if (!sequence.was_admitted && limits_.prefix_cache) {
@@ -284,15 +359,18 @@ bool Scheduler::try_admit(Slot slot) {
     return OrderKey{true, slots_[other].key.virtual_arrival, slots_[other].id};
   };
   running_.insert(std::ranges::upper_bound(running_, order(slot), std::ranges::less{}, order), slot);
-  return true;
+  return Admission::admitted;
 }
 
 // Every block that a running sequence of another class holds keeps this one waiting; once they are
-// gone the cache is forgotten and what was written is zeroed.
-bool Scheduler::admit_class(const Sequence& sequence) {
+// gone the first in the queue changes the class: the cache is forgotten, what waiting and leaving
+// sequences hold is taken from them, and what was written is zeroed. That takes as long as it takes:
+// nothing runs.
+bool Scheduler::admit_class(const Sequence& sequence, bool is_head) {
   if (limits_.classes == ClassPolicy::mixed || sequence.security_class == resident_class_)
     return true;
-  if (!running_.empty()) return false;
+  if (!running_.empty() || !is_head) return false;
+  give_back_all();
   while (const std::optional<BlockId> block = cache_.oldest_parked()) {
     cache_.erase(*block);
     pool_.reclaim(*block);
@@ -318,14 +396,20 @@ std::uint32_t Scheduler::num_slots_unfilled() const {
 }
 
 // Two steps of look-ahead wait here, so that places freed by a step are filled in the next one. A
-// worker that nothing waits in takes one submission of any length.
+// worker that nothing waits in takes one submission of any length. The sequence that is looked up
+// counts as if it ran already: else one long prompt would keep all others out for many steps.
 Credits Scheduler::credits() const {
   const auto left = [](std::uint32_t all, std::uint32_t taken) { return all > taken ? all - taken : 0; };
+  std::uint32_t num_found = 0;
+  for (const Slot slot : waiting_) num_found += static_cast<std::uint32_t>(slots_[slot].blocks.size());
+  const std::uint32_t admitted_next = looking_up_ ? 1 : 0;
+  const std::uint32_t tokens =
+      waiting_tokens_ - (looking_up_ ? slots_[*looking_up_].num_ids() : 0);
   Credits credits{};
   const std::uint32_t look_ahead = 2 * limits_.step_tokens_max;
-  credits.tokens = waiting_.empty() ? std::max(look_ahead, limits_.context_tokens)
-                                    : left(look_ahead, waiting_tokens_);
-  credits.blocks = left(num_available(), waiting_blocks_);
+  credits.tokens = waiting_.size() == admitted_next ? std::max(look_ahead, limits_.context_tokens)
+                                                    : left(look_ahead, tokens);
+  credits.blocks = left(num_available(), waiting_blocks_ - num_found);
   credits.sequences = static_cast<std::uint32_t>(unused_slots_.size());
   return credits;
 }

@@ -20,12 +20,12 @@ const StepOutcome& Scheduler::apply(std::span<const SampledToken> sampled) {
     sequence.num_computed += static_cast<std::uint32_t>(item.ids.size());
     register_blocks(sequence);
     if (!item.wants_logits || !emit(item.slot, sampled[next_sample++])) continue;
-    reset(item.slot);
+    retire(item.slot);
     has_ended = true;
   }
   if (has_ended)
     std::erase_if(running_,
-                  [this](Slot slot) { return slots_[slot].state == SequenceState::absent; });
+                  [this](Slot slot) { return slots_[slot].state != SequenceState::running; });
   outcome_.entries = entries_;
   return outcome_;
 }

@@ -6,7 +6,9 @@
 //   blocks:   [b0][b1][b2]...                                   position p lives in blocks[p / block_tokens]
 //
 // Invariants: num_computed < ids.size() while the sequence lives (the last id's KV is computed by the
-// step that samples after it); blocks cover num_computed; chain[i] is the hash of full block i.
+// step that samples after it); blocks cover num_computed, and with num_promised more they cover ids
+// while it runs; chain[i] is the hash of full block i. While it waits, blocks hold the KV of the first
+// ids: found in the prefix cache, or kept over a preemption.
 #pragma once
 
 #include <compare>
@@ -22,7 +24,7 @@
 
 namespace sluice::eng {
 
-enum class SequenceState : std::uint8_t { absent, waiting, running };
+enum class SequenceState : std::uint8_t { absent, waiting, running, leaving };
 
 // Who goes first: preempted sequences, then the earlier virtual arrival (arrival + priority times
 // kPriorityAging, so that no priority starves another for ever), then the smaller id.
@@ -43,6 +45,7 @@ struct Sequence {
   std::uint32_t num_prompt = 0;
   std::uint32_t output_max = 0;      // total output allowed
   std::uint32_t num_computed = 0;    // positions whose KV exists
+  std::uint32_t num_promised = 0;    // blocks that it may take without asking
   std::uint32_t num_registered = 0;  // full blocks that were offered to the prefix cache
   std::uint32_t cached_tokens = 0;   // prompt tokens found in the prefix cache at first admission
   bool was_admitted = false;         // once or more

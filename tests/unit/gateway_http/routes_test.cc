@@ -115,5 +115,22 @@ TEST(ResponseHead, ClientRequestIds) {
     EXPECT_FALSE(is_valid_request_id(id)) << id;
 }
 
+TEST(ResponseHead, TraceParents) {
+  const std::string good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  EXPECT_TRUE(is_valid_traceparent(good));
+  for (std::size_t i = 0; i < good.size(); ++i) {
+    for (const char bad : {'g', 'A', '\n', ' ', '\0'}) {
+      std::string text = good;
+      text[i] = bad;
+      EXPECT_FALSE(is_valid_traceparent(text)) << i;
+    }
+    EXPECT_FALSE(is_valid_traceparent(good.substr(0, i)));
+  }
+  EXPECT_FALSE(is_valid_traceparent(good + "-00"));
+  EXPECT_FALSE(is_valid_traceparent("01" + good.substr(2)));
+  EXPECT_FALSE(is_valid_traceparent("00-00000000000000000000000000000000-00f067aa0ba902b7-01"));
+  EXPECT_FALSE(is_valid_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"));
+}
+
 }  // namespace
 }  // namespace sluice::gw

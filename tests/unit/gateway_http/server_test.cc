@@ -144,6 +144,49 @@ TEST(Server, SpeaksTls) {
   EXPECT_EQ(server.exchange(get("/live")).find("HTTP"), std::string::npos);
 }
 
+TEST(Server, ReloadsItsCertificateForNewConnections) {
+  const Certificate first;
+  const Certificate second;
+  cfg::Config config;
+  config.listen.tls_certificate = first.certificate_path();
+  config.listen.tls_key = first.key_path();
+  LoopbackServer server(config);
+  using Stream = boost::asio::ssl::stream<boost::asio::ip::tcp::socket>;
+  boost::asio::io_context io;
+  // A client that trusts one certificate alone; false: it was shown another one.
+  const auto shakes_hands = [&](const Certificate& trusted, std::unique_ptr<Stream>& stream) {
+    boost::asio::ssl::context context(boost::asio::ssl::context::tls_client);
+    context.load_verify_file(trusted.certificate_path());
+    stream = std::make_unique<Stream>(io, context);
+    stream->set_verify_mode(boost::asio::ssl::verify_peer);
+    stream->lowest_layer().connect({boost::asio::ip::address_v4::loopback(), server.port});
+    boost::system::error_code error;
+    stream->handshake(boost::asio::ssl::stream_base::client, error);
+    return !error;
+  };
+  std::unique_ptr<Stream> early, late, refused;
+  ASSERT_TRUE(shakes_hands(first, early));
+  cfg::Listen listen = config.listen;
+  listen.tls_key = second.key_path();  // does not fit: the former pair stays
+  const auto reload = [&] {
+    Result<void> result;
+    server.on_loop([&] { result = server.server.reload_certificate(listen); });
+    return result;
+  };
+  EXPECT_EQ(reload().error().code, Errc::bad_config);
+  EXPECT_TRUE(shakes_hands(first, late));
+  listen.tls_certificate = second.certificate_path();
+  ASSERT_TRUE(reload());
+  EXPECT_TRUE(shakes_hands(second, late));
+  EXPECT_FALSE(shakes_hands(first, refused));
+  // The connection that was open goes on under the certificate that it began with.
+  boost::asio::write(*early, boost::asio::buffer(get("/live", "Connection: close\r\n")));
+  std::string response;
+  boost::system::error_code error;
+  boost::asio::read(*early, boost::asio::dynamic_buffer(response), error);
+  EXPECT_EQ(status_of(response), 200);
+}
+
 TEST(Server, RefusesAKeyThatDoesNotFit) {
   const Certificate one;
   const Certificate other;

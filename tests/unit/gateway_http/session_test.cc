@@ -92,6 +92,15 @@ TEST(Session, KeepsRequestIdsThatAreFitAndReplacesOthers) {
   EXPECT_NE(made, header_of(f.exchange(get("/live")), "x-request-id"));
 }
 
+TEST(Session, ReturnsTheTraceOfTheCallerWhenItIsOne) {
+  HttpFixture f;
+  const std::string trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  EXPECT_EQ(header_of(f.exchange(get("/live", "traceparent: " + trace + "\r\n")), "traceparent"),
+            trace);
+  EXPECT_EQ(header_of(f.exchange(get("/live", "traceparent: 00-1-2-01\r\n")), "traceparent"), "");
+  EXPECT_EQ(header_of(f.exchange(get("/live")), "traceparent"), "");
+}
+
 TEST(Session, ChecksKeysBeforeTheBody) {
   HttpFixture f(with_key("sk-secret"));
   const std::string refused = f.exchange(post("/v1/chat/completions", "not even json"));

@@ -138,5 +138,67 @@ TEST(TokenizePool, LongTextsOfASessionTakeTheDetour) {
   EXPECT_TRUE(f.loop.requests.empty());
 }
 
+TEST(TokenizePool, LongBodiesOfASessionAreParsedThereToo) {
+  cfg::Config config;
+  config.models.at(0).context_tokens = 1 << 20;
+  test::HttpFixture f(config);
+  f.loop.facts.context_tokens = 1 << 20;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<std::shared_ptr<EncodeJob>> done;
+  f.service.pool = std::make_unique<TokenizePool>(1, [&](std::shared_ptr<EncodeJob> job) {
+    const std::lock_guard lock(mutex);
+    done.push_back(std::move(job));
+    changed.notify_all();
+  });
+  const auto deliver_next = [&](std::size_t count) {
+    // A long body takes many reads.
+    for (int i = 0; i < 1000 && f.service.metrics.pool_jobs < count; ++i) f.turn();
+    ASSERT_EQ(f.service.metrics.pool_jobs, count);
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return done.size() >= count; });
+    const auto job = done[count - 1];
+    lock.unlock();
+    if (job->on_done) job->on_done(*job);
+  };
+  const std::string text(kInlineParseBytesMax, 'a');
+  auto& c = f.connect();
+  c.wire.input = test::post("/v1/completions",
+                            R"({"model":"canned","max_tokens":2,"prompt":")" + text + "\"}");
+  f.turn();
+  EXPECT_TRUE(f.loop.requests.empty());
+  deliver_next(1);  // parsed
+  EXPECT_TRUE(f.loop.requests.empty());
+  deliver_next(2);  // tokenized
+  f.turn();
+  EXPECT_EQ(f.loop.requests.size(), 1u);
+  EXPECT_EQ(f.service.metrics.pool_jobs, 2u);
+
+  auto& broken = f.connect();
+  broken.wire.input = test::post("/v1/completions", R"({"model":"canned","prompt":")" + text);
+  f.turn();
+  deliver_next(3);
+  f.turn();
+  EXPECT_EQ(test::status_of(broken.wire.output), 400);
+
+  auto& unknown = f.connect();
+  unknown.wire.input =
+      test::post("/v1/completions", R"({"model":"other","prompt":")" + text + "\"}");
+  f.turn();
+  deliver_next(4);
+  f.turn();
+  EXPECT_EQ(test::status_of(unknown.wire.output), 404);
+
+  auto& gone = f.connect();
+  gone.wire.input = test::post("/v1/completions", R"({"model":"canned","prompt":")" + text + "\"}");
+  while (f.service.metrics.pool_jobs < 5) f.turn();
+  gone.wire.is_input_ended = true;
+  f.turn();
+  EXPECT_EQ(gone.session, nullptr);
+  deliver_next(5);  // nobody waits for it any more
+  f.turn();
+  EXPECT_EQ(f.loop.requests.size(), 1u);
+}
+
 }  // namespace
 }  // namespace sluice::gw

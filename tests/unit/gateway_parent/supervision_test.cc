@@ -132,6 +132,44 @@ TEST_F(SupervisionTest, AFailedSpawnIsTriedAgain) {
   EXPECT_EQ(kinds(at(200ms)), (Kinds{ActionKind::spawn}));
 }
 
+TEST_F(SupervisionTest, AWorkerThatHangsBeforeItsHelloIsKilledAndStartedAgain) {
+  serve();
+  supervision_.exited(worker_child(kFirst), kSegv, "", now_);
+  ASSERT_EQ(kinds(at(100ms)), (Kinds{ActionKind::spawn}));
+  EXPECT_TRUE(at(5min).empty());
+  const Actions killed = at(1ms);
+  ASSERT_EQ(kinds(killed), (Kinds{ActionKind::kill}));
+  EXPECT_EQ(killed[0].child, worker_child(kFirst));
+  EXPECT_TRUE(at(1ms).empty()) << "once";
+  // Nobody was told that it was up, so nobody hears that it went down.
+  EXPECT_TRUE(supervision_.exited(worker_child(kFirst), kKill9, "", now_).empty());
+  EXPECT_EQ(kinds(at(200ms)), (Kinds{ActionKind::spawn}));
+  EXPECT_TRUE(at(4min).empty());
+  EXPECT_EQ(kinds(supervision_.worker_hello(kFirst, now_)), (Kinds{ActionKind::worker_up}));
+  EXPECT_TRUE(at(1h).empty()) << "it has said its word";
+}
+
+TEST_F(SupervisionTest, AGatewayThatNeverListensAgainIsKilledToo) {
+  serve();
+  supervision_.exited(kGatewayChild, kSegv, "", now_);
+  at(100ms);
+  at(1ms);
+  const Actions killed = at(5min + 1ms);
+  ASSERT_EQ(kinds(killed), (Kinds{ActionKind::kill}));
+  EXPECT_EQ(killed[0].child, kGatewayChild);
+}
+
+TEST_F(SupervisionTest, AChildThatHangsBeforeTheReadyLineEndsTheStart) {
+  supervision_.start();
+  supervision_.gateway_ready(now_);
+  at(1ms);
+  const Actions actions = at(5min + 1ms);
+  ASSERT_EQ(kinds(actions), (Kinds{ActionKind::exit}));
+  EXPECT_EQ(actions[0].exit_code, 1);
+  EXPECT_EQ(actions[0].text,
+            "worker 0: did not start within 300000 ms (supervision.start_timeout)");
+}
+
 TEST(DownReasons, FollowTheEvidence) {
   for (const int signal : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS})
     EXPECT_EQ(down_reason({true, signal}), DownReason::crashed) << signal;

@@ -68,6 +68,53 @@ TEST(ByteRing, ARingIsFullUntilTheReaderReleases) {
   EXPECT_FALSE(writer.try_write(RecordType::step, record));
 }
 
+TEST(ByteRing, ALongRecordIsSetAsideWhileThoseBehindItAreRead) {
+  RegionPair pair(kRingBytesMin);
+  RingReader reader(pair.submit, pair.step_peer, 0);
+  RingWriter writer(pair.step, pair.submit_peer);
+  std::vector<std::byte> large(10'000);
+  for (std::size_t i = 0; i < large.size(); ++i) large[i] = static_cast<std::byte>(i * 7);
+  for (int lap = 0; lap < 20; ++lap) {  // over the border of the ring, too
+    ASSERT_TRUE(writer.try_write(RecordType::cancel, payload_of(8, 1)));
+    ASSERT_TRUE(writer.try_write(RecordType::submit, large));
+    ASSERT_TRUE(writer.try_write(RecordType::cancel, payload_of(8, 2)));
+    ASSERT_TRUE(writer.try_write(RecordType::submit, large));
+    ASSERT_EQ(reader.read_or_set_aside(1000).payload[0], std::byte{1});
+    reader.release();
+    ASSERT_EQ(reader.read_or_set_aside(1000).status, ReadStatus::set_aside);
+    const std::uint64_t before = reader.position();
+    ASSERT_EQ(reader.read_aside(104).status, ReadStatus::set_aside);
+    ASSERT_TRUE(std::equal(large.begin(), large.begin() + 104, reader.unverified_aside().begin()));
+    ASSERT_EQ(reader.read_or_set_aside(1000).payload[0], std::byte{2});
+    ASSERT_EQ(reader.read_or_set_aside(1000).status, ReadStatus::empty) << "one at a time";
+    reader.release();
+    ASSERT_EQ(reader.position(), before) << "its space is not given back before it is done with";
+    for (std::size_t copied = 104; copied + 3000 < large.size(); copied += 3000)
+      ASSERT_EQ(reader.read_aside(3000).status, ReadStatus::set_aside);
+    const ReadOutcome whole = reader.read_aside(3000);
+    ASSERT_EQ(whole.status, ReadStatus::record);
+    ASSERT_TRUE(std::ranges::equal(whole.payload, large));
+    reader.drop_aside();
+    ASSERT_EQ(reader.read().status, ReadStatus::record);
+    reader.release();
+    ASSERT_EQ(reader.position(), writer.position());
+  }
+}
+
+TEST(ByteRing, AFlippedBitInARecordThatWasSetAsideIsFound) {
+  for (const std::size_t bad : {0u, 5000u, 9999u}) {
+    RegionPair pair(kRingBytesMin);
+    RingReader reader(pair.submit, pair.step_peer, 0);
+    RingWriter writer(pair.step, pair.submit_peer);
+    ASSERT_TRUE(writer.try_write(RecordType::submit, payload_of(10'000, 3)));
+    pair.step.own_ring()[sizeof(RecordHeader) + bad] ^= std::byte{4};
+    ASSERT_EQ(reader.read_or_set_aside(1000).status, ReadStatus::set_aside);
+    EXPECT_EQ(reader.read_aside(6000).status, ReadStatus::set_aside);
+    EXPECT_EQ(reader.read_aside(6000).status, ReadStatus::corrupt);
+    EXPECT_EQ(reader.read().status, ReadStatus::corrupt) << "once is for ever";
+  }
+}
+
 // A former gateway's read position, seen by the next gateway before the worker has attached to its
 // ring, must not look as if the worker had read ahead.
 TEST(ByteRing, AReadPositionInAnotherRingIsNotBelieved) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <tuple>
 
 #include "tests/support/worker_builders.h"
 
@@ -31,7 +32,9 @@ enum class Operation { add_1, add_2, add_3, cancel_1, cancel_3, step, count };
 constexpr int kOperations = static_cast<int>(Operation::count);
 constexpr int kLength = 6;
 
-class Interleavings : public ::testing::TestWithParam<ClassPolicy> {};
+// One block at a time is looked up or given back, or all at once.
+class Interleavings
+    : public ::testing::TestWithParam<std::tuple<ClassPolicy, std::uint32_t>> {};
 
 TEST_P(Interleavings, EndEverySequenceOnceWithItsOwnTokens) {
   const std::array<Submission, 3> submissions = tiny_submissions();
@@ -40,7 +43,7 @@ TEST_P(Interleavings, EndEverySequenceOnceWithItsOwnTokens) {
   int all = 1;
   for (int i = 0; i < kLength; ++i) all *= kOperations;
   for (int number = 0; number < all; ++number) {
-    CannedEngine e(tiny_model(), GetParam());
+    CannedEngine e(tiny_model(), std::get<0>(GetParam()), std::get<1>(GetParam()));
     std::array<bool, 3> was_added{};
     for (int i = 0, rest = number; i < kLength; ++i, rest /= kOperations) {
       const int operation = rest % kOperations;
@@ -62,7 +65,7 @@ TEST_P(Interleavings, EndEverySequenceOnceWithItsOwnTokens) {
     }
     e.run(200);
     e.step();
-    ASSERT_FALSE(e.engine.scheduler().has_sequences()) << number;
+    ASSERT_FALSE(e.engine.scheduler().has_work()) << number;
     for (std::size_t i = 0; i < 3; ++i) {
       if (!was_added[i]) continue;
       const Ended& ended = e.endings[submissions[i].id()];
@@ -76,8 +79,10 @@ TEST_P(Interleavings, EndEverySequenceOnceWithItsOwnTokens) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Classes, Interleavings,
-                         ::testing::Values(ClassPolicy::separate, ClassPolicy::mixed));
+INSTANTIATE_TEST_SUITE_P(ClassesAndIntake, Interleavings,
+                         ::testing::Combine(::testing::Values(ClassPolicy::separate,
+                                                              ClassPolicy::mixed),
+                                            ::testing::Values(2u, 1000u)));
 
 }  // namespace
 }  // namespace sluice::eng

@@ -256,6 +256,166 @@ TEST(Scheduler, DropAllForgetsEverySequenceButKeepsTheCache) {
   EXPECT_EQ(e.engine.plan().num_prefix_hits, 32u);
 }
 
+// A model whose prompts take many look-ups, and an engine that does two blocks of them per step.
+constexpr std::uint32_t kTwoBlocks = 16;
+
+CannedModel long_context() {
+  CannedModel model = endless();
+  model.facts.num_blocks = 256;
+  model.facts.context_tokens = 1024;
+  return model;
+}
+
+TEST(Scheduler, LooksALongCachedPromptUpInBoundedPieces) {
+  CannedEngine e(long_context(), ClassPolicy::separate, kTwoBlocks);
+  ASSERT_TRUE(e.add(Submission(1).prompt(400).output_max(1)));
+  e.run();
+  ASSERT_TRUE(e.add(Submission(9).output_max(200)));
+  e.step();
+  const Submission second = Submission(2).prompt(400).output_max(1);
+  ASSERT_TRUE(e.add(second));
+  const Scheduler& scheduler = e.engine.scheduler();
+  std::uint32_t num_used = scheduler.blocks().num_used();
+  int num_steps = 0;
+  while (e.endings[2].tokens.empty()) {
+    const StepPlan& plan = e.engine.plan();
+    // Two look-ups, and a block for the one that decodes.
+    EXPECT_LE(scheduler.blocks().num_used(), num_used + 3);
+    num_used = scheduler.blocks().num_used();
+    ASSERT_GE(plan.num_decode_tokens, 1u) << "the other one never waits";
+    collect(e.engine.compute().entries, e.endings);
+    scheduler.check_invariants();
+    ++num_steps;
+  }
+  EXPECT_GE(num_steps, 25);  // 49 blocks are found
+  EXPECT_EQ(e.endings[2].cached_tokens, 392u);
+  EXPECT_EQ(e.endings[2].tokens, e.endings[1].tokens);
+}
+
+TEST(Scheduler, ShortSequencesPassOneThatIsLookedUpAndItIsAdmittedWhenThatIsOver) {
+  CannedEngine e(long_context(), ClassPolicy::separate, 2 * kTwoBlocks);
+  ASSERT_TRUE(e.add(Submission(1).prompt(400).output_max(1)));
+  e.run();
+  ASSERT_TRUE(e.add(Submission(2).prompt(400).output_max(1)));
+  ASSERT_TRUE(e.add(Submission(3).prompt(6, 3).output_max(50)));
+  const StepPlan& plan = e.engine.plan();
+  ASSERT_EQ(plan.items.size(), 1u);
+  EXPECT_EQ(plan.items[0].sequence, SequenceId{3});
+  EXPECT_EQ(plan.num_looking_up, 1u);
+  collect(e.engine.compute().entries, e.endings);
+  // It counts as if it ran: others are not kept out.
+  EXPECT_EQ(e.engine.scheduler().credits().tokens, 1024u);
+  int num_steps = 1;
+  while (e.endings[2].tokens.empty()) {
+    e.step();
+    ASSERT_LE(++num_steps, 30);
+  }
+  EXPECT_EQ(e.endings[2].cached_tokens, 392u);
+}
+
+TEST(Scheduler, CancelAndDropAllWhileAPrefixIsLookedUpGiveBackWhatWasFound) {
+  for (const bool is_cancelled : {true, false}) {
+    CannedEngine e(long_context(), ClassPolicy::separate, kTwoBlocks);
+    ASSERT_TRUE(e.add(Submission(1).prompt(400).output_max(1)));
+    e.run();
+    ASSERT_TRUE(e.add(Submission(2).prompt(400).output_max(1)));
+    for (int i = 0; i < 5; ++i) e.step();
+    Scheduler& scheduler = e.engine.scheduler();
+    EXPECT_GT(scheduler.blocks().num_used(), 0u);
+    if (is_cancelled)
+      scheduler.cancel(SequenceId{2});
+    else
+      scheduler.drop_all();
+    scheduler.check_invariants();
+    e.run();
+    EXPECT_EQ(scheduler.blocks().num_used(), 0u);
+    EXPECT_EQ(e.endings[2].finish, is_cancelled ? FinishReason::cancelled : FinishReason::none);
+  }
+}
+
+TEST(Scheduler, GivesTheBlocksOfALongSequenceBackInBoundedPieces) {
+  CannedEngine e(long_context(), ClassPolicy::separate, kTwoBlocks);
+  ASSERT_TRUE(e.add(Submission(1).prompt(400).output_max(1)));
+  while (e.endings[1].tokens.empty()) e.step();
+  const Scheduler& scheduler = e.engine.scheduler();
+  EXPECT_FALSE(scheduler.has_sequences());
+  std::uint32_t num_used = scheduler.blocks().num_used();
+  EXPECT_GT(num_used, 40u);
+  while (scheduler.has_work()) {
+    e.step();
+    EXPECT_LE(num_used - scheduler.blocks().num_used(), 2u);
+    num_used = scheduler.blocks().num_used();
+    scheduler.check_invariants();
+  }
+  EXPECT_EQ(num_used, 0u);
+  EXPECT_EQ(scheduler.credits().sequences, 16u);
+}
+
+TEST(Scheduler, TakesTheBlocksOfALongPromptAsItsPrefillGoesOn) {
+  CannedEngine e(long_context());
+  ASSERT_TRUE(e.add(Submission(1).prompt(400).output_max(1)));
+  e.step();  // 32 tokens
+  EXPECT_EQ(e.engine.scheduler().blocks().num_used(), 4u);
+  EXPECT_EQ(e.engine.scheduler().credits().blocks, 256u - 50);  // but promised are all
+}
+
+TEST(Scheduler, WhatAWaitingSequenceFoundGoesToARunningOneThatNeedsIt) {
+  CannedModel model = endless();
+  model.facts.num_blocks = 16;  // 128 slots
+  model.facts.context_tokens = 128;
+  model.facts.sequences_max = 2;
+  CannedEngine e(model, ClassPolicy::separate, 8);
+  ASSERT_TRUE(e.add(Submission(1).prompt(80).output_max(1)));
+  e.run();
+  const Submission running = Submission(2).prompt(8, 2).output_max(100);
+  const Submission waiting = Submission(3).prompt(80).output_max(8);
+  ASSERT_TRUE(e.add(running));
+  e.step();
+  ASSERT_TRUE(e.add(waiting));
+  int num_preemptions = 0;
+  while (e.engine.scheduler().has_work()) {
+    num_preemptions += static_cast<int>(e.engine.plan().num_preemptions);
+    collect(e.engine.compute().entries, e.endings);
+    e.engine.scheduler().check_invariants();
+  }
+  EXPECT_EQ(e.endings[2].tokens, run_alone(running, model).tokens);
+  EXPECT_EQ(e.endings[3].tokens, run_alone(waiting, model).tokens);
+}
+
+TEST(Scheduler, IdsTakenInPiecesMakeTheSameSequence) {
+  Submission submission = Submission(1).prompt(90, 4).output({5, 6, 7}).output_max(20);
+  submission.sampling().temperature = 1.0f;
+  submission.sampling().repetition_penalty = 1.3f;
+  for (const std::size_t piece : {1u, 7u, 90u, 1000u}) {
+    CannedEngine e(endless());
+    IdIntake intake;
+    const SubmitView view = submission.view();
+    ASSERT_TRUE(e.engine.scheduler().check_head(view.head));
+    intake.begin(view, 64);
+    std::size_t num_pieces = 0;
+    for (; !intake.is_over(); ++num_pieces) intake.take(piece);
+    EXPECT_EQ(num_pieces, (93 + piece - 1) / piece);
+    ASSERT_TRUE(e.engine.scheduler().add(view, intake, e.clock.now()));
+    e.run();
+    EXPECT_EQ(e.endings[1].tokens, run_alone(submission, endless()).tokens);
+  }
+}
+
+TEST(Scheduler, IdsTakenInPiecesAreHeldAgainstTheVocabulary) {
+  for (const std::size_t bad : {0u, 50u, 89u, 91u}) {
+    std::vector<TokenId> prompt(90, 1), output(3, 1);
+    (bad < 90 ? prompt[bad] : output[bad - 90]) = 64;
+    const Submission submission = Submission(1).prompt(prompt).output(output).output_max(9);
+    CannedEngine e(endless());
+    IdIntake intake;
+    intake.begin(submission.view(), 64);
+    while (!intake.is_over()) intake.take(40);
+    EXPECT_EQ(e.engine.scheduler().add(submission.view(), intake, e.clock.now()).error().code,
+              Errc::invalid_value);
+    EXPECT_FALSE(e.engine.scheduler().has_work());
+  }
+}
+
 // An executor that breaks one row of each step.
 class BrokenRow final : public Executor {
  public:

@@ -14,6 +14,7 @@ namespace sluice::eng {
 namespace {
 
 constexpr std::size_t kRingBytes = 64 << 10;
+constexpr std::size_t kSubmitRingBytes = 8 << 20;
 using shm::Region;
 using shm::RegionKind;
 
@@ -74,7 +75,7 @@ class TestGateway {
  public:
   TestGateway(RunningWorker& worker, Epoch epoch, std::uint64_t start = 0)
       : worker_(worker),
-        submit_(*Region::create({RegionKind::submit, WorkerId{3}, Epoch{9}, epoch}, kRingBytes)),
+        submit_(*Region::create({RegionKind::submit, WorkerId{3}, Epoch{9}, epoch}, kSubmitRingBytes)),
         step_(*Region::attach(test::duplicate(worker.step_.fd()),
                               {RegionKind::step, WorkerId{3}, Epoch{9}, Epoch{}})),
         reader_(submit_, step_, start),
@@ -100,8 +101,8 @@ class TestGateway {
     ASSERT_TRUE(writer_.try_write(RecordType::cancel, std::as_bytes(std::span(&record, 1))));
     bell_.ring_if_sleeping();
   }
-  void garbage() {
-    const std::uint64_t words[3] = {1, 2, 3};
+  void garbage(std::size_t num_words = 3) {
+    const std::vector<std::uint64_t> words(num_words, 1);
     ASSERT_TRUE(writer_.try_write(RecordType::submit, std::as_bytes(std::span(words))));
     bell_.ring_if_sleeping();
   }
@@ -129,6 +130,7 @@ class TestGateway {
     return read_until([&] { return num_ended_ >= count; });
   }
   std::uint64_t position() const { return reader_.position(); }
+  std::uint64_t written() const { return writer_.position(); }
 
   Endings endings;
   std::map<std::uint64_t, Errc> rejects;
@@ -293,6 +295,114 @@ TEST(WorkerLoop, DrainFinishesWhatRunsAndRefusesTheRest) {
   }
   EXPECT_EQ(message.kind, ControlKind::drained);
   EXPECT_TRUE(worker.end());
+}
+
+// Long enough to be set aside and taken in over many turns, each of them a step of 2 ms.
+constexpr std::size_t kLongIds = 400'000;
+
+CannedModel long_context() {
+  CannedModel model = a_canned_model();
+  model.facts.context_tokens = 420'000;
+  model.facts.block_tokens = 64;
+  model.facts.num_blocks = 16'384;
+  model.facts.step_tokens_max = 16'384;
+  model.eos.reset();
+  model.step_duration = std::chrono::milliseconds(2);
+  return model;
+}
+
+TEST(WorkerLoop, OthersRunWhileALongSubmissionIsTakenIn) {
+  RunningWorker worker(long_context());
+  TestGateway gateway(worker, Epoch{1});
+  gateway.submit(Submission(1).output_max(400));
+  ASSERT_TRUE(gateway.read_until([&] { return !gateway.endings[1].tokens.empty(); }));
+  const std::uint64_t before = gateway.written();
+  const Submission first = Submission(2).prompt(kLongIds, 1).output_max(3);
+  const Submission second = Submission(3).prompt(kLongIds, 2).output_max(3);
+  const Submission small = Submission(4).prompt(20, 3).output_max(5);
+  gateway.submit(first);
+  gateway.submit(small);
+  ASSERT_TRUE(gateway.read_until([&] { return gateway.endings[4].num_ends > 0; }));
+  // The small one came and went while the long one's ring space was still held, and the credits had
+  // made up for both.
+  EXPECT_EQ(gateway.last.submit_position, before);
+  EXPECT_GE(gateway.last.credit_tokens, kLongIds + 20);
+  EXPECT_EQ(gateway.last.credit_sequences, 16u);  // 15 and the small one, which is charged still
+  gateway.submit(second);
+  ASSERT_TRUE(gateway.read_until_ended(4));
+  EXPECT_EQ(gateway.last.submit_position, gateway.written());
+  for (const Submission& submission : {first, second, small})
+    EXPECT_EQ(gateway.endings[submission.id()].tokens,
+              run_alone(submission, long_context()).tokens);
+  EXPECT_EQ(gateway.endings[1].tokens.size(), 400u);
+}
+
+TEST(WorkerLoop, ALongSubmissionIsCancelledWhileItIsTakenIn) {
+  RunningWorker worker(long_context());
+  TestGateway gateway(worker, Epoch{1});
+  gateway.submit(Submission(1).output_max(100));
+  gateway.submit(Submission(2).prompt(kLongIds, 1).output_max(3));
+  gateway.cancel(2);
+  gateway.cancel(1);
+  ASSERT_TRUE(gateway.read_until_ended(2));
+  EXPECT_EQ(gateway.endings[2].finish, FinishReason::cancelled);
+  EXPECT_TRUE(gateway.endings[2].tokens.empty());
+  EXPECT_EQ(gateway.endings[1].num_ends, 1u);
+  EXPECT_EQ(gateway.last.submit_position, gateway.written());
+}
+
+TEST(WorkerLoop, RejectsLongSubmissionsThatItCanNeverRun) {
+  RunningWorker worker(long_context());
+  TestGateway gateway(worker, Epoch{1});
+  std::vector<TokenId> outside(kLongIds, 1);
+  outside.back() = 64;
+  gateway.submit(Submission(1).prompt(outside));
+  gateway.submit(Submission(2).prompt(kLongIds).output_max(30'000));
+  gateway.submit(Submission(3).output_max(2));
+  ASSERT_TRUE(gateway.read_until_ended(3));
+  EXPECT_EQ(gateway.rejects[1], Errc::invalid_value);
+  EXPECT_EQ(gateway.rejects[2], Errc::context_length_exceeded);
+  EXPECT_EQ(gateway.endings[3].tokens.size(), 2u);
+}
+
+TEST(WorkerLoop, ANewGatewayEndsALongSubmissionThatIsTakenIn) {
+  RunningWorker worker(long_context());
+  auto former = std::make_unique<TestGateway>(worker, Epoch{1});
+  former->submit(Submission(1).output_max(5000));
+  ASSERT_TRUE(former->read_until([&] { return !former->endings[1].tokens.empty(); }));
+  former->submit(Submission(2).prompt(kLongIds, 1).output_max(3));
+  const std::uint64_t position = former->position();
+  const StepRecord last = former->last;
+  former.reset();
+  TestGateway gateway(worker, Epoch{2}, position);
+  gateway.last = last;
+  gateway.num_records = 1;
+  const Submission again = Submission(3).prompt(kLongIds, 1).output_max(3);
+  gateway.submit(again);
+  ASSERT_TRUE(gateway.read_until([&] { return gateway.endings[3].num_ends > 0; }));
+  EXPECT_EQ(gateway.endings[3].tokens, run_alone(again, long_context()).tokens);
+  EXPECT_EQ(gateway.endings[2].num_ends, 0u);
+}
+
+TEST(WorkerLoop, DrainRefusesALongSubmissionThatIsTakenIn) {
+  RunningWorker worker(long_context());
+  TestGateway gateway(worker, Epoch{1});
+  gateway.submit(Submission(1).output_max(50));
+  ASSERT_TRUE(gateway.read_until([&] { return !gateway.endings[1].tokens.empty(); }));
+  gateway.submit(Submission(2).prompt(kLongIds, 1));
+  worker.send(ControlKind::drain);
+  ASSERT_TRUE(gateway.read_until_ended(2));
+  EXPECT_EQ(gateway.rejects[2], Errc::no_healthy_worker);
+  EXPECT_EQ(gateway.endings[1].tokens.size(), 50u);
+}
+
+TEST(WorkerLoop, ACorruptLongSubmissionCostsTheEpoch) {
+  RunningWorker worker(long_context());
+  TestGateway gateway(worker, Epoch{1});
+  gateway.garbage(20'000);
+  const auto result = worker.join();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Errc::corrupt_record);
 }
 
 TEST(WorkerLoop, ACorruptSubmissionCostsTheEpoch) {

@@ -1,5 +1,4 @@
 // The command line of `sluice`.
-#include <sys/prctl.h>
 #include <CLI/CLI.hpp>
 
 #include <filesystem>
@@ -69,12 +68,6 @@ int serve(const ServeFlags& flags) {
   return gw::run_parent(std::move(options));
 }
 
-int gateway_role() {
-  // Prompts and keys pass through this process.
-  ::prctl(PR_SET_DUMPABLE, 0);
-  return gw::run_gateway_role(UniqueFd(kControlFd));
-}
-
 int run(int argc, char** argv) {
   // The bench has options of its own.
   if (argc > 1 && std::string_view(argv[1]) == "bench") return bench::run_bench(argc - 1, argv + 1);
@@ -122,7 +115,7 @@ int run(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   if (serve_command->parsed()) return serve(flags);
-  if (role_command->parsed()) return gateway_role();
+  if (role_command->parsed()) return gw::run_gateway_role(UniqueFd(kControlFd));
   if (tokenize_command->parsed()) {
     const auto config = effective_config(tokenize_flags);
     if (config) return gw::tokenize(*config, text);

@@ -26,8 +26,8 @@ BIN = pathlib.Path(os.environ.get("SLUICE_BIN", SOURCE / "build" / "release" / "
 START_TIMEOUT = 30
 # Sanitizer builds are many times slower: ctest sets this for them.
 PATIENCE = float(os.environ.get("SLUICE_PATIENCE", "1"))
-# scripts/memcheck: the server's command runs behind this one, and without system call filters.
-WRAPPER = os.environ.get("SLUICE_WRAPPER", "").split()
+# scripts/memcheck: gateway and workers start under this command, and without system call filters.
+EXEC_UNDER = os.environ.get("SLUICE_EXEC_UNDER")
 IS_UNCONFINED = os.environ.get("SLUICE_UNCONFINED") == "1"
 
 
@@ -148,6 +148,8 @@ class SluiceServer:
         self.write_config(config)
         self.arguments = list(arguments)
         self.environment = {**os.environ, **(environment or {})}
+        if EXEC_UNDER:
+            self.environment["LD_PRELOAD"] = str(BIN / "libexec_under.so")
         self.folder = folder  # working directory of the processes
         self.process = None
         self.ready_line = None
@@ -162,7 +164,7 @@ class SluiceServer:
         self.config_path.write_text(to_yaml(config) + "\n")
 
     def command(self):
-        return [*WRAPPER, str(BIN / "sluice"), "serve", "--config", str(self.config_path), *self.arguments]
+        return [str(BIN / "sluice"), "serve", "--config", str(self.config_path), *self.arguments]
 
     def spawn(self):
         self.lines = queue.Queue()

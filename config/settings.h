@@ -148,6 +148,7 @@ void visit_settings(V& v, S& s) {
   v.section("supervision", s.supervision);
   v.integer("journal_slots", s.journal_slots, 64, 1u << 20);
   v.bytes("ring_bytes", s.ring_bytes, kRingBytesMin, kRingBytesMax);
+  v.boolean("confine_processes", s.confine_processes);
   v.name_choice("log_level", s.log_level, kLogLevels);
 }
 

@@ -1,5 +1,4 @@
 // The command line of `sluice`.
-#include <sys/prctl.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
@@ -80,12 +79,6 @@ int inspect(const std::string& directory) {
   return 1;
 }
 
-int gateway_role() {
-  // Prompts and keys pass through this process.
-  ::prctl(PR_SET_DUMPABLE, 0);
-  return gw::run_gateway_role(UniqueFd(kControlFd));
-}
-
 int run(int argc, char** argv) {
   // The bench has options of its own.
   if (argc > 1 && std::string_view(argv[1]) == "bench") return bench::run_bench(argc - 1, argv + 1);
@@ -138,7 +131,7 @@ int run(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   if (serve_command->parsed()) return serve(flags);
-  if (role_command->parsed()) return gateway_role();
+  if (role_command->parsed()) return gw::run_gateway_role(UniqueFd(kControlFd));
   if (tokenize_command->parsed()) {
     const auto config = effective_config(tokenize_flags);
     if (config) return gw::tokenize(*config, text);

@@ -10,8 +10,9 @@
 #include <span>
 #include <string>
 
-#include "shared/worker_facts.h"
+#include "shared/confinement.h"
 #include "shared/ids.h"
+#include "shared/worker_facts.h"
 
 namespace sluice::eng {
 
@@ -35,6 +36,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
   virtual WorkerFacts facts() const = 0;
+  // What forward() asks of the system beyond memory. An executor on a device says `files`.
+  virtual DeviceAccess device_access() const { return DeviceAccess::none; }
   // logits: [number of spans with wants_logits, vocab_size], row order = span order. Owned by the
   // executor, valid until the next call.
   virtual std::span<const float> forward(std::span<const SequenceSpan> spans) = 0;

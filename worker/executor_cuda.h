@@ -39,6 +39,8 @@ class ExecutorCuda final : public Executor {
   Result<void> try_zero_blocks(std::span<const BlockId> blocks);
 
   WorkerFacts facts() const override { return facts_; }
+  // The driver goes on opening device files while it works.
+  DeviceAccess device_access() const override { return DeviceAccess::files; }
   // A failed device stops the process with its reason: the worker's streams go on elsewhere (P3).
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
   StepWork last_work() const override { return work_; }

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "config/load_config.h"
+#include "shared/confinement.h"
 #include "shared/control.h"
 #include "shared/shm_region.h"
 #include "worker/engine.h"
@@ -32,6 +33,7 @@ struct Start {
   Epoch epoch;
   cfg::Model model;
   std::size_t ring_bytes = 0;
+  bool is_confined = true;
   UniqueFd own_bell;
   UniqueFd gateway_bell;
 };
@@ -43,9 +45,13 @@ Result<Start> parse_start(ControlMessage message) {
   if (!config) return config.error();
   if (message.value >= config->models.size())
     return make_error(Errc::bad_config, "worker_start names a model that is not configured");
-  return Start{message.worker,        message.epoch,
-               config->models[message.value], config->ring_bytes,
-               std::move(message.fds[0]), std::move(message.fds[1])};
+  return Start{message.worker,
+               message.epoch,
+               config->models[message.value],
+               config->ring_bytes,
+               config->confine_processes,
+               std::move(message.fds[0]),
+               std::move(message.fds[1])};
 }
 
 Result<Start> wait_for_start(ControlChannel& control) {
@@ -79,6 +85,20 @@ Result<void> say_hello(ControlChannel& control, const Start& start, const Execut
   return control.send(hello);
 }
 
+// Everything is loaded, and nothing of a client has been read yet.
+Result<void> confine(const Start& start, const Executor& executor) {
+  if (!start.is_confined) {
+    std::fprintf(stderr, "event=worker_unconfined worker=%u why=\"confine_processes is false\"\n",
+                 start.worker.value);
+    return {};
+  }
+  const DeviceAccess access = executor.device_access();
+  if (access != DeviceAccess::none)
+    std::fprintf(stderr, "event=worker_keeps_files worker=%u why=\"its device needs them\"\n",
+                 start.worker.value);
+  return confine_worker(access, kControlFd);
+}
+
 Result<void> run(ControlChannel& control) {
   const auto start = wait_for_start(control);
   if (!start) return start.error();
@@ -97,6 +117,7 @@ Result<void> run(ControlChannel& control) {
   WorkerLoop loop({control, *step_region, start->worker, start->epoch, start->own_bell.get(),
                    start->gateway_bell.get()},
                   engine, clock);
+  if (const auto confined = confine(*start, **executor); !confined) return confined.error();
   if (const auto said = say_hello(control, *start, **executor, *step_region); !said)
     return said.error();
   return loop.run();
@@ -104,8 +125,8 @@ Result<void> run(ControlChannel& control) {
 
 int worker_main() {
   // Dies with its parent; its memory (prompts, keys of the cache) is not for debuggers or dumps.
+  give_up_privileges();
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::prctl(PR_SET_DUMPABLE, 0);
   // Ctrl-C reaches the whole group of a terminal: the parent decides what ends, and when.
   std::signal(SIGINT, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);

@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
@@ -22,6 +20,7 @@
 #include "gateway/parent/state_dir.h"
 #include "gateway/parent/supervision.h"
 #include "shared/check.h"
+#include "shared/confinement.h"
 #include "shared/doorbell.h"
 #include "shared/journal.h"
 #include "shared/progress_page.h"
@@ -397,15 +396,17 @@ void Parent::reload() {
   cfg::Config next = std::move(*loaded);
   const cfg::Config& old = options_.config;
   if (next.models != old.models || next.listen != old.listen || next.state_dir != old.state_dir ||
-      next.journal_slots != old.journal_slots || next.ring_bytes != old.ring_bytes)
+      next.journal_slots != old.journal_slots || next.ring_bytes != old.ring_bytes ||
+      next.confine_processes != old.confine_processes)
     spdlog::warn(
-        "event=reload_partial why=\"models, listen, state_dir, journal_slots and "
-        "ring_bytes change at the next start\"");
+        "event=reload_partial why=\"models, listen, state_dir, journal_slots, ring_bytes and "
+        "confine_processes change at the next start\"");
   next.models = old.models;
   next.listen = old.listen;
   next.state_dir = old.state_dir;
   next.journal_slots = old.journal_slots;
   next.ring_bytes = old.ring_bytes;
+  next.confine_processes = old.confine_processes;
   options_.config = std::move(next);
   supervision_.set_limits(options_.config.supervision, options_.config.queue.drain_timeout);
   spdlog::info("event=reloaded");
@@ -569,10 +570,14 @@ int run_parent(ParentOptions options) {
                  kWorkersMax);
     return 1;
   }
-  // Keys of the configuration live in this process: no core file, no reading of its memory.
-  ::prctl(PR_SET_DUMPABLE, 0);
-  const rlimit no_cores{0, 0};
-  ::setrlimit(RLIMIT_CORE, &no_cores);
+  // Keys of the configuration live in this process.
+  give_up_privileges();
+  if (options.config.confine_processes) {
+    if (const auto confined = confine_service(); !confined) {
+      std::fprintf(stderr, "sluice: %s\n", confined.error().detail.c_str());
+      return 1;
+    }
+  }
   return Parent(std::move(options)).run();
 }
 

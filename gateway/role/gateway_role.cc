@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 
@@ -21,6 +20,7 @@
 #include "gateway/link/ring_decision_loop.h"
 #include "gateway/role/core_metrics.h"
 #include "shared/check.h"
+#include "shared/confinement.h"
 
 namespace sluice::gw {
 namespace {
@@ -34,13 +34,23 @@ void set_up_log(const std::string& level) {
 
 // Prompts and keys must not reach a core file; descriptors are one per connection.
 void set_up_process() {
-  ::prctl(PR_SET_DUMPABLE, 0);
+  give_up_privileges();
   std::signal(SIGPIPE, SIG_IGN);
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
+}
+
+// Each connection takes a descriptor. With fewer than configured the gateway still runs: at the limit
+// it stops accepting until others close, so that new clients wait in the kernel's queue.
+void warn_of_few_descriptors(std::uint32_t connections_max) {
+  constexpr rlim_t kOthers = 64;  // rings, doorbells, journal, log
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= connections_max + kOthers) return;
+  spdlog::warn("event=descriptors_few limit={} connections_max={} wanted={}", files.rlim_cur,
+               connections_max, connections_max + kOthers);
 }
 
 std::uint64_t random_word() {
@@ -158,6 +168,9 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
       start.value != 0 ? static_cast<std::uint16_t>(start.value) : config.listen.port;
   const Result<std::uint16_t> bound = server.listen(config.listen.address, port);
   if (!bound) return bound.error();
+  if (config.confine_processes) {
+    if (const auto confined = confine_gateway(); !confined) return confined.error();
+  }
   DrainState drain(loop, server, service);
   loop.hooks.reload = [&](const cfg::Config& fresh) {
     service.reload(fresh);
@@ -167,6 +180,7 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   };
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
+  warn_of_few_descriptors(config.http.connections_max);
   spdlog::info("event=listening address={} port={}", config.listen.address, *bound);
   loop.say_ready(*bound);
   loop.run();

@@ -40,7 +40,7 @@ double engine_ns_per_token(std::uint32_t batch, float temperature) {
   model.facts.step_tokens_max = 2048;
   CannedEngine e(model);
   const SystemClock clock;
-  Engine engine(e.executor, clock, CannedEngine::limits_of(e.executor, ClassPolicy::separate));
+  Engine engine(e.executor, clock, CannedEngine::limits_of(e.executor, ClassPolicy::separate, 0));
   for (std::uint64_t id = 1; id <= batch; ++id) {
     const Submission submission =
         Submission(id).prompt(100, id).output_max(900).temperature(temperature);

@@ -26,6 +26,9 @@ BIN = pathlib.Path(os.environ.get("SLUICE_BIN", SOURCE / "build" / "release" / "
 START_TIMEOUT = 30
 # Sanitizer builds are many times slower: ctest sets this for them.
 PATIENCE = float(os.environ.get("SLUICE_PATIENCE", "1"))
+# scripts/memcheck: gateway and workers start under this command, and without system call filters.
+EXEC_UNDER = os.environ.get("SLUICE_EXEC_UNDER")
+IS_UNCONFINED = os.environ.get("SLUICE_UNCONFINED") == "1"
 
 
 def to_yaml(value, indent=0):
@@ -137,7 +140,7 @@ def read_journal(state_dir):
 class SluiceServer:
     """One `sluice serve`. Use as a context manager, or start() and stop()."""
 
-    def __init__(self, config=None, arguments=(), environment=None):
+    def __init__(self, config=None, arguments=(), environment=None, folder=None):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="sluice-test-"))
         config = config if config is not None else config_with()
         self.state_dir = pathlib.Path(config.get("state_dir", self.home / "state"))
@@ -145,6 +148,9 @@ class SluiceServer:
         self.write_config(config)
         self.arguments = list(arguments)
         self.environment = {**os.environ, **(environment or {})}
+        if EXEC_UNDER:
+            self.environment["LD_PRELOAD"] = str(BIN / "libexec_under.so")
+        self.folder = folder  # working directory of the processes
         self.process = None
         self.ready_line = None
         self.port = None
@@ -153,6 +159,8 @@ class SluiceServer:
 
     def write_config(self, config):
         config = {"state_dir": str(self.state_dir), **config}
+        if IS_UNCONFINED:
+            config["confine_processes"] = False
         self.config_path.write_text(to_yaml(config) + "\n")
 
     def command(self):
@@ -162,7 +170,7 @@ class SluiceServer:
         self.lines = queue.Queue()
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=self.environment, text=True, errors="replace",
+            stderr=subprocess.STDOUT, env=self.environment, cwd=self.folder, text=True, errors="replace",
             start_new_session=True)
         threading.Thread(target=self._drain_output, args=(self.process,), daemon=True).start()
         return self
@@ -195,7 +203,7 @@ class SluiceServer:
 
     def worker_pids(self):
         return [pid for pid in children_of(self.process.pid)
-                if os.path.basename(command_of(pid)[0]) == b"sluice-worker"]
+                if any(os.path.basename(word) == b"sluice-worker" for word in command_of(pid))]
 
     def request(self, method, path, body=None, headers=None, **kwargs):
         return http_client.request(self.port, method, path, body, headers, **kwargs)

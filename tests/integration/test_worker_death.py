@@ -25,7 +25,9 @@ MARKER = "CRASH-THE-WORKER"
 def quick_restarts(workers, **model):
     return config_with(
         models=[canned_model(workers=workers, canned_step_us=2000, **model)],
-        supervision={"restart_delay": "5ms", "restart_delay_max": "20ms", "stall_floor": "250ms"})
+        supervision={"restart_delay": "5ms", "restart_delay_max": "20ms",
+                     # A step of a slow build must not look like a stall.
+                     "stall_floor": f"{int(250 * sluice_process.PATIENCE)}ms"})
 
 
 def sampled_requests(model="canned"):

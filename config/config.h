@@ -34,16 +34,17 @@ struct HttpLimits {
   milliseconds body_timeout{30'000};    // from the end of the head to the end of the body
   milliseconds idle_timeout{75'000};    // between requests of a kept-alive connection
   milliseconds write_timeout{30'000};   // a write that makes no progress: the client is gone
-  milliseconds stream_commit{15'000};   // no token so long: status line and a keep-alive comment are
-                                        // sent, then a comment each such interval. Below your proxy's read timeout
+  milliseconds stream_commit{
+      15'000};  // no token so long: status line and a keep-alive comment are
+                // sent, then a comment each such interval. Below your proxy's read timeout
   bool operator==(const HttpLimits&) const = default;
 };
 
 struct QueueLimits {
-  std::uint32_t requests_max = 4096;       // waiting, all tenants
-  std::uint64_t tokens_max = 4'000'000;    // prompt + reserved output of those waiting
-  milliseconds wait_max{60'000};           // then 503 overloaded
-  milliseconds drain_timeout{30'000};      // at SIGTERM: running requests may finish for so long
+  std::uint32_t requests_max = 4096;     // waiting, all tenants
+  std::uint64_t tokens_max = 4'000'000;  // prompt + reserved output of those waiting
+  milliseconds wait_max{60'000};         // then 503 overloaded
+  milliseconds drain_timeout{30'000};    // at SIGTERM: running requests may finish for so long
   bool operator==(const QueueLimits&) const = default;
 };
 
@@ -56,7 +57,7 @@ struct Tokenizing {
 // Limits of one tenant; 0 means no limit.
 struct TenantLimits {
   std::uint64_t requests_per_minute = 0;
-  std::uint64_t tokens_per_minute = 0;     // prompt + output
+  std::uint64_t tokens_per_minute = 0;  // prompt + output
   std::uint32_t concurrent_requests = 0;
   std::uint32_t output_tokens_max = 0;
   std::uint32_t output_tokens_default = 256;  // where the client gives no max_tokens
@@ -72,8 +73,8 @@ struct ApiKey {
 struct Tenant {
   std::string name = "default";
   std::vector<ApiKey> keys;
-  std::vector<std::string> models;        // allowed; empty: all
-  std::uint32_t priority_ceiling = 0;     // smallest x-sluice-priority value that is honoured
+  std::vector<std::string> models;     // allowed; empty: all
+  std::uint32_t priority_ceiling = 0;  // smallest x-sluice-priority value that is honoured
   TenantLimits limits;
   bool operator==(const Tenant&) const = default;
 };
@@ -93,48 +94,50 @@ enum class DeviceKind : std::uint8_t { cpu, cuda };
 struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
-  std::string path;                       // model directory; empty: the built-in one of its kind
-  std::string tokenizer;                  // SentencePiece file; empty: beside the model
-  std::string chat_template;              // family name; empty: recognised
-  std::uint32_t workers = 1;              // processes
-  std::uint32_t context_tokens = 4096;    // longest prompt + output
-  std::uint32_t block_tokens = 16;        // slots of a KV block: 8, 16, 32, 64
-  std::uint32_t num_blocks = 4096;        // KV blocks of one worker
-  std::uint32_t sequences_max = 64;       // in one step; <= kBatchSequencesMax
-  std::uint32_t step_tokens_max = 512;    // token budget of a step
+  std::string path;                     // model directory; empty: the built-in one of its kind
+  std::string tokenizer;                // SentencePiece file; empty: beside the model
+  std::string chat_template;            // family name; empty: recognised
+  std::uint32_t workers = 1;            // processes
+  std::uint32_t context_tokens = 4096;  // longest prompt + output
+  std::uint32_t block_tokens = 16;      // slots of a KV block: 8, 16, 32, 64
+  std::uint32_t num_blocks = 4096;      // KV blocks of one worker
+  std::uint32_t sequences_max = 64;     // in one step; <= kBatchSequencesMax
+  std::uint32_t step_tokens_max = 512;  // token budget of a step
   bool prefix_cache = true;
-  DeviceKind device = DeviceKind::cpu;    // llama: cuda needs a build with its toolkit, and a GPU
-  std::uint32_t threads = 0;              // llama on cpu: of a worker; 0: one per core
-  std::string kernels = "auto";           // llama on cpu: auto, scalar, avx2, avx512
-  std::uint64_t canned_step_us = 0;       // canned: a step takes at least so long (benches, tests)
-  std::string canned_crash_marker;        // canned: a prompt that contains this text crashes the worker (tests)
+  DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
+  std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
+  std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512
+  std::uint64_t canned_step_us = 0;     // canned: a step takes at least so long (benches, tests)
+  std::string
+      canned_crash_marker;  // canned: a prompt that contains this text crashes the worker (tests)
   bool operator==(const Model&) const = default;
 };
 
 struct Supervision {
-  milliseconds stall_floor{2'000};        // a step may always take so long
-  std::uint32_t stall_factor = 20;        // ... and so many times its predicted duration
-  milliseconds restart_delay{100};        // first back-off; doubles, reset after a minute of health
+  milliseconds stall_floor{2'000};  // a step may always take so long
+  std::uint32_t stall_factor = 20;  // ... and so many times its predicted duration
+  milliseconds restart_delay{100};  // first back-off; doubles, reset after a minute of health
   milliseconds restart_delay_max{10'000};
-  milliseconds start_timeout{300'000};    // from the start of a process to its first word: loading, hashing
+  milliseconds start_timeout{
+      300'000};  // from the start of a process to its first word: loading, hashing
   bool operator==(const Supervision&) const = default;
 };
 
 struct Config {
-  std::string state_dir;                  // journal, lock; empty: $XDG_STATE_HOME/sluice or /var/lib/sluice as root
+  std::string state_dir;  // journal, lock; empty: $XDG_STATE_HOME/sluice or /var/lib/sluice as root
   Listen listen;
   HttpLimits http;
   QueueLimits queue;
   Tokenizing tokenizing;
   Cors cors;
   std::vector<Model> models{Model{}};
-  std::vector<Tenant> tenants;            // empty: one tenant "default" without key, loopback only
-  TenantLimits default_limits;            // of the tenant "default"
+  std::vector<Tenant> tenants;  // empty: one tenant "default" without key, loopback only
+  TenantLimits default_limits;  // of the tenant "default"
   Supervision supervision;
-  std::uint32_t journal_slots = 16384;    // live sequences; 128 bytes each
-  std::size_t ring_bytes = 8u << 20;      // of each ring; power of two, 64 KiB..64 MiB
-  bool confine_processes = true;          // system call filters (shared/confinement.h)
-  std::string log_level = "info";         // error, warn, info, debug
+  std::uint32_t journal_slots = 16384;  // live sequences; 128 bytes each
+  std::size_t ring_bytes = 8u << 20;    // of each ring; power of two, 64 KiB..64 MiB
+  bool confine_processes = true;        // system call filters (shared/confinement.h)
+  std::string log_level = "info";       // error, warn, info, debug
   bool operator==(const Config&) const = default;
 };
 

@@ -29,8 +29,8 @@ inline constexpr std::size_t kKeysPerTenantMax = 100;
 inline constexpr std::size_t kOriginsMax = 100;
 inline constexpr std::uint64_t kTokensMax = 1'000'000'000'000;
 inline constexpr std::array<std::string_view, 4> kLogLevels{"error", "warn", "info", "debug"};
-inline constexpr std::array<std::string_view, 2> kModelKinds{
-    "canned", "llama"};  // in the order of ModelKind
+inline constexpr std::array<std::string_view, 2> kModelKinds{"canned",
+                                                             "llama"};  // in the order of ModelKind
 inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 4> kKernelNames{"auto", "scalar", "avx2", "avx512"};

@@ -11,8 +11,8 @@
 #include "config/load_config.h"
 #include "gateway/bench/bench.h"
 #include "gateway/commands.h"
-#include "gateway/role/gateway_role.h"
 #include "gateway/parent/parent.h"
+#include "gateway/role/gateway_role.h"
 #include "shared/control.h"
 
 namespace sluice {
@@ -92,7 +92,8 @@ int run(int argc, char** argv) {
   serve_command->add_option("--config", flags.config_file, "YAML file; SIGHUP reads it again");
   serve_command->add_option("--port", flags.port, "TCP port; 0: the system picks one");
   serve_command->add_option("--address", flags.address, "Address to bind");
-  serve_command->add_option("--model", flags.model, "Model directory (Hugging Face layout) served as the first model");
+  serve_command->add_option("--model", flags.model,
+                            "Model directory (Hugging Face layout) served as the first model");
   serve_command->add_option("--workers", flags.workers, "Worker processes of the first model");
   serve_command->add_option("--state-dir", flags.state_dir, "Directory of journal and lock");
 

@@ -13,18 +13,21 @@ namespace sluice::eng {
 namespace {
 
 constexpr std::uint32_t kNoiseOffsets = 1024;
-// Candidates lie above 0: noise is never drawn by itself, and a bias of 100 lifts it above all else.
+// Candidates lie above 0: noise is never drawn by itself, and a bias of 100 lifts it above all
+// else.
 constexpr float kNoiseTop = -50.0f;
 constexpr std::uint32_t kCandidates = 4;
 constexpr float kCandidateSpan = 4.0f;
-constexpr float kEosLogit = 40.0f;     // wins at any temperature
+constexpr float kEosLogit = 40.0f;  // wins at any temperature
 constexpr std::uint64_t kStart = 0x736c756963650001ull;
 
 std::uint64_t fold_block(std::uint64_t fold, std::uint64_t first_slot, std::uint32_t index) {
   return fold + mix64(first_slot ^ index);
 }
 
-Tick monotonic_now() { return SystemClock().now(); }
+Tick monotonic_now() {
+  return SystemClock().now();
+}
 
 // Sleeps until `end`; never returns before it.
 void sleep_until(Tick end) {

@@ -65,10 +65,9 @@ void Engine::sample(std::span<const float> logits) {
   for (const PlanItem& item : plan_->items) {
     if (!item.wants_logits) continue;
     const Sequence& sequence = scheduler_.sequence(item.slot);
-    sampled_.push_back(sampler_.sample({logits.subspan(row * vocab_size, vocab_size),
-                                        sequence.sampling, sequence.counts.counts(), sequence.bias,
-                                        sequence.stop_ids, sequence.choice,
-                                        sequence.num_output()}));
+    sampled_.push_back(sampler_.sample(
+        {logits.subspan(row * vocab_size, vocab_size), sequence.sampling, sequence.counts.counts(),
+         sequence.bias, sequence.stop_ids, sequence.choice, sequence.num_output()}));
     ++row;
   }
 }

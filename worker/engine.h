@@ -1,6 +1,6 @@
-// Engine: the five lines around the scheduler: plan, forward, sample, apply, outcome. The loop plans,
-// leaves the suspects where a crash cannot take them, and only then computes.
-// Thread rule: one thread.
+// Engine: the five lines around the scheduler: plan, forward, sample, apply, outcome. The loop
+// plans, leaves the suspects where a crash cannot take them, and only then computes. Thread rule:
+// one thread.
 #pragma once
 
 #include <vector>
@@ -12,8 +12,9 @@
 
 namespace sluice::eng {
 
-// Token budgets whose prefixes one step looks up. Looking a token up takes about 10 ns, computing one
-// 1 us or more: a full step becomes a third longer at the very worst, and usually a few percent.
+// Token budgets whose prefixes one step looks up. Looking a token up takes about 10 ns, computing
+// one 1 us or more: a full step becomes a third longer at the very worst, and usually a few
+// percent.
 inline constexpr std::uint32_t kIntakeBudgets = 32;
 
 // What the executor says about itself, as the scheduler's limits. sequences_max is cut to the token

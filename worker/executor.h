@@ -1,5 +1,5 @@
-// Executor: the seam between the engine and whatever computes logits. The CPU and CUDA executors and
-// the canned one implement it; the engine never asks which.
+// Executor: the seam between the engine and whatever computes logits. The CPU and CUDA executors
+// and the canned one implement it; the engine never asks which.
 //
 // A call computes one step: for every span of new tokens of every sequence the KV of those tokens,
 // and the logits after the last one where they are wanted. Output depends only on a sequence's own
@@ -19,10 +19,10 @@ namespace sluice::eng {
 // One sequence's part of a step. Spans live until the call returns.
 struct SequenceSpan {
   SequenceId sequence;
-  std::span<const TokenId> ids;        // new tokens, positions [start, start + ids.size())
-  std::uint32_t start;                 // tokens whose KV exists already
-  std::span<const BlockId> blocks;     // block table: position p lives in blocks[p / block_tokens]
-  bool wants_logits;                   // after the last id; false inside a chunked prefill
+  std::span<const TokenId> ids;     // new tokens, positions [start, start + ids.size())
+  std::uint32_t start;              // tokens whose KV exists already
+  std::span<const BlockId> blocks;  // block table: position p lives in blocks[p / block_tokens]
+  bool wants_logits;                // after the last id; false inside a chunked prefill
 };
 
 // What a step took, from shapes and counts alone (no clock): a lower bound, to be held against what

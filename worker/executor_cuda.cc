@@ -36,8 +36,7 @@ Result<std::unique_ptr<ExecutorCuda>> ExecutorCuda::open(const ExecutorCudaOptio
 
 Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
   const ModelConfig& c = weights.config;
-  kv_ = {nullptr,        facts_.num_blocks, c.num_layers,
-         c.num_kv_heads, c.head_dim,        facts_.block_tokens};
+  kv_ = {nullptr, facts_.num_blocks, c.num_layers, c.num_kv_heads, c.head_dim, facts_.block_tokens};
   const std::size_t block_bytes =
       krn::kv_block_floats(kv_) * sizeof(float);  // below 2^36 by the ranges
   kv_memory_ = device_.allocate(facts_.num_blocks, block_bytes, "KV blocks");
@@ -49,8 +48,8 @@ Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
   if (!uploaded) return uploaded.error();
   const TransformerLimits limits{facts_.step_tokens_max, facts_.sequences_max, facts_.sequences_max,
                                  facts_.context_tokens};
-  Result<DeviceTransformer> transformer = DeviceTransformer::make(
-      device_, c, std::move(*uploaded), limits, rows_.table_blocks_max());
+  Result<DeviceTransformer> transformer =
+      DeviceTransformer::make(device_, c, std::move(*uploaded), limits, rows_.table_blocks_max());
   if (!transformer) return transformer.error();
   transformer_ = std::make_unique<DeviceTransformer>(std::move(*transformer));
   costs_ = step_costs(weights, WeightStorage::float32);

@@ -29,7 +29,8 @@ struct ExecutorCudaOptions {
 class ExecutorCuda final : public Executor {
  public:
   // The device is looked for before the weights are read. Errors: bad_config (option, no device),
-  // bad_file and io_error (file, tensor, reason; the device), over_capacity (memory of either side).
+  // bad_file and io_error (file, tensor, reason; the device), over_capacity (memory of either
+  // side).
   static Result<std::unique_ptr<ExecutorCuda>> open(const ExecutorCudaOptions& options,
                                                     const krn::cuda::DeviceTable& table);
 

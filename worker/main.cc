@@ -1,6 +1,6 @@
-// sluice-worker: one device, one engine. Started by the parent with the control channel as descriptor
-// 3; it opens no socket and ends with the channel or its parent. `sluice-worker inspect DIR` only
-// looks at a model directory: it is what `sluice inspect` runs.
+// sluice-worker: one device, one engine. Started by the parent with the control channel as
+// descriptor 3; it opens no socket and ends with the channel or its parent. `sluice-worker inspect
+// DIR` only looks at a model directory: it is what `sluice inspect` runs.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>

@@ -15,7 +15,8 @@
 namespace sluice::eng {
 namespace {
 
-// Text that a person can read, whatever stands before and after it: whole characters, none of control.
+// Text that a person can read, whatever stands before and after it: whole characters, none of
+// control.
 bool is_readable(std::string_view bytes) {
   if (bytes.empty() || !tok::is_valid_utf8(bytes)) return false;
   return std::ranges::none_of(bytes, [](char c) {
@@ -88,11 +89,12 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
   if (!tokenizer) return tokenizer.error();
   auto executor = model.device == cfg::DeviceKind::cuda ? open_cuda(model) : open_cpu(model);
   if (!executor) return executor.error();
-  // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in it.
+  // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in
+  // it.
   const std::uint32_t rows = (*executor)->facts().vocab_size;
   if (rows != tokenizer->vocabulary().size)
-    return make_error(Errc::bad_file, cfg::model_path(model) + ": the model has " + std::to_string(rows) +
-                                          " token rows, its tokenizer " +
+    return make_error(Errc::bad_file, cfg::model_path(model) + ": the model has " +
+                                          std::to_string(rows) + " token rows, its tokenizer " +
                                           std::to_string(tokenizer->vocabulary().size) + " pieces");
   return executor;
 }
@@ -101,8 +103,10 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
 
 Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model) {
   switch (model.kind) {
-    case cfg::ModelKind::canned: return make_canned(model);
-    case cfg::ModelKind::llama: return make_llama(model);
+    case cfg::ModelKind::canned:
+      return make_canned(model);
+    case cfg::ModelKind::llama:
+      return make_llama(model);
   }
   return make_error(Errc::bad_config, "unknown kind of model");
 }

@@ -20,8 +20,7 @@ StepCosts step_costs(const ModelWeights& weights, WeightStorage storage) {
     costs.head_bytes = costs.head_elements * sizeof(float);
     costs.embedding_row_bytes = c.hidden_size * sizeof(float);
   } else {
-    costs.head_bytes =
-        krn::packed_bytes(weights.head.rows, weights.head.cols, weights.head.type);
+    costs.head_bytes = krn::packed_bytes(weights.head.rows, weights.head.cols, weights.head.type);
     costs.layer_bytes = weights.matrix_bytes_per_token - costs.head_bytes;
     costs.embedding_row_bytes = c.hidden_size * krn::weight_bytes(weights.embedding_type);
   }

@@ -1,6 +1,6 @@
-// What a step of a transformer takes, from shapes and counts alone: the figures behind the shares of
-// peak. Matrices and attention; norms, rotations and activations are left out (about one per cent of
-// the operations). Each weight is read once per step, however many tokens share it. Pure.
+// What a step of a transformer takes, from shapes and counts alone: the figures behind the shares
+// of peak. Matrices and attention; norms, rotations and activations are left out (about one per
+// cent of the operations). Each weight is read once per step, however many tokens share it. Pure.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,9 @@ enum class WeightStorage : std::uint8_t { as_loaded, float32 };
 
 // Of one model as its device holds it; constant after loading.
 struct StepCosts {
-  std::uint64_t layer_elements = 0;       // weights of all layers' matrices
-  std::uint64_t head_elements = 0;        // of the output matrix
-  std::uint64_t layer_bytes = 0;          // the same as read from memory
+  std::uint64_t layer_elements = 0;  // weights of all layers' matrices
+  std::uint64_t head_elements = 0;   // of the output matrix
+  std::uint64_t layer_bytes = 0;     // the same as read from memory
   std::uint64_t head_bytes = 0;
   std::uint64_t embedding_row_bytes = 0;  // per new token
   std::uint64_t position_bytes = 0;       // K and V of one position, all layers

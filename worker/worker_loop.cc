@@ -23,17 +23,19 @@ constexpr Duration kBlockedSleep = std::chrono::milliseconds(10);
 // Records taken per turn: running sequences do not wait behind a flood of submissions.
 constexpr int kRecordsPerTurn = 512;
 constexpr int kSpinsPerLook = 32;
-// A record up to so long is copied, checked and taken in at once (about 30 us). A longer one comes in
-// pieces: so many bytes are copied, then so many ids taken in (about 30 us each), one piece per turn
-// and per kStepOfAPiece that the last step lasted. So it costs long and short steps the same share,
-// and the largest record is here within a few hundred milliseconds, whatever a step takes.
+// A record up to so long is copied, checked and taken in at once (about 30 us). A longer one comes
+// in pieces: so many bytes are copied, then so many ids taken in (about 30 us each), one piece per
+// turn and per kStepOfAPiece that the last step lasted. So it costs long and short steps the same
+// share, and the largest record is here within a few hundred milliseconds, whatever a step takes.
 constexpr std::size_t kWholeRecordBytesMax = 64u << 10;
 constexpr std::size_t kPieceBytes = 128u << 10;
 constexpr std::size_t kPieceIds = 16u << 10;
 constexpr Duration kStepOfAPiece = std::chrono::milliseconds(1);
 constexpr std::int64_t kPiecesMax = 64;
 
-std::uint64_t ns_of(Tick tick) { return static_cast<std::uint64_t>(tick.time_since_epoch().count()); }
+std::uint64_t ns_of(Tick tick) {
+  return static_cast<std::uint64_t>(tick.time_since_epoch().count());
+}
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -189,8 +191,11 @@ Result<void> WorkerLoop::take_record(const shm::ReadOutcome& record) {
       cancel(cancelled->sequence);
       return {};
     }
-    case RecordType::drain: is_draining_ = true; return {};
-    default: return make_error(Errc::corrupt_record, "unexpected record on the submit ring");
+    case RecordType::drain:
+      is_draining_ = true;
+      return {};
+    default:
+      return make_error(Errc::corrupt_record, "unexpected record on the submit ring");
   }
 }
 
@@ -248,8 +253,8 @@ void WorkerLoop::end_arriving() {
   unpublished_ = Unpublished{};
 }
 
-// The head of a submission that is aside; its checksum may not be known yet. Should it turn out wrong,
-// the process ends, and nothing that was concluded from it matters.
+// The head of a submission that is aside; its checksum may not be known yet. Should it turn out
+// wrong, the process ends, and nothing that was concluded from it matters.
 SubmitRecord WorkerLoop::arriving_head() const {
   SubmitRecord head;
   std::memcpy(&head, gateway_->reader.unverified_aside().data(), sizeof head);
@@ -282,9 +287,9 @@ void WorkerLoop::charge(Credits& credits, const SubmitRecord& head, std::uint32_
   credits.sequences += sequences;
 }
 
-// Beyond submit_position. While a submission is arriving that position stands before it, so that the
-// gateway still charges it and what came behind: the worker adds what it knows of them. The arriving
-// one is added as if it ran already, but for its place, which it has not taken yet.
+// Beyond submit_position. While a submission is arriving that position stands before it, so that
+// the gateway still charges it and what came behind: the worker adds what it knows of them. The
+// arriving one is added as if it ran already, but for its place, which it has not taken yet.
 Credits WorkerLoop::credits() const {
   if (is_draining_) return {0, 0, 0};
   Credits credits = engine_.scheduler().credits();
@@ -315,8 +320,8 @@ void WorkerLoop::step() {
 
 // False: no room now.
 bool WorkerLoop::try_publish() {
-  const auto entries =
-      unpublished_->outcome != nullptr ? unpublished_->outcome->entries : std::span<const StepEntry>{};
+  const auto entries = unpublished_->outcome != nullptr ? unpublished_->outcome->entries
+                                                        : std::span<const StepEntry>{};
   const std::size_t bytes = sizeof(StepRecord) + entries.size_bytes();
   CHECK(bytes <= gateway_->writer.payload_bytes_max());
   const std::span<std::byte> space = gateway_->writer.try_claim(RecordType::step, bytes);
@@ -365,7 +370,9 @@ bool WorkerLoop::try_reject() {
   return true;
 }
 
-bool WorkerLoop::ring_is_quiet() const { return !gateway_ || gateway_->reader.is_empty(); }
+bool WorkerLoop::ring_is_quiet() const {
+  return !gateway_ || gateway_->reader.is_empty();
+}
 
 // Ends early when either bell rings. `why`: idle waits for records, blocked for room.
 void WorkerLoop::sleep(Duration at_most, Turn why) {

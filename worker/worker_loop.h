@@ -3,14 +3,14 @@
 //   control message? -> drain ring -> plan -> progress page (suspects) -> forward, sample, apply
 //                    -> publish the record (or wait for room: no token is dropped) -> again
 //
-// Without work it spins for kIdleSpin, then sleeps on its doorbell and on the control channel. A new
-// gateway (`attach`) ends all sequences of the former one; the step ring goes on where it is.
-// Running sequences do not wait for a long submission: it is set aside in the ring, copied and taken in
-// by a bounded piece per turn, while the records behind it are read. Until it is added its ring space
-// is not released and submit_position stands before it; the credits make up for what was read behind.
-// The gateway's bytes are input: records are parsed, ids and lengths checked; a submission that can
-// never run is answered by a Reject record, a corrupt ring ends the process and thereby its epoch.
-// Thread rule: one thread.
+// Without work it spins for kIdleSpin, then sleeps on its doorbell and on the control channel. A
+// new gateway (`attach`) ends all sequences of the former one; the step ring goes on where it is.
+// Running sequences do not wait for a long submission: it is set aside in the ring, copied and
+// taken in by a bounded piece per turn, while the records behind it are read. Until it is added its
+// ring space is not released and submit_position stands before it; the credits make up for what was
+// read behind. The gateway's bytes are input: records are parsed, ids and lengths checked; a
+// submission that can never run is answered by a Reject record, a corrupt ring ends the process and
+// thereby its epoch. Thread rule: one thread.
 #pragma once
 
 #include <optional>
@@ -33,8 +33,8 @@ struct WorkerWiring {
   shm::Region& step_region;  // owned by this process
   WorkerId worker;
   Epoch epoch;
-  int own_bell;              // it sleeps on this
-  int gateway_bell;          // it rings this
+  int own_bell;      // it sleeps on this
+  int gateway_bell;  // it rings this
 };
 
 class WorkerLoop {
@@ -60,10 +60,10 @@ class WorkerLoop {
     StepWork work;
   };
   struct Arriving {  // a submission that was set aside
-    Tick since{};  // when it was seen: it does not lose its place in the queue
+    Tick since{};    // when it was seen: it does not lose its place in the queue
     bool is_cancelled = false;
-    Credits known{};          // what it and those added from behind it were charged by the gateway
-    bool is_copied = false;   // the rest is valid
+    Credits known{};         // what it and those added from behind it were charged by the gateway
+    bool is_copied = false;  // the rest is valid
     SubmitView submission{};
     std::optional<Errc> refused;
     IdIntake intake;

@@ -57,7 +57,9 @@ bool read_key(FieldReader& reader, std::string_view key, Element value, std::uin
   return true;
 }
 
-Error bad_file(const std::string& detail) { return make_error(Errc::bad_file, detail); }
+Error bad_file(const std::string& detail) {
+  return make_error(Errc::bad_file, detail);
+}
 
 }  // namespace
 
@@ -89,8 +91,7 @@ Result<GenerationConfig> parse_generation_config(std::string text, std::uint32_t
 
 Result<GenerationConfig> load_generation_config(const std::string& directory,
                                                 std::uint32_t vocab_size) {
-  const std::filesystem::path path =
-      std::filesystem::path(directory) / "generation_config.json";
+  const std::filesystem::path path = std::filesystem::path(directory) / "generation_config.json";
   std::error_code failed;
   if (!std::filesystem::exists(path, failed)) return GenerationConfig{};
   std::string text(kGenerationConfigBytesMax + 1, '\0');

@@ -36,14 +36,14 @@ enum class Delivery : std::uint8_t {
 // One request after parsing, templating and tokenizing. Immutable once submitted.
 struct GenerationSpec {
   TenantId tenant;
-  std::uint32_t model = 0;                // index into the configured models
-  std::vector<TokenId> prompt;            // exact: what usage.prompt_tokens says
-  SamplingParams sampling;                // seed drawn already when the client gave none
-  std::vector<TokenId> stop_ids;          // end-of-sequence and turn-end ids included unless ignore_eos
+  std::uint32_t model = 0;        // index into the configured models
+  std::vector<TokenId> prompt;    // exact: what usage.prompt_tokens says
+  SamplingParams sampling;        // seed drawn already when the client gave none
+  std::vector<TokenId> stop_ids;  // end-of-sequence and turn-end ids included unless ignore_eos
   std::vector<LogitBias> bias;
-  std::uint32_t choices = 1;              // n
-  std::uint32_t output_tokens_max = 0;    // per choice, > 0
-  std::uint32_t priority = 0;             // smaller is sooner
+  std::uint32_t choices = 1;            // n
+  std::uint32_t output_tokens_max = 0;  // per choice, > 0
+  std::uint32_t priority = 0;           // smaller is sooner
   Delivery delivery = Delivery::whole;
   Tick arrival{};
   std::optional<Tick> deadline;
@@ -67,8 +67,8 @@ struct GenerationStats {
   Duration prefill{};                   // dispatch to first token
   Duration decode{};                    // first to last token
   WorkerId worker{};
-  std::uint32_t num_failovers = 0;      // times that a sequence moved to another epoch
-  bool exact = true;                    // continuity: every continuation was bitwise equal by P2
+  std::uint32_t num_failovers = 0;  // times that a sequence moved to another epoch
+  bool exact = true;                // continuity: every continuation was bitwise equal by P2
 };
 
 }  // namespace sluice::gw

@@ -84,8 +84,8 @@ void PoisonLedger::crashed(std::span<const RequestId> suspects, std::vector<Requ
   }
   std::erase_if(groups_, [](const Group& group) { return group.members.empty(); });
   // Members of several groups in one crash: it says nothing about any of them alone.
-  const bool is_verdict = shares.size() == 1 && shares[0].members.size() == 1 &&
-                          shares[0].crashes >= kCrashesToCondemn;
+  const bool is_verdict =
+      shares.size() == 1 && shares[0].members.size() == 1 && shares[0].crashes >= kCrashesToCondemn;
   if (shares.size() > 1) {
     for (Group& share : shares) --share.crashes;
   }

@@ -109,11 +109,11 @@ class AsioTransport final : public Transport {
     if constexpr (kIsTls) {
       // Sends close_notify; completes when the peer answers or the socket is closed.
       ++in_flight_;
-      stream_.async_shutdown(asio::bind_allocator(HandlerAllocator<char>(write_memory_),
-                                                  [this](const error_code&) {
-                                                    --in_flight_;
-                                                    events_->on_written(IoResult::failed, 0);
-                                                  }));
+      stream_.async_shutdown(
+          asio::bind_allocator(HandlerAllocator<char>(write_memory_), [this](const error_code&) {
+            --in_flight_;
+            events_->on_written(IoResult::failed, 0);
+          }));
     } else {
       error_code ignored;  // a peer that is gone already needs no end
       stream_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);

@@ -1,4 +1,5 @@
-// The transports over Asio: plain TCP and TLS, from one template that only its own file instantiates.
+// The transports over Asio: plain TCP and TLS, from one template that only its own file
+// instantiates.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -16,7 +17,6 @@ using TcpSocket =
 
 std::unique_ptr<Transport> make_tcp_transport(TcpSocket socket);
 // `context` outlives the transport.
-std::unique_ptr<Transport> make_tls_transport(TcpSocket socket,
-                                              boost::asio::ssl::context& context);
+std::unique_ptr<Transport> make_tls_transport(TcpSocket socket, boost::asio::ssl::context& context);
 
 }  // namespace sluice::gw

@@ -1,5 +1,5 @@
-// Auth: bearer key to tenant. Keys are known by their SHA-256 only; without any key configured every
-// caller is the first tenant (the server then listens on loopback alone). Rebuilt on reload.
+// Auth: bearer key to tenant. Keys are known by their SHA-256 only; without any key configured
+// every caller is the first tenant (the server then listens on loopback alone). Rebuilt on reload.
 // One thread.
 #pragma once
 

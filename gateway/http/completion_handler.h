@@ -1,8 +1,9 @@
-// CompletionHandler: one request that generates, from its parsed body to the last byte of its answer;
-// also the routes that only count its tokens.
+// CompletionHandler: one request that generates, from its parsed body to the last byte of its
+// answer; also the routes that only count its tokens.
 //
 //   parse (here or on the pool) -> model, precheck -> bytes against the context
-//         -> encode (here or on the pool) -> submit, one generation per prompt -> take tokens -> text -> answer or stream
+//         -> encode (here or on the pool) -> submit, one generation per prompt -> take tokens ->
+//         text -> answer or stream
 //
 // Tokens are taken from the decision loop only when no write is in flight and accepted before their
 // bytes are handed to the socket: what is ready shares one write, and a lone token never waits.
@@ -30,14 +31,14 @@ class CompletionHandler {
   ~CompletionHandler();
 
   void start_generation(ApiKind kind);
-  void start_count();      // POST /v1/chat/completions/input_tokens
+  void start_count();  // POST /v1/chat/completions/input_tokens
   void start_tokenize();
   void start_detokenize();
 
   bool is_active() const { return stage_ != Stage::idle; }
   bool is_stream() const { return stage_ == Stage::generating && request_.stream; }
-  void on_writable();      // the last write is done
-  void on_commit_due();    // no token for so long: status line and a comment
+  void on_writable();    // the last write is done
+  void on_commit_due();  // no token for so long: status line and a comment
   void cancel(CancelCause cause);
   void fail(const Error& error);  // answered, or told as an event where the answer has begun
 
@@ -51,7 +52,7 @@ class CompletionHandler {
     void on_failed(const Error& error) override;
     CompletionHandler* owner = nullptr;
     GenerationHandle handle;
-    std::vector<TokenId> prompt;   // kept only when the answer repeats it
+    std::vector<TokenId> prompt;  // kept only when the answer repeats it
     std::uint32_t prompt_tokens = 0;
     std::uint32_t choices_left = 0;
     std::size_t first_choice = 0;  // index into choices_
@@ -60,8 +61,8 @@ class CompletionHandler {
   struct Choice {
     tok::StreamDecoder decoder;
     tok::StopMatcher matcher;
-    std::string text;              // whole answers
-    std::vector<TokenId> ids;      // whole answers that show them
+    std::string text;          // whole answers
+    std::vector<TokenId> ids;  // whole answers that show them
     FinishReason finish = FinishReason::none;
     bool has_role = false;
   };
@@ -98,9 +99,9 @@ class CompletionHandler {
   std::vector<std::vector<TokenId>> ids_;     // per prompt
   std::vector<std::unique_ptr<Part>> parts_;  // addresses are stable: the loop refers to them
   std::size_t parts_left_ = 0;
-  std::vector<Choice> choices_;               // prompt * n + i
-  std::uint32_t accepted_ = 0;                // output tokens, all choices
-  std::string piece_;                         // new text of a token, reused
+  std::vector<Choice> choices_;  // prompt * n + i
+  std::uint32_t accepted_ = 0;   // output tokens, all choices
+  std::string piece_;            // new text of a token, reused
   std::string response_id_;
   std::string fingerprint_;
   ResponseWriter writer_;

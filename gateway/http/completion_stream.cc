@@ -118,8 +118,8 @@ bool CompletionHandler::take_text(Choice& state, const OutputToken& token) {
   const bool is_end = token.finish != FinishReason::none;
   // The id that stops a sequence is counted and billed, but is no text.
   const bool is_stop_id = token.finish == FinishReason::stop;
-  const std::string_view bytes = is_stop_id ? std::string_view()
-                                            : model().tokenizer.piece_bytes(token.id);
+  const std::string_view bytes =
+      is_stop_id ? std::string_view() : model().tokenizer.piece_bytes(token.id);
   if (request_.stop.empty()) {
     state.decoder.push(bytes, piece_);
     if (is_end) state.decoder.finish(piece_);

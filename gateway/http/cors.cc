@@ -50,8 +50,8 @@ void append_preflight_headers(std::string& out, const RequestHead& head) {
   // as far as it is one.
   const std::string_view asked = head.preflight_headers;
   const bool is_list = std::all_of(asked.begin(), asked.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_' || c == ',' || c == ' ';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == ',' || c == ' ';
   });
   out.append("access-control-allow-headers: ");
   out.append(is_list && !asked.empty() ? asked : "authorization, content-type, x-request-id");

@@ -65,7 +65,8 @@ void answer_quota(Session& session) {
     append_integer(out, reset.count() / 1'000'000);
     out.push_back('}');
   };
-  append("requests_per_minute", limits.requests_per_minute, view.requests_remaining, view.requests_reset);
+  append("requests_per_minute", limits.requests_per_minute, view.requests_remaining,
+         view.requests_reset);
   append("tokens_per_minute", limits.tokens_per_minute, view.tokens_remaining, view.tokens_reset);
   const auto append_limit = [&](std::string_view name, std::uint64_t limit) {
     out.append(",\"").append(name).append("\":");
@@ -108,17 +109,24 @@ void answer_metrics(Session& session) {
 
 void answer_endpoint(Session& session) {
   switch (session.route().endpoint) {
-    case Endpoint::models: return answer_models(session);
-    case Endpoint::model: return answer_model(session);
-    case Endpoint::quota: return answer_quota(session);
-    case Endpoint::live: return session.respond_json("{\"status\":\"live\"}");
+    case Endpoint::models:
+      return answer_models(session);
+    case Endpoint::model:
+      return answer_model(session);
+    case Endpoint::quota:
+      return answer_quota(session);
+    case Endpoint::live:
+      return session.respond_json("{\"status\":\"live\"}");
     case Endpoint::ready:
-    case Endpoint::health: return answer_ready(session);
-    case Endpoint::metrics: return answer_metrics(session);
+    case Endpoint::health:
+      return answer_ready(session);
+    case Endpoint::metrics:
+      return answer_metrics(session);
     case Endpoint::embeddings:
       return session.respond_error(make_error(
           Errc::unsupported_parameter, "embeddings are not supported by this server", "model"));
-    default: CHECK(false && "an endpoint with a handler of its own");
+    default:
+      CHECK(false && "an endpoint with a handler of its own");
   }
 }
 

@@ -21,11 +21,11 @@ struct HttpMetrics {
   std::uint64_t connections_open = 0;
   std::uint64_t bytes_read = 0;
   std::uint64_t bytes_written = 0;
-  std::uint64_t clients_gone = 0;         // while their request ran
+  std::uint64_t clients_gone = 0;  // while their request ran
   std::uint64_t stream_events = 0;
-  std::uint64_t parse_ns = 0;             // JSON bodies
-  std::uint64_t pool_jobs = 0;            // texts tokenized off the loop
-  std::uint64_t body_bytes_held = 0;      // of bodies being read, now
+  std::uint64_t parse_ns = 0;         // JSON bodies
+  std::uint64_t pool_jobs = 0;        // texts tokenized off the loop
+  std::uint64_t body_bytes_held = 0;  // of bodies being read, now
 
   void count_response(Endpoint endpoint, unsigned status) {
     ++responses[static_cast<std::size_t>(endpoint)][status / 100 < 6 ? status / 100 : 5];

@@ -17,8 +17,9 @@ using boost::beast::error_code;
 using boost::beast::iequals;
 using boost::beast::string_view;
 
-// The least that is missing of an unfinished chunked body: "0", CR LF, CR LF. Beast asserts that much
-// behind a last chunk, so it never gets less; a sender that stops short of it runs into the timeout.
+// The least that is missing of an unfinished chunked body: "0", CR LF, CR LF. Beast asserts that
+// much behind a last chunk, so it never gets less; a sender that stops short of it runs into the
+// timeout.
 constexpr std::size_t kChunkedBytesMin = 5;
 constexpr std::size_t kKeptBodyBytes = 64 << 10;  // of capacity between requests
 
@@ -284,8 +285,8 @@ struct RequestReader::State {
     error_code ec;
     const std::size_t used = parser->put(boost::asio::const_buffer(bytes.data(), bytes.size()), ec);
     if (ec && ec != http::error::need_more) return fail(ec);
-    // What the parser leaves over is the start of a chunk's head: a line that ends in a bare LF will
-    // never be complete.
+    // What the parser leaves over is the start of a chunk's head: a line that ends in a bare LF
+    // will never be complete.
     if (head.has_body && !parser->is_done() && used < bytes.size()) {
       const std::string_view rest = bytes.substr(used);
       const std::size_t lf = rest.find('\n');

@@ -1,6 +1,6 @@
 // RequestReader: bytes of one HTTP/1.x request to a head and a body. Beast parses; what its parser
-// lets through but what two parties could read differently is refused here first: line folding, bare
-// CR or LF, control bytes, several or listed Content-Lengths, Content-Length beside
+// lets through but what two parties could read differently is refused here first: line folding,
+// bare CR or LF, control bytes, several or listed Content-Lengths, Content-Length beside
 // Transfer-Encoding, any coding but `chunked`, quoted chunk extensions, a missing or repeated Host.
 //
 // The head must lie in one piece; it is scanned once for its end and parsed once. One thread.
@@ -27,13 +27,13 @@ enum class MediaType : std::uint8_t { none, json, other };
 // The fields that some part of the gateway reads; all others are dropped. Memory is reused.
 struct RequestHead {
   std::string method;
-  std::string path;             // of the target, without scheme, authority and query; raw
+  std::string path;  // of the target, without scheme, authority and query; raw
   std::string authorization;
   std::string origin;
   std::string request_id;
   std::string traceparent;
-  std::string deadline_ms;      // x-sluice-deadline-ms
-  std::string priority;         // x-sluice-priority
+  std::string deadline_ms;        // x-sluice-deadline-ms
+  std::string priority;           // x-sluice-priority
   std::string preflight_method;   // access-control-request-method
   std::string preflight_headers;  // access-control-request-headers
   MediaType content_type = MediaType::none;

@@ -65,9 +65,10 @@ Route find_route(std::string_view method, std::string_view path) {
 
 std::string_view endpoint_name(Endpoint endpoint) {
   constexpr std::array<std::string_view, kEndpoints> kNames{
-      "chat_completions", "completions", "input_tokens", "tokenize", "detokenize",
-      "models",           "model",       "quota",        "embeddings", "live",
-      "ready",            "health",      "metrics",      "none"};
+      "chat_completions", "completions", "input_tokens", "tokenize",
+      "detokenize",       "models",      "model",        "quota",
+      "embeddings",       "live",        "ready",        "health",
+      "metrics",          "none"};
   return kNames[static_cast<std::size_t>(endpoint)];
 }
 

@@ -1,5 +1,5 @@
-// Routes: method and path to an endpoint, as a table. Paths match byte by byte: nothing is decoded or
-// normalized, so there is one spelling of each route. No thread rule.
+// Routes: method and path to an endpoint, as a table. Paths match byte by byte: nothing is decoded
+// or normalized, so there is one spelling of each route. No thread rule.
 #pragma once
 
 #include <cstdint>

@@ -29,13 +29,14 @@ constexpr Duration kTickMin = std::chrono::milliseconds(5);
 constexpr std::string_view kRefusal =
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
     "connection: close\r\ncontent-length: 125\r\n\r\n"
-    "{\"error\":{\"message\":\"the server has too many connections open\",\"type\":\"server_error\","
+    "{\"error\":{\"message\":\"the server has too many connections "
+    "open\",\"type\":\"server_error\","
     "\"param\":null,\"code\":\"overloaded\"}}\n\n\n\n\n\n";
 
 Duration tick_period(const cfg::HttpLimits& http) {
-  const Duration shortest = std::min<Duration>(
-      {http.header_timeout, http.body_timeout, http.idle_timeout, http.write_timeout,
-       http.stream_commit});
+  const Duration shortest =
+      std::min<Duration>({http.header_timeout, http.body_timeout, http.idle_timeout,
+                          http.write_timeout, http.stream_commit});
   return std::clamp<Duration>(shortest / 4, kTickMin, kTickMax);
 }
 
@@ -73,7 +74,9 @@ struct Server::State final : SessionOwner, std::enable_shared_from_this<Server::
 Server::Server(asio::io_context& io, Service& service)
     : state_(std::make_shared<State>(io, service)) {}
 
-Server::~Server() { state_->shut(); }
+Server::~Server() {
+  state_->shut();
+}
 
 Result<std::uint16_t> Server::listen(const std::string& address, std::uint16_t port) {
   State& s = *state_;
@@ -131,14 +134,15 @@ void Server::recheck_keys() {
   for (std::size_t i = state_->sessions.size(); i-- > 0;) state_->sessions[i]->recheck_key();
 }
 
-std::size_t Server::num_sessions() const { return state_->sessions.size(); }
+std::size_t Server::num_sessions() const {
+  return state_->sessions.size();
+}
 
 void Server::State::accept() {
   if (!is_accepting) return;
-  acceptor.async_accept(
-      [self = shared_from_this()](const error_code& error, TcpSocket socket) {
-        self->on_accept(error, std::move(socket));
-      });
+  acceptor.async_accept([self = shared_from_this()](const error_code& error, TcpSocket socket) {
+    self->on_accept(error, std::move(socket));
+  });
 }
 
 void Server::State::on_accept(const error_code& error, TcpSocket socket) {
@@ -155,8 +159,8 @@ void Server::State::on_accept(const error_code& error, TcpSocket socket) {
     } else {
       ++service.metrics.connections_opened;
       ++service.metrics.connections_open;
-      std::unique_ptr<Transport> transport = tls ? make_tls_transport(std::move(socket), *tls)
-                                                 : make_tcp_transport(std::move(socket));
+      std::unique_ptr<Transport> transport =
+          tls ? make_tls_transport(std::move(socket), *tls) : make_tcp_transport(std::move(socket));
       auto session = std::make_unique<Session>(service, std::move(transport), *this);
       session->owner_index = sessions.size();
       sessions.push_back(std::move(session));
@@ -170,8 +174,9 @@ void Server::State::refuse(TcpSocket socket) {
   ++service.metrics.connections_refused;
   service.metrics.count_error(Errc::overloaded);
   // A fresh socket's send buffer takes this; a TLS client would not understand it.
-  if (!tls) (void)::send(socket.native_handle(), kRefusal.data(), kRefusal.size(),
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (!tls)
+    (void)::send(socket.native_handle(), kRefusal.data(), kRefusal.size(),
+                 MSG_NOSIGNAL | MSG_DONTWAIT);
   error_code ignored;
   socket.shutdown(asio::socket_base::shutdown_send, ignored);
 }

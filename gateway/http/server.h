@@ -24,8 +24,8 @@ class Server {
 
   // Binds and starts to accept. Returns the port. Errors: bad_config (address), io_error (in use).
   Result<std::uint16_t> listen(const std::string& address, std::uint16_t port);
-  // Certificate and key for connections accepted from now on; those that are open keep theirs. On an
-  // error the former ones stay. A listener without TLS stays without it. Errors: bad_config.
+  // Certificate and key for connections accepted from now on; those that are open keep theirs. On
+  // an error the former ones stay. A listener without TLS stays without it. Errors: bad_config.
   Result<void> reload_certificate(const cfg::Listen& listen);
   // `on_empty` runs once the last connection is gone.
   void begin_drain(std::function<void()> on_empty);

@@ -8,8 +8,8 @@
 namespace sluice::gw {
 namespace {
 
-int choose_http11(SSL*, const unsigned char** out, unsigned char* out_size,
-                  const unsigned char* in, unsigned int in_size, void*) {
+int choose_http11(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in,
+                  unsigned int in_size, void*) {
   constexpr std::string_view kName = "http/1.1";
   for (unsigned int at = 0; at < in_size; at += 1u + in[at]) {
     const unsigned int size = in[at];

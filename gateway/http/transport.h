@@ -1,7 +1,7 @@
 // Transport: the byte stream under one connection, plain or TLS. One read and one write may be in
-// flight at a time; each start is answered by exactly one event, never from inside the starting call.
-// After close() the events of what was in flight still come; the transport may be destroyed when
-// is_quiet(). One thread.
+// flight at a time; each start is answered by exactly one event, never from inside the starting
+// call. After close() the events of what was in flight still come; the transport may be destroyed
+// when is_quiet(). One thread.
 #pragma once
 
 #include <cstddef>
@@ -25,11 +25,11 @@ class Transport {
  public:
   virtual ~Transport() = default;
   virtual void open(TransportEvents& events) = 0;
-  virtual void read(std::span<char> into) = 0;           // REQUIRES: none in flight, not empty
-  virtual void write(std::string_view bytes) = 0;        // REQUIRES: likewise; outlives the event
-  virtual void shutdown_send() = 0;                      // REQUIRES: no write in flight
+  virtual void read(std::span<char> into) = 0;     // REQUIRES: none in flight, not empty
+  virtual void write(std::string_view bytes) = 0;  // REQUIRES: likewise; outlives the event
+  virtual void shutdown_send() = 0;                // REQUIRES: no write in flight
   virtual void close() = 0;
-  virtual bool is_quiet() const = 0;                     // nothing in flight
+  virtual bool is_quiet() const = 0;  // nothing in flight
 };
 
 }  // namespace sluice::gw

@@ -1,11 +1,11 @@
-// DecisionLoop: the one thread that owns ledger, queues, router and all rings. It is the shell around
-// the pure ServingCore (gateway/core/serving_core.h): it drains step rings, feeds events to the core
-// and carries out its actions (ring writes, journal stores, notifications).
+// DecisionLoop: the one thread that owns ledger, queues, router and all rings. It is the shell
+// around the pure ServingCore (gateway/core/serving_core.h): it drains step rings, feeds events to
+// the core and carries out its actions (ring writes, journal stores, notifications).
 //
 // Handlers talk to it by plain calls: with the default single thread they run on this thread.
-// A GenerationSink is notified after a batch of records was drained, never from inside submit(), and
-// then takes its tokens in two moves: peek at what is pending, accept what it is about to write.
-// accept() stores the journal before the caller writes to the socket (P5).
+// A GenerationSink is notified after a batch of records was drained, never from inside submit(),
+// and then takes its tokens in two moves: peek at what is pending, accept what it is about to
+// write. accept() stores the journal before the caller writes to the socket (P5).
 #pragma once
 
 #include <memory>
@@ -32,7 +32,7 @@ class GenerationSink {
   virtual void on_failed(const Error& error) = 0;
 };
 
-struct ModelFacts {                // from worker hellos; stable while at least one worker is up
+struct ModelFacts {  // from worker hellos; stable while at least one worker is up
   std::uint32_t vocab_size = 0;
   std::uint32_t context_tokens = 0;
   std::uint64_t weights_digest = 0;
@@ -48,8 +48,8 @@ class DecisionLoop {
   virtual Result<void> count_request(TenantId tenant) = 0;
   // Cheap checks before tokenizing: request rate, concurrency, queue, a ready worker (P6).
   virtual Result<void> precheck(TenantId tenant, std::uint32_t model) = 0;
-  // Reserves prompt + choices * output_tokens_max and queues. The sink must outlive the handle: until
-  // all choices finished or failed, or cancel() returned.
+  // Reserves prompt + choices * output_tokens_max and queues. The sink must outlive the handle:
+  // until all choices finished or failed, or cancel() returned.
   virtual Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) = 0;
 
   virtual std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) = 0;
@@ -61,7 +61,8 @@ class DecisionLoop {
   // The sequences are freed within one step. The sink hears nothing more.
   virtual void cancel(GenerationHandle handle, CancelCause cause) = 0;
 
-  virtual GenerationStats stats(GenerationHandle handle) const = 0;  // also right after the last accept
+  virtual GenerationStats stats(
+      GenerationHandle handle) const = 0;  // also right after the last accept
   virtual LimitsView limits(TenantId tenant) const = 0;
   virtual ModelFacts model_facts(std::uint32_t model) const = 0;
 };

@@ -1,5 +1,5 @@
-// RingDecisionLoop: the shell of the serving core over real rings. Owns the links to the workers, the
-// journal and the control channel; runs the gateway's one thread.
+// RingDecisionLoop: the shell of the serving core over real rings. Owns the links to the workers,
+// the journal and the control channel; runs the gateway's one thread.
 //
 //   turn:   io.poll()  ->  drain every ring (bounded)  ->  commands  ->  notices (one per choice)
 //   sleep:  spin briefly while a worker has work in flight, then set `sleeping` in every submit
@@ -28,18 +28,18 @@
 namespace sluice::gw {
 
 struct LinkCounters {
-  std::uint64_t worker_epochs = 0;        // workers that came up
-  std::uint64_t corrupt_epochs = 0;       // reported to the parent
-  std::uint64_t records = 0;              // read from step rings
-  std::uint64_t submissions = 0;          // written
-  std::uint64_t submissions_unsent = 0;   // the ring had no room
-  std::uint64_t doorbells = 0;            // rung: system calls
+  std::uint64_t worker_epochs = 0;       // workers that came up
+  std::uint64_t corrupt_epochs = 0;      // reported to the parent
+  std::uint64_t records = 0;             // read from step rings
+  std::uint64_t submissions = 0;         // written
+  std::uint64_t submissions_unsent = 0;  // the ring had no room
+  std::uint64_t doorbells = 0;           // rung: system calls
   std::uint64_t sleeps = 0;
 };
 
 struct ModelGauges {
-  std::uint64_t running = 0;     // sequences in the workers' batches
-  std::uint64_t waiting = 0;     // in the queue, resuming, or in a worker's look-ahead
+  std::uint64_t running = 0;  // sequences in the workers' batches
+  std::uint64_t waiting = 0;  // in the queue, resuming, or in a worker's look-ahead
   std::uint32_t workers_up = 0;
 };
 
@@ -60,9 +60,9 @@ class RingDecisionLoop final : public DecisionLoop {
 
   LoopHooks hooks;
 
-  void run();             // until the parent closes the control channel or quit()
-  bool turn();            // one round without waiting; true when there was something to do
-  void wait();            // until something may be ready
+  void run();   // until the parent closes the control channel or quit()
+  bool turn();  // one round without waiting; true when there was something to do
+  void wait();  // until something may be ready
   void quit();
   bool is_stopped() const { return stopped_; }
   void say_ready(std::uint16_t port);
@@ -87,7 +87,7 @@ class RingDecisionLoop final : public DecisionLoop {
   std::uint32_t num_models() const { return static_cast<std::uint32_t>(facts_.size()); }
 
  private:
-  struct Waits;     // the Asio side: control descriptor, bells, timer
+  struct Waits;  // the Asio side: control descriptor, bells, timer
   struct Salt {
     std::uint64_t words[2];
   };
@@ -124,13 +124,13 @@ class RingDecisionLoop final : public DecisionLoop {
   // Tenants keep their number inside for as long as the process lives, found again by name; outside
   // they are indices of the current configuration.
   std::vector<std::string> tenant_names_;
-  std::vector<TenantId> inner_tenants_;             // [outside] -> inside
-  std::vector<Salt> salts_;                         // by inner tenant: drawn at random, kept secret
-  std::vector<std::uint32_t> slots_;                // journal slot by sequence table index
-  std::vector<GenerationSink*> sinks_;              // by request table index
+  std::vector<TenantId> inner_tenants_;  // [outside] -> inside
+  std::vector<Salt> salts_;              // by inner tenant: drawn at random, kept secret
+  std::vector<std::uint32_t> slots_;     // journal slot by sequence table index
+  std::vector<GenerationSink*> sinks_;   // by request table index
   LinkCounters counters_;
   Tick now_;
-  Tick busy_until_{};                               // spinning ends then
+  Tick busy_until_{};  // spinning ends then
   bool stopped_ = false;
   bool said_drained_ = false;
   std::unique_ptr<Waits> waits_;

@@ -313,9 +313,9 @@ Actions Supervision::end_hanging_starts(Tick now) {
     if (!c.starting_since) c.starting_since = now;
     if (now - *c.starting_since <= Duration(limits_.start_timeout)) return;
     if (phase_ == Phase::starting)
-      actions = fail_start(id, "did not start within " +
-                                   std::to_string(limits_.start_timeout.count()) +
-                                   " ms (supervision.start_timeout)");
+      actions =
+          fail_start(id, "did not start within " + std::to_string(limits_.start_timeout.count()) +
+                             " ms (supervision.start_timeout)");
     else
       append(actions, kill(id, DownReason::stalled));
   };

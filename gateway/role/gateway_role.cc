@@ -43,12 +43,13 @@ void set_up_process() {
   }
 }
 
-// Each connection takes a descriptor. With fewer than configured the gateway still runs: at the limit
-// it stops accepting until others close, so that new clients wait in the kernel's queue.
+// Each connection takes a descriptor. With fewer than configured the gateway still runs: at the
+// limit it stops accepting until others close, so that new clients wait in the kernel's queue.
 void warn_of_few_descriptors(std::uint32_t connections_max) {
   constexpr rlim_t kOthers = 64;  // rings, doorbells, journal, log
   rlimit files{};
-  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= connections_max + kOthers) return;
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= connections_max + kOthers)
+    return;
   spdlog::warn("event=descriptors_few limit={} connections_max={} wanted={}", files.rlim_cur,
                connections_max, connections_max + kOthers);
 }
@@ -156,12 +157,12 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   Service service(config, std::move(*models), loop, clock, random_word(), now);
   service.append_core_metrics = [&](std::string& out) { append_core_metrics(out, loop, service); };
   // Destroyed (and its threads joined) before `io`, which it posts to.
-  service.pool = std::make_unique<TokenizePool>(
-      config.tokenizing.pool_threads, [&io](std::shared_ptr<EncodeJob> job) {
-        boost::asio::post(io, [job = std::move(job)] {
-          if (job->on_done) job->on_done(*job);
-        });
-      });
+  service.pool = std::make_unique<TokenizePool>(config.tokenizing.pool_threads,
+                                                [&io](std::shared_ptr<EncodeJob> job) {
+                                                  boost::asio::post(io, [job = std::move(job)] {
+                                                    if (job->on_done) job->on_done(*job);
+                                                  });
+                                                });
   Server server(io, service);
 
   const std::uint16_t port =

@@ -1,7 +1,7 @@
-// How fast the worker's own part is: ns per step and per token of the engine on the canned executor,
-// and us per row of the sampler. Each figure is the median (and range) of seven interleaved rounds, in
-// CPU time of the thread. Run: build/release/bin/engine_bench
-// Goals: 1.5 M tokens/s at 64 sequences and 1,000 vocabulary entries.
+// How fast the worker's own part is: ns per step and per token of the engine on the canned
+// executor, and us per row of the sampler. Each figure is the median (and range) of seven
+// interleaved rounds, in CPU time of the thread. Run: build/release/bin/engine_bench Goals: 1.5 M
+// tokens/s at 64 sequences and 1,000 vocabulary entries.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -91,11 +91,15 @@ std::vector<Figure> figures() {
     for (const float temperature : {0.0f, 1.0f})
       all.push_back({"engine batch " + std::to_string(batch) +
                          (temperature == 0.0f ? " greedy" : " temperature 1"),
-                     "ns/token", [=] { return engine_ns_per_token(batch, temperature); }, {}});
+                     "ns/token",
+                     [=] { return engine_ns_per_token(batch, temperature); },
+                     {}});
   for (const std::uint32_t vocab_size : {512u, 32'000u, 128'256u}) {
     const auto add = [&](const char* name, const SamplingParams& sampling) {
-      all.push_back({"sampler " + std::to_string(vocab_size) + " " + name, "us/row",
-                     [=] { return sampler_us_per_row(vocab_size, sampling); }, {}});
+      all.push_back({"sampler " + std::to_string(vocab_size) + " " + name,
+                     "us/row",
+                     [=] { return sampler_us_per_row(vocab_size, sampling); },
+                     {}});
     };
     SamplingParams sampling;
     sampling.temperature = 0.0f;
@@ -132,4 +136,6 @@ void run_all() {
 }  // namespace
 }  // namespace sluice::eng
 
-int main() { sluice::eng::run_all(); }
+int main() {
+  sluice::eng::run_all();
+}

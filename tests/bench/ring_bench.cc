@@ -26,8 +26,8 @@
 namespace sluice::shm {
 namespace {
 
-// The shipped default (ring_bytes). A ring that fits the caches of both cores is slower: each line then
-// has to be taken from the other core before it can be written again.
+// The shipped default (ring_bytes). A ring that fits the caches of both cores is slower: each line
+// then has to be taken from the other core before it can be written again.
 constexpr std::size_t kRingBytes = 8u << 20;
 constexpr std::size_t kPayloadBytes = 48;  // 64 with the header
 constexpr int kRepeats = 7;

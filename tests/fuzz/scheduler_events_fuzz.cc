@@ -1,6 +1,6 @@
 // The scheduler under any list of events. The input is a world's sizes, then one event per three
-// bytes: add, cancel, step, drop all. After each event the invariants hold; when the events are over
-// every sequence that was added (and not dropped) has ended exactly once.
+// bytes: add, cancel, step, drop all. After each event the invariants hold; when the events are
+// over every sequence that was added (and not dropped) has ended exactly once.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -1,4 +1,5 @@
-// A configuration whose only model is the canned one: what tests of everything but the model run on.
+// A configuration whose only model is the canned one: what tests of everything but the model run
+// on.
 #pragma once
 
 #include "config/config.h"

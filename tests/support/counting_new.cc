@@ -15,11 +15,17 @@ void* operator new(std::size_t bytes) {
   if (void* const memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
 
 namespace sluice::test {
 
-std::size_t num_allocations() { return count.load(std::memory_order_relaxed); }
+std::size_t num_allocations() {
+  return count.load(std::memory_order_relaxed);
+}
 
 }  // namespace sluice::test

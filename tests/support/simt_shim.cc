@@ -63,8 +63,8 @@ struct Block {
   const std::function<void()>* body = nullptr;
 };
 
-// One launch runs at a time (see the header); the fibers find their block here. Stacks are kept from
-// launch to launch: fresh ones would cost page faults for every thread of every launch.
+// One launch runs at a time (see the header); the fibers find their block here. Stacks are kept
+// from launch to launch: fresh ones would cost page faults for every thread of every launch.
 Block* g_block = nullptr;
 std::vector<std::unique_ptr<std::byte[]>> g_stacks;
 

@@ -25,7 +25,10 @@ class Submission {
     head_.output_ids_max = 8;
     head_.sampling.temperature = 0.0f;
   }
-  Submission& prompt(std::vector<TokenId> ids) { prompt_ = std::move(ids); return *this; }
+  Submission& prompt(std::vector<TokenId> ids) {
+    prompt_ = std::move(ids);
+    return *this;
+  }
   // `count` ids that depend on `salt` alone.
   Submission& prompt(std::size_t count, std::uint64_t salt = 0) {
     prompt_.clear();
@@ -33,16 +36,43 @@ class Submission {
       prompt_.push_back(static_cast<TokenId>(mix64(salt * 1'000'003 + i) % 50));
     return *this;
   }
-  Submission& output(std::vector<TokenId> ids) { output_ = std::move(ids); return *this; }
-  Submission& output_max(std::uint32_t count) { head_.output_ids_max = count; return *this; }
-  Submission& stop_ids(std::vector<TokenId> ids) { stop_ids_ = std::move(ids); return *this; }
-  Submission& bias(std::vector<LogitBias> bias) { bias_ = std::move(bias); return *this; }
-  Submission& priority(std::uint32_t value) { head_.priority = value; return *this; }
-  Submission& security_class(std::uint32_t value) { head_.security_class = value; return *this; }
-  Submission& salt(std::uint64_t value) { head_.salt[0] = value; return *this; }
-  Submission& choice(std::uint32_t value) { head_.choice = value; return *this; }
+  Submission& output(std::vector<TokenId> ids) {
+    output_ = std::move(ids);
+    return *this;
+  }
+  Submission& output_max(std::uint32_t count) {
+    head_.output_ids_max = count;
+    return *this;
+  }
+  Submission& stop_ids(std::vector<TokenId> ids) {
+    stop_ids_ = std::move(ids);
+    return *this;
+  }
+  Submission& bias(std::vector<LogitBias> bias) {
+    bias_ = std::move(bias);
+    return *this;
+  }
+  Submission& priority(std::uint32_t value) {
+    head_.priority = value;
+    return *this;
+  }
+  Submission& security_class(std::uint32_t value) {
+    head_.security_class = value;
+    return *this;
+  }
+  Submission& salt(std::uint64_t value) {
+    head_.salt[0] = value;
+    return *this;
+  }
+  Submission& choice(std::uint32_t value) {
+    head_.choice = value;
+    return *this;
+  }
   SamplingParams& sampling() { return head_.sampling; }
-  Submission& temperature(float value) { head_.sampling.temperature = value; return *this; }
+  Submission& temperature(float value) {
+    head_.sampling.temperature = value;
+    return *this;
+  }
 
   // Into this object: keep it while the view is used.
   SubmitView view() const {

@@ -1,6 +1,7 @@
 // The name of a full KV block: a keyed 128-bit hash of (parent's hash, salt, ids), so that equal
-// prefixes of one salt meet in the prefix cache and nobody without the key can construct a collision
-// (P7). SipHash-2-4 with 128-bit output (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012).
+// prefixes of one salt meet in the prefix cache and nobody without the key can construct a
+// collision (P7). SipHash-2-4 with 128-bit output (Aumasson, Bernstein: "SipHash: a fast
+// short-input PRF", 2012).
 #pragma once
 
 #include <array>

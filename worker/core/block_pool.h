@@ -1,10 +1,13 @@
 // BlockPool: which KV blocks are free, used or parked, and how many block tables hold each.
 //
-//   free --take--> used (refs >= 1) --last release--> parked (content kept by the prefix cache) or free
-//                    ^--------------retain---------------|                     parked --reclaim--> free
+//   free --take--> used (refs >= 1) --last release--> parked (content kept by the prefix cache) or
+//   free
+//                    ^--------------retain---------------|                     parked --reclaim-->
+//                    free
 //
-// Invariant: num_free + num_used + num_parked == num_blocks, and a block has references exactly while
-// it is used. Wrong calls are our own bugs: CHECK. Pure; one owner; nothing allocates after construction.
+// Invariant: num_free + num_used + num_parked == num_blocks, and a block has references exactly
+// while it is used. Wrong calls are our own bugs: CHECK. Pure; one owner; nothing allocates after
+// construction.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +24,11 @@ class BlockPool {
   explicit BlockPool(std::uint32_t num_blocks);
 
   bool has_free() const { return !free_.empty(); }
-  BlockId take();                     // REQUIRES: has_free(). The block that was freed last
-  void retain(BlockId block);         // one more table holds a used or parked block
+  BlockId take();              // REQUIRES: has_free(). The block that was freed last
+  void retain(BlockId block);  // one more table holds a used or parked block
   // One table fewer. True when it was the last: the block is now parked or free, as `keep` says.
   bool release(BlockId block, Keep keep);
-  void reclaim(BlockId block);        // parked -> free
+  void reclaim(BlockId block);  // parked -> free
 
   std::uint32_t num_refs(BlockId block) const { return refs_[block.value]; }
   bool is_parked(BlockId block) const { return state_[block.value] == State::parked; }

@@ -117,7 +117,8 @@ void PrefixCache::check_invariants() const {
   CHECK(num_named == num_entries_);
   for (std::uint32_t i = 0; i < entries_.size(); ++i) {
     if (!entries_[i].is_present) continue;
-    const auto ids = std::span<const TokenId>(ids_).subspan(std::size_t{i} * block_tokens_, block_tokens_);
+    const auto ids =
+        std::span<const TokenId>(ids_).subspan(std::size_t{i} * block_tokens_, block_tokens_);
     CHECK(find({entries_[i].hash, entries_[i].parent, entries_[i].salt, ids}) == BlockId{i});
   }
 }

@@ -1,9 +1,9 @@
-// PrefixCache: finds a full KV block by the chained hash of everything up to its end (block_hash.h),
-// and says which cached block to give up first.
+// PrefixCache: finds a full KV block by the chained hash of everything up to its end
+// (block_hash.h), and says which cached block to give up first.
 //
-// A hit compares the stored parent hash, salt and ids, so that an accident of hashes never hands out
-// another prefix's KV. Blocks that no table holds queue for eviction, least recently used first; a
-// finished sequence parks its last block first, so that a chain is given up from its end.
+// A hit compares the stored parent hash, salt and ids, so that an accident of hashes never hands
+// out another prefix's KV. Blocks that no table holds queue for eviction, least recently used
+// first; a finished sequence parks its last block first, so that a chain is given up from its end.
 // Order depends on nothing but the calls. Pure; one owner; nothing allocates after construction.
 // Invariants: an entry per block at most; the eviction queue holds exactly the parked entries.
 #pragma once
@@ -62,10 +62,11 @@ class PrefixCache {
   std::size_t home(const BlockHash& hash) const { return hash[0] & (table_.size() - 1); }
 
   std::uint32_t block_tokens_;
-  std::vector<Entry> entries_;        // [num_blocks]
-  std::vector<TokenId> ids_;          // [num_blocks, block_tokens]
-  std::vector<std::uint32_t> table_;  // linear probing: block index + 1; 0 is empty; at most half full
-  std::uint32_t oldest_ = 0;          // eviction queue: index + 1
+  std::vector<Entry> entries_;  // [num_blocks]
+  std::vector<TokenId> ids_;    // [num_blocks, block_tokens]
+  std::vector<std::uint32_t>
+      table_;                 // linear probing: block index + 1; 0 is empty; at most half full
+  std::uint32_t oldest_ = 0;  // eviction queue: index + 1
   std::uint32_t newest_ = 0;
   std::uint32_t num_entries_ = 0;
   std::uint32_t num_parked_ = 0;

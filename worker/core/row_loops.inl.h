@@ -1,7 +1,7 @@
 // The loops of RowLoops, included by one file per instruction set inside a namespace of its own.
 // Fixed order: a block's sum has 16 lanes, lane j adds elements j, j + 16, j + 32, j + 48; then the
-// lanes are added in a tree. Written with the compilers' vector extension, which splits 16 lanes into
-// as many registers as the instruction set needs; each lane is an IEEE operation of its own.
+// lanes are added in a tree. Written with the compilers' vector extension, which splits 16 lanes
+// into as many registers as the instruction set needs; each lane is an IEEE operation of its own.
 
 constexpr std::uint32_t kLanes = 16;
 using Floats = float __attribute__((vector_size(64)));
@@ -12,9 +12,15 @@ constexpr float kPadding = -3.0e38f;
 
 #define ROW_INLINE inline __attribute__((always_inline))
 
-ROW_INLINE void load(const float* from, Floats& to) { __builtin_memcpy(&to, from, sizeof to); }
-ROW_INLINE void store(const Floats& from, float* to) { __builtin_memcpy(to, &from, sizeof from); }
-ROW_INLINE Floats all(float value) { return Floats{} + value; }
+ROW_INLINE void load(const float* from, Floats& to) {
+  __builtin_memcpy(&to, from, sizeof to);
+}
+ROW_INLINE void store(const Floats& from, float* to) {
+  __builtin_memcpy(to, &from, sizeof from);
+}
+ROW_INLINE Floats all(float value) {
+  return Floats{} + value;
+}
 
 // exp on [-87, 0]: 2^n * exp(r), |r| <= ln 2 / 2, with the polynomial of Cephes' expf (Moshier).
 ROW_INLINE void exp_nonpositive(Floats& x) {
@@ -108,9 +114,8 @@ inline void block_weights(const float* row, std::uint32_t n, const float* maxima
   const Weighing by{top, inverse_temperature, weight_min};
   const std::uint32_t num_whole = n / kRowBlock;
   for (std::uint32_t b = 0; b < num_whole; ++b)
-    sums[b] = maxima[b] < cut
-                  ? 0.0f
-                  : weigh_block(row + b * kRowBlock, by, weights + b * kRowBlock);
+    sums[b] =
+        maxima[b] < cut ? 0.0f : weigh_block(row + b * kRowBlock, by, weights + b * kRowBlock);
   if (n % kRowBlock == 0) return;
   sums[num_whole] = 0.0f;
   if (maxima[num_whole] < cut) return;

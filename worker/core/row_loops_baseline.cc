@@ -7,8 +7,9 @@ namespace row_baseline {
 }  // namespace row_baseline
 
 const RowLoops& row_loops_baseline() {
-  static constexpr RowLoops kLoops{"baseline", row_baseline::block_maxima, row_baseline::block_weights,
-                                   row_baseline::keep_weights, row_baseline::scaled_exp};
+  static constexpr RowLoops kLoops{"baseline", row_baseline::block_maxima,
+                                   row_baseline::block_weights, row_baseline::keep_weights,
+                                   row_baseline::scaled_exp};
   return kLoops;
 }
 

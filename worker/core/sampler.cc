@@ -16,7 +16,9 @@ namespace {
 constexpr float kMasked = -1.0e30f;      // the logit of a token that may not be chosen
 constexpr float kGreedyBelow = 1.0e-5f;  // temperatures below are greedy, as in vLLM
 
-constexpr std::size_t num_row_blocks(std::size_t n) { return (n + kRowBlock - 1) / kRowBlock; }
+constexpr std::size_t num_row_blocks(std::size_t n) {
+  return (n + kRowBlock - 1) / kRowBlock;
+}
 
 bool modifies(const SampleInput& input) {
   return !input.bias.empty() || !input.counts.empty() ||
@@ -26,7 +28,9 @@ bool modifies(const SampleInput& input) {
 }  // namespace
 
 // Weights lie in [0, 1]: the leading bits of the float order them.
-std::size_t Sampler::bin_of(float weight) { return std::bit_cast<std::uint32_t>(weight) >> kBinShift; }
+std::size_t Sampler::bin_of(float weight) {
+  return std::bit_cast<std::uint32_t>(weight) >> kBinShift;
+}
 
 // Calls visit(i) for each weight >= least and > 0, in the order of ids.
 template <class Visit>
@@ -84,7 +88,8 @@ const float* Sampler::modified(const SampleInput& input) {
   for (const TokenCount& count : input.counts) {
     float& logit = row_[count.token];
     if (logit <= kMasked) continue;
-    logit = logit > 0.0f ? logit / sampling.repetition_penalty : logit * sampling.repetition_penalty;
+    logit =
+        logit > 0.0f ? logit / sampling.repetition_penalty : logit * sampling.repetition_penalty;
     if (count.num_output > 0)
       logit -= sampling.frequency_penalty * static_cast<float>(count.num_output) +
                sampling.presence_penalty;
@@ -93,7 +98,9 @@ const float* Sampler::modified(const SampleInput& input) {
   return row_.data();
 }
 
-float Sampler::row_max() const { return *std::ranges::max_element(maxima_); }
+float Sampler::row_max() const {
+  return *std::ranges::max_element(maxima_);
+}
 
 // weights_ and sums_ of the row at hand; their total, block after block.
 double Sampler::weigh(const float* row, float top, float inverse_temperature, float tail_nats,
@@ -220,15 +227,15 @@ double Sampler::keep_nucleus(double total, float top_p) {
   const double mass = total * double{top_p};
   const auto least = static_cast<float>(total * (1.0 - double{top_p}) / vocab_size_ / 2);
   bins_.fill(0.0);
-  for_weights_from(least, [this](std::size_t i) { bins_[bin_of(weights_[i])] += double{weights_[i]}; });
+  for_weights_from(least,
+                   [this](std::size_t i) { bins_[bin_of(weights_[i])] += double{weights_[i]}; });
   std::size_t bin = kBins - 1;
   double reached = 0.0;
   for (; bin > 0 && reached + bins_[bin] < mass; --bin) reached += bins_[bin];
   const float bin_low = std::bit_cast<float>(static_cast<std::uint32_t>(bin) << kBinShift);
   candidates_.clear();
   for_weights_from(bin_low, [&](std::size_t i) {
-    if (bin_of(weights_[i]) == bin)
-      candidates_.push_back({weights_[i], static_cast<TokenId>(i)});
+    if (bin_of(weights_[i]) == bin) candidates_.push_back({weights_[i], static_cast<TokenId>(i)});
   });
   std::sort(candidates_.begin(), candidates_.end(), sooner);
   for (const Candidate& candidate : candidates_) {

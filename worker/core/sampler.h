@@ -1,11 +1,12 @@
-// Sampler: one row of logits to one token. A function of its input alone: not of the batch, the order
-// or the CPU (P2); randomness is the counter-based generator keyed by (seed, choice, position).
+// Sampler: one row of logits to one token. A function of its input alone: not of the batch, the
+// order or the CPU (P2); randomness is the counter-based generator keyed by (seed, choice,
+// position).
 //
-// Order, as vLLM has it: logit bias; min_tokens masks the stop ids; repetition penalty over prompt and
-// output, frequency and presence penalty over the output; greedy at temperature 0 (lowest id among
-// the largest); else temperature, min-p, top-k, top-p, draw. Among equal logits the lower id is first.
-// A token more than kTailNats (scaled) below the largest has probability 0; error of any probability
-// from this, for a vocabulary of 2^20, below 1e-11.
+// Order, as vLLM has it: logit bias; min_tokens masks the stop ids; repetition penalty over prompt
+// and output, frequency and presence penalty over the output; greedy at temperature 0 (lowest id
+// among the largest); else temperature, min-p, top-k, top-p, draw. Among equal logits the lower id
+// is first. A token more than kTailNats (scaled) below the largest has probability 0; error of any
+// probability from this, for a vocabulary of 2^20, below 1e-11.
 #pragma once
 
 #include <array>
@@ -24,13 +25,13 @@ namespace sluice::eng {
 inline constexpr float kTailNats = 40.0f;
 
 struct SampleInput {
-  std::span<const float> logits;        // [vocab_size], any values
+  std::span<const float> logits;  // [vocab_size], any values
   const SamplingParams& sampling;
-  std::span<const TokenCount> counts;   // empty when no penalty is set
-  std::span<const LogitBias> bias;      // ids < vocab_size
-  std::span<const TokenId> stop_ids;    // ids < vocab_size
+  std::span<const TokenCount> counts;  // empty when no penalty is set
+  std::span<const LogitBias> bias;     // ids < vocab_size
+  std::span<const TokenId> stop_ids;   // ids < vocab_size
   std::uint32_t choice;
-  std::uint32_t position;               // index of the output token being drawn
+  std::uint32_t position;  // index of the output token being drawn
 };
 
 // Holds the working memory: nothing allocates after construction. One per thread.
@@ -74,11 +75,11 @@ class Sampler {
 
   const RowLoops& loops_;
   const std::uint32_t vocab_size_;
-  std::vector<float> row_;      // [vocab_size] modified copy
-  std::vector<float> weights_;  // [vocab_size]
-  std::vector<float> maxima_;   // [blocks] of the row at hand
-  std::vector<float> sums_;     // [blocks]
-  std::vector<float> scratch_;  // [blocks]
+  std::vector<float> row_;             // [vocab_size] modified copy
+  std::vector<float> weights_;         // [vocab_size]
+  std::vector<float> maxima_;          // [blocks] of the row at hand
+  std::vector<float> sums_;            // [blocks]
+  std::vector<float> scratch_;         // [blocks]
   std::vector<Candidate> candidates_;  // capacity vocab_size
   std::array<double, kBins> bins_{};   // mass of the weights with the same leading bits
 };

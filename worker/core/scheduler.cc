@@ -1,5 +1,5 @@
-// Adding, cancelling and planning. What happens to blocks is in scheduler_blocks.cc, what comes of a
-// step in scheduler_apply.cc.
+// Adding, cancelling and planning. What happens to blocks is in scheduler_blocks.cc, what comes of
+// a step in scheduler_apply.cc.
 #include "worker/core/scheduler.h"
 
 #include <algorithm>
@@ -10,7 +10,8 @@
 namespace sluice::eng {
 namespace {
 
-// Room left to the running sequences when another one joins them, so that it is not preempted at once.
+// Room left to the running sequences when another one joins them, so that it is not preempted at
+// once.
 constexpr std::uint32_t kWatermarkShare = 100;  // one block in so many
 // Priorities beyond this are one: aging stays within a few hours.
 constexpr std::uint32_t kPriorityMax = 1000;
@@ -25,7 +26,8 @@ Scheduler::Scheduler(const SchedulerLimits& limits)
       cache_(limits.num_blocks, limits.block_tokens),
       slots_(limits.sequences_max + limits.waiting_max),
       is_written_(limits.num_blocks, 0),
-      intake_blocks_max_(std::max(1u, limits.intake_tokens_max / std::max(1u, limits.block_tokens))),
+      intake_blocks_max_(
+          std::max(1u, limits.intake_tokens_max / std::max(1u, limits.block_tokens))),
       lookup_left_(intake_blocks_max_),
       release_left_(intake_blocks_max_) {
   CHECK(limits.sequences_max > 0 && limits.sequences_max <= limits.step_tokens_max);
@@ -61,11 +63,11 @@ Result<void> Scheduler::check_head(const SubmitRecord& head) const {
     return make_error(Errc::invalid_value, "a submission has a prompt and room for output");
   if (longest > limits_.context_tokens ||
       longest > std::uint64_t{limits_.num_blocks} * limits_.block_tokens)
-    return make_error(Errc::context_length_exceeded,
-                      "prompt and output take " + std::to_string(longest) + " tokens; allowed: " +
-                          std::to_string(std::min<std::uint64_t>(
-                              limits_.context_tokens,
-                              std::uint64_t{limits_.num_blocks} * limits_.block_tokens)));
+    return make_error(
+        Errc::context_length_exceeded,
+        "prompt and output take " + std::to_string(longest) + " tokens; allowed: " +
+            std::to_string(std::min<std::uint64_t>(
+                limits_.context_tokens, std::uint64_t{limits_.num_blocks} * limits_.block_tokens)));
   if (find(SequenceId{head.sequence}))
     return make_error(Errc::invalid_value, "the sequence is running already");
   if (unused_slots_.empty()) return make_error(Errc::over_capacity, "more sequences than credits");
@@ -75,7 +77,7 @@ Result<void> Scheduler::check_head(const SubmitRecord& head) const {
 Result<void> Scheduler::check_ids(const SubmitView& submission, Ids which) const {
   const auto is_outside = [this](TokenId id) { return id >= limits_.vocab_size; };
   if ((which == Ids::given && (std::ranges::any_of(submission.prompt, is_outside) ||
-                      std::ranges::any_of(submission.output, is_outside))) ||
+                               std::ranges::any_of(submission.output, is_outside))) ||
       std::ranges::any_of(submission.stop_ids, is_outside) ||
       std::ranges::any_of(submission.bias, is_outside, &LogitBias::token))
     return make_error(Errc::invalid_value, "a token id lies outside the vocabulary");
@@ -113,7 +115,8 @@ Result<void> Scheduler::add(const SubmitView& submission, IdIntake& taken, Tick 
   return {};
 }
 
-// Everything of a new sequence but its ids. Room for all that it may become: steps allocate nothing.
+// Everything of a new sequence but its ids. Room for all that it may become: steps allocate
+// nothing.
 Sequence& Scheduler::place(const SubmitView& submission, Tick now) {
   const SubmitRecord& head = submission.head;
   const Slot slot = unused_slots_.back();
@@ -188,8 +191,8 @@ void Scheduler::drop_all() {
   waiting_blocks_ = 0;
 }
 
-// An ended sequence, in no list any more, gives its blocks back: what this step has left for that now,
-// the rest in later ones.
+// An ended sequence, in no list any more, gives its blocks back: what this step has left for that
+// now, the rest in later ones.
 void Scheduler::retire(Slot slot) {
   Sequence& sequence = slots_[slot];
   sequence.state = SequenceState::leaving;
@@ -304,7 +307,8 @@ void Scheduler::plan_waiting() {
       case Admission::looking_up:
         if (plan_.num_looking_up++ == 0) looking_up_ = slot;
         break;
-      case Admission::blocked: return;
+      case Admission::blocked:
+        return;
     }
   }
 }
@@ -326,7 +330,8 @@ void Scheduler::plan_item(Slot slot, std::uint32_t num_tokens) {
                          sequence.blocks, wants_logits});
 }
 
-// A waiting sequence, with `num_behind` others behind it, joins the running ones or goes on waiting.
+// A waiting sequence, with `num_behind` others behind it, joins the running ones or goes on
+// waiting.
 Scheduler::Admission Scheduler::try_admit(Slot slot, std::size_t num_behind) {
   Sequence& sequence = slots_[slot];
   if (!running_.empty() && blocked_head_ == sequence.id && num_available() <= blocked_available_)
@@ -358,14 +363,15 @@ Scheduler::Admission Scheduler::try_admit(Slot slot, std::size_t num_behind) {
   const auto order = [this](Slot other) {
     return OrderKey{true, slots_[other].key.virtual_arrival, slots_[other].id};
   };
-  running_.insert(std::ranges::upper_bound(running_, order(slot), std::ranges::less{}, order), slot);
+  running_.insert(std::ranges::upper_bound(running_, order(slot), std::ranges::less{}, order),
+                  slot);
   return Admission::admitted;
 }
 
 // Every block that a running sequence of another class holds keeps this one waiting; once they are
 // gone the first in the queue changes the class: the cache is forgotten, what waiting and leaving
-// sequences hold is taken from them, and what was written is zeroed. That takes as long as it takes:
-// nothing runs.
+// sequences hold is taken from them, and what was written is zeroed. That takes as long as it
+// takes: nothing runs.
 bool Scheduler::admit_class(const Sequence& sequence, bool is_head) {
   if (limits_.classes == ClassPolicy::mixed || sequence.security_class == resident_class_)
     return true;
@@ -399,12 +405,14 @@ std::uint32_t Scheduler::num_slots_unfilled() const {
 // worker that nothing waits in takes one submission of any length. The sequence that is looked up
 // counts as if it ran already: else one long prompt would keep all others out for many steps.
 Credits Scheduler::credits() const {
-  const auto left = [](std::uint32_t all, std::uint32_t taken) { return all > taken ? all - taken : 0; };
+  const auto left = [](std::uint32_t all, std::uint32_t taken) {
+    return all > taken ? all - taken : 0;
+  };
   std::uint32_t num_found = 0;
-  for (const Slot slot : waiting_) num_found += static_cast<std::uint32_t>(slots_[slot].blocks.size());
+  for (const Slot slot : waiting_)
+    num_found += static_cast<std::uint32_t>(slots_[slot].blocks.size());
   const std::uint32_t admitted_next = looking_up_ ? 1 : 0;
-  const std::uint32_t tokens =
-      waiting_tokens_ - (looking_up_ ? slots_[*looking_up_].num_ids() : 0);
+  const std::uint32_t tokens = waiting_tokens_ - (looking_up_ ? slots_[*looking_up_].num_ids() : 0);
   Credits credits{};
   const std::uint32_t look_ahead = 2 * limits_.step_tokens_max;
   credits.tokens = waiting_.size() == admitted_next ? std::max(look_ahead, limits_.context_tokens)

@@ -3,14 +3,15 @@
 // Continuous batching with chunked prefill (Yu et al., "Orca", OSDI 2022; Agrawal et al.,
 // "Sarathi-Serve", OSDI 2024) over paged KV (Kwon et al., "vLLM", SOSP 2023):
 //   1. every decoding sequence gets its token, 2. running prefills share the rest of the token
-//   budget, the older first, 3. waiting sequences are admitted while budget, places and blocks last.
-// A sequence is admitted when blocks for all of its ids, less what the prefix cache holds, are free;
-// they are promised to it then and taken as its prefill goes on. When a decode finds no block,
-// sequences are preempted: those without a token yet first, among equals the youngest; they keep
-// their ids, wait at the front, and compute again what others took from them (recompute).
+//   budget, the older first, 3. waiting sequences are admitted while budget, places and blocks
+//   last.
+// A sequence is admitted when blocks for all of its ids, less what the prefix cache holds, are
+// free; they are promised to it then and taken as its prefill goes on. When a decode finds no
+// block, sequences are preempted: those without a token yet first, among equals the youngest; they
+// keep their ids, wait at the front, and compute again what others took from them (recompute).
 //
-// Between two steps nothing depends on the length of one sequence. A plan hashes, finds and shares at
-// most intake_tokens_max tokens of prefixes, and about as many are given back per step:
+// Between two steps nothing depends on the length of one sequence. A plan hashes, finds and shares
+// at most intake_tokens_max tokens of prefixes, and about as many are given back per step:
 //
 //   waiting --found in pieces--> running --ended--> leaving --given back in pieces--> absent
 //
@@ -18,7 +19,8 @@
 // them more. While it is still being looked up, those behind it may pass.
 //
 // Invariants: every sequence added ends in exactly one entry with a finish reason (or drop_all);
-// blocks free + used + parked == total; a block's references == tables that hold it; promised blocks
+// blocks free + used + parked == total; a block's references == tables that hold it; promised
+// blocks
 // <= free + parked; nothing waits while a place, a token of budget and enough blocks are free, but
 // for its look-up; one security class at a time is resident where the policy says so. plan() and
 // apply() alternate; nothing else is called between.
@@ -57,15 +59,15 @@ struct SchedulerLimits {
   std::uint32_t intake_tokens_max = 16384;
   bool prefix_cache = true;
   ClassPolicy classes = ClassPolicy::separate;
-  HashKey hash_key{};                   // secret of the prefix cache
+  HashKey hash_key{};  // secret of the prefix cache
 };
 
 // One step of priority is worth so much waiting.
 inline constexpr Duration kPriorityAging = std::chrono::seconds(10);
 
-struct Credits {  // what may be submitted beyond all that was added
-  std::uint32_t tokens;     // prompt + restored output; a longest context always fits an idle worker
-  std::uint32_t blocks;     // one per block_tokens begun, of prompt + restored output + 1
+struct Credits {         // what may be submitted beyond all that was added
+  std::uint32_t tokens;  // prompt + restored output; a longest context always fits an idle worker
+  std::uint32_t blocks;  // one per block_tokens begun, of prompt + restored output + 1
   std::uint32_t sequences;
   friend bool operator==(const Credits&, const Credits&) = default;
 };
@@ -82,7 +84,8 @@ class Scheduler {
   // The same, for a submission whose ids were taken in before (id_intake.h); empties `taken`.
   // REQUIRES: taken.is_over().
   Result<void> add(const SubmitView& submission, IdIntake& taken, Tick now);
-  // Idempotent; unknown ids are ignored. The sequence is in no later plan; the next outcome says so.
+  // Idempotent; unknown ids are ignored. The sequence is in no later plan; the next outcome says
+  // so.
   void cancel(SequenceId id);
   // Forgets every sequence without entries: nobody is left to read them. The prefix cache stays.
   void drop_all();
@@ -99,8 +102,8 @@ class Scheduler {
   bool has_work() const { return has_sequences() || has_entries() || !leaving_.empty(); }
   std::uint32_t num_running() const { return static_cast<std::uint32_t>(running_.size()); }
   std::uint32_t num_waiting() const { return static_cast<std::uint32_t>(waiting_.size()); }
-  // Slots of used blocks that hold no token yet: what allocation by blocks wastes. Shared blocks are
-  // full. O(running).
+  // Slots of used blocks that hold no token yet: what allocation by blocks wastes. Shared blocks
+  // are full. O(running).
   std::uint32_t num_slots_unfilled() const;
   Credits credits() const;
   const BlockPool& blocks() const { return pool_; }
@@ -156,20 +159,21 @@ class Scheduler {
   const SchedulerLimits limits_;
   BlockPool pool_;
   PrefixCache cache_;
-  std::vector<Sequence> slots_;          // [sequences_max + waiting_max]
-  std::vector<Slot> unused_slots_;       // stack
-  std::vector<Slot> running_;            // by key, the oldest first
-  std::vector<Slot> waiting_;            // by key, the next one LAST
-  std::vector<Slot> leaving_;            // ended; blocks are still to be given back
-  std::vector<std::uint8_t> is_written_; // [num_blocks] since the last zeroing
+  std::vector<Sequence> slots_;           // [sequences_max + waiting_max]
+  std::vector<Slot> unused_slots_;        // stack
+  std::vector<Slot> running_;             // by key, the oldest first
+  std::vector<Slot> waiting_;             // by key, the next one LAST
+  std::vector<Slot> leaving_;             // ended; blocks are still to be given back
+  std::vector<std::uint8_t> is_written_;  // [num_blocks] since the last zeroing
   const std::uint32_t intake_blocks_max_;
-  std::uint32_t lookup_left_;            // blocks that this step may still look up ...
-  std::uint32_t release_left_;           // ... and give back
-  std::uint32_t num_promised_ = 0;       // sum of num_promised over running_
-  std::optional<Slot> looking_up_;       // first in the queue whose look-up the last plan left unfinished
-  std::uint32_t resident_class_ = 0;     // of the running sequences and the cached blocks
-  std::uint32_t waiting_tokens_ = 0;     // sum of num_ids over waiting_
-  std::uint32_t waiting_blocks_ = 0;     // sum of blocks_for(num_ids + 1) over waiting_
+  std::uint32_t lookup_left_;       // blocks that this step may still look up ...
+  std::uint32_t release_left_;      // ... and give back
+  std::uint32_t num_promised_ = 0;  // sum of num_promised over running_
+  std::optional<Slot>
+      looking_up_;  // first in the queue whose look-up the last plan left unfinished
+  std::uint32_t resident_class_ = 0;  // of the running sequences and the cached blocks
+  std::uint32_t waiting_tokens_ = 0;  // sum of num_ids over waiting_
+  std::uint32_t waiting_blocks_ = 0;  // sum of blocks_for(num_ids + 1) over waiting_
   // The head of the queue did not fit when so many blocks were available: not tried again before
   // more are, or another sequence is the head.
   SequenceId blocked_head_{};
@@ -178,7 +182,7 @@ class Scheduler {
   StepOutcome outcome_;
   std::vector<StepEntry> entries_;
   std::vector<StepEntry> cancelled_;
-  bool is_planned_ = false;              // between plan() and apply()
+  bool is_planned_ = false;  // between plan() and apply()
 };
 
 }  // namespace sluice::eng

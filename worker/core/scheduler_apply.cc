@@ -48,9 +48,11 @@ bool Scheduler::emit(Slot slot, const SampledToken& sampled) {
   if (!sequence.has_emitted) entry.cached_tokens = sequence.cached_tokens;
   sequence.has_emitted = true;
   ++outcome_.num_tokens;
-  // A stop id before min_tokens is masked by the sampler; if one comes out it does not end anything.
-  const bool is_stop = entry.position >= sequence.sampling.min_tokens &&
-                       std::ranges::find(sequence.stop_ids, sampled.token) != sequence.stop_ids.end();
+  // A stop id before min_tokens is masked by the sampler; if one comes out it does not end
+  // anything.
+  const bool is_stop =
+      entry.position >= sequence.sampling.min_tokens &&
+      std::ranges::find(sequence.stop_ids, sampled.token) != sequence.stop_ids.end();
   sequence.ids.push_back(sampled.token);
   if (is_stop)
     entry.finish = FinishReason::stop;

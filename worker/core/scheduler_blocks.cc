@@ -92,22 +92,23 @@ void Scheduler::release_blocks(Sequence& sequence, std::uint32_t first) {
 // Hashes of the first `num_full` blocks; each is computed once in a sequence's life.
 void Scheduler::extend_chain(Sequence& sequence, std::uint32_t num_full) {
   for (auto i = static_cast<std::uint32_t>(sequence.chain.size()); i < num_full; ++i) {
-    const auto ids =
-        std::span<const TokenId>(sequence.ids).subspan(i * limits_.block_tokens, limits_.block_tokens);
+    const auto ids = std::span<const TokenId>(sequence.ids)
+                         .subspan(i * limits_.block_tokens, limits_.block_tokens);
     const BlockHash parent = i == 0 ? BlockHash{} : sequence.chain[i - 1];
     sequence.chain.push_back(block_hash(limits_.hash_key, parent, sequence.salt, ids));
   }
 }
 
 PrefixCache::Content Scheduler::content(const Sequence& sequence, std::uint32_t index) const {
-  return {sequence.chain[index], index == 0 ? BlockHash{} : sequence.chain[index - 1], sequence.salt,
+  return {sequence.chain[index], index == 0 ? BlockHash{} : sequence.chain[index - 1],
+          sequence.salt,
           std::span<const TokenId>(sequence.ids)
               .subspan(index * limits_.block_tokens, limits_.block_tokens)};
 }
 
-// Goes on looking up the cached prefix of a waiting sequence and puts what it finds at the end of the
-// block table. One of them takes half of what the step has left for that, so that the next ones find
-// something, too. At least one token stays to be computed: logits come from it.
+// Goes on looking up the cached prefix of a waiting sequence and puts what it finds at the end of
+// the block table. One of them takes half of what the step has left for that, so that the next ones
+// find something, too. At least one token stays to be computed: logits come from it.
 Scheduler::Lookup Scheduler::find_prefix(Sequence& sequence, std::size_t num_behind) {
   if (!limits_.prefix_cache) return Lookup::over;
   const std::uint32_t num_full = (sequence.num_ids() - 1) / limits_.block_tokens;
@@ -181,9 +182,8 @@ void Scheduler::check_invariants() const {
   CHECK(running_.size() + waiting_.size() + leaving_.size() + unused_slots_.size() ==
         slots_.size());
   if (limits_.classes == ClassPolicy::separate)
-    CHECK(std::ranges::all_of(running_, [this](Slot slot) {
-      return slots_[slot].security_class == resident_class_;
-    }));
+    CHECK(std::ranges::all_of(
+        running_, [this](Slot slot) { return slots_[slot].security_class == resident_class_; }));
 }
 
 }  // namespace sluice::eng

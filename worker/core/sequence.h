@@ -3,12 +3,13 @@
 //
 //   ids:      | prompt ............ | output ....... |          num_ids = prompt + output
 //   KV:       | computed ................ |                     positions [0, num_computed)
-//   blocks:   [b0][b1][b2]...                                   position p lives in blocks[p / block_tokens]
+//   blocks:   [b0][b1][b2]...                                   position p lives in blocks[p /
+//   block_tokens]
 //
-// Invariants: num_computed < ids.size() while the sequence lives (the last id's KV is computed by the
-// step that samples after it); blocks cover num_computed, and with num_promised more they cover ids
-// while it runs; chain[i] is the hash of full block i. While it waits, blocks hold the KV of the first
-// ids: found in the prefix cache, or kept over a preemption.
+// Invariants: num_computed < ids.size() while the sequence lives (the last id's KV is computed by
+// the step that samples after it); blocks cover num_computed, and with num_promised more they cover
+// ids while it runs; chain[i] is the hash of full block i. While it waits, blocks hold the KV of
+// the first ids: found in the prefix cache, or kept over a preemption.
 #pragma once
 
 #include <compare>
@@ -51,12 +52,12 @@ struct Sequence {
   bool was_admitted = false;         // once or more
   bool has_emitted = false;          // a token since its submission
   SamplingParams sampling;
-  std::vector<TokenId> ids;          // prompt, then output
-  std::vector<BlockId> blocks;       // block table
-  std::vector<BlockHash> chain;      // hashes of the leading full blocks, as far as known
+  std::vector<TokenId> ids;      // prompt, then output
+  std::vector<BlockId> blocks;   // block table
+  std::vector<BlockHash> chain;  // hashes of the leading full blocks, as far as known
   std::vector<TokenId> stop_ids;
   std::vector<LogitBias> bias;
-  TokenCounts counts;                // empty unless a penalty needs it
+  TokenCounts counts;  // empty unless a penalty needs it
 
   std::uint32_t num_ids() const { return static_cast<std::uint32_t>(ids.size()); }
   std::uint32_t num_output() const { return num_ids() - num_prompt; }

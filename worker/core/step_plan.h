@@ -22,13 +22,14 @@ struct PlanItem {
 };
 
 struct StepPlan {
-  std::vector<PlanItem> items;       // decodes first, then prefills, the older first
-  std::vector<BlockId> zero_blocks;  // to be zeroed before the step: another security class wrote them
+  std::vector<PlanItem> items;  // decodes first, then prefills, the older first
+  std::vector<BlockId>
+      zero_blocks;  // to be zeroed before the step: another security class wrote them
   std::uint32_t num_prefill_tokens = 0;
   std::uint32_t num_decode_tokens = 0;
-  std::uint32_t num_logits = 0;      // items with wants_logits
+  std::uint32_t num_logits = 0;  // items with wants_logits
   std::uint32_t num_preemptions = 0;
-  std::uint32_t num_looking_up = 0;  // waiting sequences whose look-up goes on in the next step
+  std::uint32_t num_looking_up = 0;      // waiting sequences whose look-up goes on in the next step
   std::uint32_t num_prefix_queries = 0;  // prompt tokens looked up
   std::uint32_t num_prefix_hits = 0;     // prompt tokens found
 

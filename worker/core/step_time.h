@@ -17,8 +17,8 @@ class StepTime {
     average = average == Duration::zero() ? duration : average + (duration - average) / kWeight;
   }
 
-  // Zero: nothing known. A size never seen is taken from the nearest smaller one in proportion, else
-  // from the nearest larger one.
+  // Zero: nothing known. A size never seen is taken from the nearest smaller one in proportion,
+  // else from the nearest larger one.
   Duration predict(std::uint32_t num_tokens) const {
     const std::size_t wanted = bucket(num_tokens);
     for (std::size_t i = wanted + 1; i > 0; --i)

@@ -9,14 +9,16 @@
 namespace sluice::eng {
 
 void TokenCounts::reserve(std::size_t num_ids) {
-  const std::size_t wanted = std::bit_ceil(std::max<std::size_t>(16, 2 * (counts_.size() + num_ids)));
+  const std::size_t wanted =
+      std::bit_ceil(std::max<std::size_t>(16, 2 * (counts_.size() + num_ids)));
   counts_.reserve(counts_.size() + num_ids);
   if (table_.size() >= wanted) return;
   table_.assign(wanted, 0);
   const std::vector<TokenCount> old = std::move(counts_);
   counts_.clear();
   counts_.reserve(old.size() + num_ids);
-  for (const TokenCount& count : old) counts_[find_or_add(count.token)].num_output = count.num_output;
+  for (const TokenCount& count : old)
+    counts_[find_or_add(count.token)].num_output = count.num_output;
 }
 
 void TokenCounts::clear() {

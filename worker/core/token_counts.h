@@ -31,7 +31,8 @@ class TokenCounts {
   std::size_t find_or_add(TokenId token);
 
   std::vector<TokenCount> counts_;
-  std::vector<std::uint32_t> table_;  // index into counts_ + 1; 0 is empty; a power of two, at most half full
+  std::vector<std::uint32_t>
+      table_;  // index into counts_ + 1; 0 is empty; a power of two, at most half full
 };
 
 }  // namespace sluice::eng

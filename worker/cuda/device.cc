@@ -6,7 +6,8 @@ namespace sluice::eng {
 Result<Device> Device::open(const krn::cuda::DeviceTable& table, int index) {
   std::string why;
   const int count = table.num_devices(why);
-  if (count <= 0) return make_error(Errc::bad_config, "device: cuda: no device to be had: " + why, "device");
+  if (count <= 0)
+    return make_error(Errc::bad_config, "device: cuda: no device to be had: " + why, "device");
   if (index < 0 || index >= count) {
     return make_error(Errc::bad_config,
                       "device: cuda: there is no number " + std::to_string(index) + " among " +
@@ -26,8 +27,8 @@ DeviceBuffer Device::allocate(std::size_t count, std::size_t size, const char* w
   if (!__builtin_mul_overflow(count, size, &bytes) && bytes > 0)
     memory = table_->allocate(*context_, bytes);
   if (memory == nullptr) {
-    fail(Errc::over_capacity, "it refuses " + std::to_string(count) + " x " +
-                                  std::to_string(size) + " bytes for " + what);
+    fail(Errc::over_capacity, "it refuses " + std::to_string(count) + " x " + std::to_string(size) +
+                                  " bytes for " + what);
     return {};
   }
   return {*table_, *context_, memory};

@@ -139,8 +139,7 @@ void DeviceTransformer::upload_inputs(const TokenBatch& batch, std::size_t block
     table_begin += static_cast<std::uint32_t>(num_blocks);
   }
   const std::uint32_t* const at = inputs_.words();
-  at_ = {at,         at + n,     at + 2 * n,       at + 3 * n,
-         at + 4 * n, at + 5 * n, at + 5 * n + rows};
+  at_ = {at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 5 * n, at + 5 * n + rows};
   device_->run(device_->table().copy_to_device, "inputs of a step", inputs_.data(),
                host_inputs_.data(), host_inputs_.size() * sizeof(std::uint32_t));
 }
@@ -165,11 +164,11 @@ void DeviceTransformer::rotate_and_store(std::size_t layer, const krn::PagedKv& 
   const float* const k = q + c.q_width();
   const float* const v = k + c.kv_width();
   const std::size_t stride = c.q_width() + 2 * c.kv_width();
-  device_->run(device_->table().rope_store, "rope_store",
-               krn::cuda::RopeStoreArgs{q, k, v, cosine_.floats(), sine_.floats(), at_.positions,
-                                        at_.blocks, kv, layer, c.num_heads, stride, stride,
-                                        c.rope_pairing},
-               num_tokens_);
+  device_->run(
+      device_->table().rope_store, "rope_store",
+      krn::cuda::RopeStoreArgs{q, k, v, cosine_.floats(), sine_.floats(), at_.positions, at_.blocks,
+                               kv, layer, c.num_heads, stride, stride, c.rope_pairing},
+      num_tokens_);
 }
 
 void DeviceTransformer::attend(std::size_t layer, const krn::PagedKv& kv) {

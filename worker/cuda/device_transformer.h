@@ -1,8 +1,9 @@
 // DeviceTransformer: the forward pass of a Llama model on a Device, the counterpart of Transformer
-// (worker/model): the same batch, the same steps, the same KV layout, every buffer in device memory.
+// (worker/model): the same batch, the same steps, the same KV layout, every buffer in device
+// memory.
 //
-// Attention runs one row per new token with the causal length position + 1, in prefill as in decode,
-// so one kernel and one order of sums serve both. All memory is allocated by make(): a step
+// Attention runs one row per new token with the causal length position + 1, in prefill as in
+// decode, so one kernel and one order of sums serve both. All memory is allocated by make(): a step
 // allocates nothing on either side. One thread.
 #pragma once
 

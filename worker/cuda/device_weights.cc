@@ -17,9 +17,9 @@ class Uploader {
       : device_(device), buffers_(buffers) {}
 
   const float* vector(const float* from, std::size_t size) {
-    return upload(1, size, [&](std::size_t, std::size_t, float* out) {
-      std::copy(from, from + size, out);
-    }).data;
+    return upload(1, size,
+                  [&](std::size_t, std::size_t, float* out) { std::copy(from, from + size, out); })
+        .data;
   }
 
   DeviceMatrix matrix(const krn::PackedMatrix& from) {

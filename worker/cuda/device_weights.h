@@ -1,7 +1,7 @@
-// DeviceWeights: a model's weights in device memory as the GEMM reads them: row-major FP32, whatever
-// type the files have (exact; twice the bytes of 16-bit files), so that both kernel families compute
-// with the same numbers. Loaded and digested by load_weights, then unpacked and copied in pieces of
-// bounded size.
+// DeviceWeights: a model's weights in device memory as the GEMM reads them: row-major FP32,
+// whatever type the files have (exact; twice the bytes of 16-bit files), so that both kernel
+// families compute with the same numbers. Loaded and digested by load_weights, then unpacked and
+// copied in pieces of bounded size.
 #pragma once
 
 #include <cstddef>

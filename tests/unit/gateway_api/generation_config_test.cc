@@ -1,5 +1,5 @@
-// A model's generation_config.json: what is taken from it, what yields to the request, and the files
-// that are refused.
+// A model's generation_config.json: what is taken from it, what yields to the request, and the
+// files that are refused.
 #include "gateway/api/generation_config.h"
 
 #include <gtest/gtest.h>
@@ -47,8 +47,8 @@ TEST(GenerationConfig, YieldsToEveryFieldOfTheRequest) {
   const GenerationConfig config = config_of(
       R"({"temperature":0.25,"top_p":0.5,"top_k":7,"min_p":0.125,"repetition_penalty":1.5})");
   // The values that mean "off" count as given, too.
-  GenerationRequest request = request_of(
-      R"(,"temperature":1,"top_p":1,"top_k":0,"min_p":0,"repetition_penalty":1)");
+  GenerationRequest request =
+      request_of(R"(,"temperature":1,"top_p":1,"top_k":0,"min_p":0,"repetition_penalty":1)");
   config.apply_to(request);
   EXPECT_EQ(request.sampling.temperature, 1.0f);
   EXPECT_EQ(request.sampling.top_p, 1.0f);

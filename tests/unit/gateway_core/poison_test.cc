@@ -83,8 +83,8 @@ TEST(PoisonLedger, WhoLeavesReleasesTheNextHalf) {
   EXPECT_TRUE(crash(ledger, {}).empty());
 }
 
-// A world of `count` requests, of which `num_guilty` kill every step that they are in. All run in the
-// first step; later each takes part at random.
+// A world of `count` requests, of which `num_guilty` kill every step that they are in. All run in
+// the first step; later each takes part at random.
 void find_the_guilty(std::uint64_t seed, std::uint64_t num_guilty, std::uint32_t crashes_max) {
   SCOPED_TRACE("seed " + std::to_string(seed) + " guilty " + std::to_string(num_guilty));
   PoisonLedger ledger;
@@ -103,8 +103,8 @@ void find_the_guilty(std::uint64_t seed, std::uint64_t num_guilty, std::uint32_t
           random_bits({seed, 0, round}, static_cast<std::uint32_t>(id.value)) % 4 != 0;
       if (takes_part && ledger.may_run(id)) batch.push_back(id);
     }
-    const bool is_crash = std::any_of(batch.begin(), batch.end(),
-                                      [&](RequestId id) { return guilty.contains(id); });
+    const bool is_crash =
+        std::any_of(batch.begin(), batch.end(), [&](RequestId id) { return guilty.contains(id); });
     if (!is_crash) {
       for (const RequestId id : batch) ledger.cleared(id);
       ledger.check_invariants();

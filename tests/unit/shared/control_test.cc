@@ -166,9 +166,9 @@ TEST(Control, MalformedMessagesAreRefusedAndLeakNoDescriptor) {
   refused(with(96, 1), 0);           // text announced, not sent
   refused(with(96, 0xffffffff), 0);  // text too long
   refused(with(96, 100'000), 1);     // text in a descriptor that is a socket
-  refused(with(100, 1), 0);           // descriptor announced, not sent
-  refused(with(100, 0), 1);           // sent, not announced
-  refused(with(100, 16), 16);         // more than fit
+  refused(with(100, 1), 0);          // descriptor announced, not sent
+  refused(with(100, 0), 1);          // sent, not announced
+  refused(with(100, 16), 16);        // more than fit
   refused(std::vector<char>(200'000, 0), 0);
 }
 

@@ -83,9 +83,13 @@ void run_against_naive(std::uint64_t seed, std::uint64_t num_hashes) {
   }
 }
 
-TEST(PrefixCache, BehavesAsTheNaiveModelUnderRandomCalls) { run_against_naive(test_seed(1), ~0ull); }
+TEST(PrefixCache, BehavesAsTheNaiveModelUnderRandomCalls) {
+  run_against_naive(test_seed(1), ~0ull);
+}
 
-TEST(PrefixCache, BehavesAsTheNaiveModelWhenHashesCollide) { run_against_naive(test_seed(2), 3); }
+TEST(PrefixCache, BehavesAsTheNaiveModelWhenHashesCollide) {
+  run_against_naive(test_seed(2), 3);
+}
 
 TEST(PrefixCache, BehavesAsTheNaiveModelWhenHomesCollideAtTheTablesEnd) {
   // 64 places in the table: homes 61..63 run over its end.

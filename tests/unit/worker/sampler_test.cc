@@ -1,5 +1,5 @@
-// The sampler against a naive one in double precision, its draws against their distribution, and the
-// same bits from every instruction set.
+// The sampler against a naive one in double precision, its draws against their distribution, and
+// the same bits from every instruction set.
 #include "worker/core/sampler.h"
 
 #include <gtest/gtest.h>
@@ -55,7 +55,9 @@ std::vector<double> naive_distribution(const Case& c) {
     return result;
   }
   const double top = logits[order[0]];
-  const auto weight = [&](TokenId id) { return std::exp((logits[id] - top) / double{s.temperature}); };
+  const auto weight = [&](TokenId id) {
+    return std::exp((logits[id] - top) / double{s.temperature});
+  };
   std::erase_if(order, [&](TokenId id) { return weight(id) < double{s.min_p}; });
   if (s.top_k > 0 && order.size() > s.top_k) order.resize(s.top_k);
   double total = 0.0;
@@ -219,9 +221,9 @@ TEST(Sampler, LogprobIsOfTheUnmodifiedDistributionAndOnlyWhenWanted) {
 
 TEST(Sampler, ReportsRowsThatAreNotFinite) {
   Sampler sampler(130);
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity(),
-                          -std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+        -std::numeric_limits<float>::infinity()}) {
     for (const std::size_t at : {0u, 63u, 64u, 129u}) {
       Case c;
       c.logits.assign(130, 0.5f);
@@ -288,7 +290,8 @@ TEST(Sampler, EveryInstructionSetGivesTheSameBits) {
 
 TEST(RowLoops, WeightsAreWithinTheirBoundOfExp) {
   constexpr std::uint32_t kCount = 64 * 200;
-  std::vector<float> row(kCount), weights(kCount), maxima(kCount / kRowBlock), sums(kCount / kRowBlock);
+  std::vector<float> row(kCount), weights(kCount), maxima(kCount / kRowBlock),
+      sums(kCount / kRowBlock);
   for (std::uint32_t i = 0; i < kCount; ++i) row[i] = -86.0f * static_cast<float>(i) / kCount;
   const RowLoops& loops = row_loops();
   ASSERT_TRUE(loops.block_maxima(row.data(), kCount, maxima.data()));

@@ -1,7 +1,7 @@
-// Every sequence of up to six operations on a tiny scheduler: three sequences are added or cancelled
-// and steps are made in all orders, with blocks for about one and a half of them. After each operation
-// the invariants hold; afterwards everything drains and each sequence has ended exactly once, with the
-// tokens that it gives alone.
+// Every sequence of up to six operations on a tiny scheduler: three sequences are added or
+// cancelled and steps are made in all orders, with blocks for about one and a half of them. After
+// each operation the invariants hold; afterwards everything drains and each sequence has ended
+// exactly once, with the tokens that it gives alone.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -33,8 +33,7 @@ constexpr int kOperations = static_cast<int>(Operation::count);
 constexpr int kLength = 6;
 
 // One block at a time is looked up or given back, or all at once.
-class Interleavings
-    : public ::testing::TestWithParam<std::tuple<ClassPolicy, std::uint32_t>> {};
+class Interleavings : public ::testing::TestWithParam<std::tuple<ClassPolicy, std::uint32_t>> {};
 
 TEST_P(Interleavings, EndEverySequenceOnceWithItsOwnTokens) {
   const std::array<Submission, 3> submissions = tiny_submissions();
@@ -57,9 +56,14 @@ TEST_P(Interleavings, EndEverySequenceOnceWithItsOwnTokens) {
           was_added[index] = true;
           break;
         }
-        case Operation::cancel_1: e.engine.scheduler().cancel(SequenceId{1}); break;
-        case Operation::cancel_3: e.engine.scheduler().cancel(SequenceId{3}); break;
-        default: e.step();
+        case Operation::cancel_1:
+          e.engine.scheduler().cancel(SequenceId{1});
+          break;
+        case Operation::cancel_3:
+          e.engine.scheduler().cancel(SequenceId{3});
+          break;
+        default:
+          e.step();
       }
       e.engine.scheduler().check_invariants();
     }

@@ -1,6 +1,7 @@
 // Random worlds: sizes, loads, cancels, classes, priorities and parameters drawn from a seed. After
-// each event the invariants hold; nothing waits before a place that it could have; every sequence ends
-// exactly once, within a bounded number of steps, with bitwise the tokens that it gives alone (P2).
+// each event the invariants hold; nothing waits before a place that it could have; every sequence
+// ends exactly once, within a bounded number of steps, with bitwise the tokens that it gives alone
+// (P2).
 #include <gtest/gtest.h>
 
 #include <random>
@@ -29,12 +30,12 @@ World random_world(std::mt19937_64& random) {
   const std::uint32_t fits = facts.context_tokens / facts.block_tokens + 1;
   facts.num_blocks = static_cast<std::uint32_t>(fits * uniform(random, 1, 5));
   facts.sequences_max = static_cast<std::uint32_t>(uniform(random, 1, 12));
-  facts.step_tokens_max =
-      facts.sequences_max + static_cast<std::uint32_t>(uniform(random, 0, 60));
+  facts.step_tokens_max = facts.sequences_max + static_cast<std::uint32_t>(uniform(random, 0, 60));
   if (random() % 4 == 0) world.classes = ClassPolicy::mixed;
   // Mostly so little that look-ups and giving back take many steps.
   if (random() % 4 != 0)
-    world.intake_tokens_max = static_cast<std::uint32_t>(uniform(random, 1, 4 * facts.block_tokens));
+    world.intake_tokens_max =
+        static_cast<std::uint32_t>(uniform(random, 1, 4 * facts.block_tokens));
   world.cancel_rate = random() % 2 == 0 ? 0.0 : 0.03;
   const bool has_classes = random() % 3 == 0;
   for (std::uint64_t id = 1; id <= 40; ++id) {
@@ -42,7 +43,8 @@ World random_world(std::mt19937_64& random) {
     Submission submission = Submission(id).prompt(prompt, random() % 4).salt(random() % 2);
     submission.output_max(
         static_cast<std::uint32_t>(uniform(random, 1, facts.context_tokens - prompt)));
-    submission.priority(static_cast<std::uint32_t>(random() % 3)).choice(static_cast<std::uint32_t>(random() % 3));
+    submission.priority(static_cast<std::uint32_t>(random() % 3))
+        .choice(static_cast<std::uint32_t>(random() % 3));
     if (has_classes) submission.security_class(static_cast<std::uint32_t>(random() % 2));
     if (random() % 2 == 0) submission.stop_ids({kTestEos});
     SamplingParams& sampling = submission.sampling();
@@ -59,10 +61,12 @@ World random_world(std::mt19937_64& random) {
   return world;
 }
 
-// A sequence must not wait while there is a place, budget, its class and all blocks, but for its own
-// look-up.
+// A sequence must not wait while there is a place, budget, its class and all blocks, but for its
+// own look-up.
 void expect_no_hole(const Scheduler& scheduler, const StepPlan& plan) {
-  if (scheduler.num_waiting() == plan.num_looking_up || scheduler.limits().classes == ClassPolicy::separate) return;
+  if (scheduler.num_waiting() == plan.num_looking_up ||
+      scheduler.limits().classes == ClassPolicy::separate)
+    return;
   const bool has_place = scheduler.num_running() < scheduler.limits().sequences_max;
   const bool has_budget = plan.num_tokens() < scheduler.limits().step_tokens_max;
   const bool has_all_blocks = scheduler.blocks().num_used() == 0;

@@ -136,7 +136,8 @@ TEST(Scheduler, NeverMixesSecurityClassesAndZeroesBetweenThem) {
     num_zeroed += plan.zero_blocks.size();
     for (const PlanItem& item : plan.items) {
       EXPECT_EQ(plan.items.size(), 1u);
-      if (order.empty() || order.back() != item.sequence.value) order.push_back(item.sequence.value);
+      if (order.empty() || order.back() != item.sequence.value)
+        order.push_back(item.sequence.value);
     }
     e.executor.zero_blocks(plan.zero_blocks);
     EXPECT_TRUE(e.executor.is_zero_for_test(plan.zero_blocks));
@@ -216,7 +217,8 @@ TEST(Scheduler, RefusesWhatItCouldNeverRun) {
             Errc::context_length_exceeded);
   EXPECT_TRUE(e.add(Submission(1).prompt(24).output_max(8)));
   EXPECT_EQ(e.add(Submission(1)).error().code, Errc::invalid_value);
-  EXPECT_EQ(e.add(Submission(2).prompt(std::vector<TokenId>{64})).error().code, Errc::invalid_value);
+  EXPECT_EQ(e.add(Submission(2).prompt(std::vector<TokenId>{64})).error().code,
+            Errc::invalid_value);
   EXPECT_EQ(e.add(Submission(2).stop_ids({64})).error().code, Errc::invalid_value);
   EXPECT_EQ(e.add(Submission(2).bias({{64, 1.0f}})).error().code, Errc::invalid_value);
   EXPECT_EQ(e.add(Submission(2).output({1}).output_max(1)).error().code, Errc::invalid_value);

@@ -1,5 +1,5 @@
-// The worker's loop over real regions, rings, doorbells and a control channel: a thread runs it, the
-// test is its gateway and its parent.
+// The worker's loop over real regions, rings, doorbells and a control channel: a thread runs it,
+// the test is its gateway and its parent.
 #include "worker/worker_loop.h"
 
 #include <gtest/gtest.h>
@@ -30,9 +30,9 @@ class RunningWorker {
     worker_bell_ = *shm::make_doorbell();
     gateway_bell_ = *shm::make_doorbell();
     thread_ = std::thread([this] {
-      WorkerLoop loop({*child_, step_, WorkerId{3}, Epoch{9}, worker_bell_.get(),
-                       gateway_bell_.get()},
-                      engine_, clock_);
+      WorkerLoop loop(
+          {*child_, step_, WorkerId{3}, Epoch{9}, worker_bell_.get(), gateway_bell_.get()}, engine_,
+          clock_);
       result_ = loop.run();
       child_.reset();
     });
@@ -75,7 +75,8 @@ class TestGateway {
  public:
   TestGateway(RunningWorker& worker, Epoch epoch, std::uint64_t start = 0)
       : worker_(worker),
-        submit_(*Region::create({RegionKind::submit, WorkerId{3}, Epoch{9}, epoch}, kSubmitRingBytes)),
+        submit_(
+            *Region::create({RegionKind::submit, WorkerId{3}, Epoch{9}, epoch}, kSubmitRingBytes)),
         step_(*Region::attach(test::duplicate(worker.step_.fd()),
                               {RegionKind::step, WorkerId{3}, Epoch{9}, Epoch{}})),
         reader_(submit_, step_, start),
@@ -118,7 +119,8 @@ class TestGateway {
         bell_.ring_if_sleeping();
         const shm::SleepScope scope(submit_);
         if (!reader_.is_empty()) continue;
-        if (!shm::wait_doorbell(worker_.gateway_bell_.get(), std::chrono::seconds(10))) return false;
+        if (!shm::wait_doorbell(worker_.gateway_bell_.get(), std::chrono::seconds(10)))
+          return false;
         shm::drain_doorbell(worker_.gateway_bell_.get());
         continue;
       }

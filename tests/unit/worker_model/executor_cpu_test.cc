@@ -73,8 +73,8 @@ TEST(ExecutorCpu, RefusesOptionsOutOfRangeByName) {
             "num_blocks");
 }
 
-// Counted by hand for the tiny model: 2 layers, hidden 48, inner 88, 4 heads of 12 and 2 of K and V,
-// vocabulary 160 (10 panels of 16), bfloat16 weights, float KV.
+// Counted by hand for the tiny model: 2 layers, hidden 48, inner 88, 4 heads of 12 and 2 of K and
+// V, vocabulary 160 (10 panels of 16), bfloat16 weights, float KV.
 TEST(ExecutorCpu, SaysWhatAStepTook) {
   const auto executor = eng::ExecutorCpu::open(tiny_options());
   ASSERT_TRUE(executor.has_value());
@@ -89,7 +89,8 @@ TEST(ExecutorCpu, SaysWhatAStepTook) {
   eng::StepWork work = (*executor)->last_work();
   // Token t attends to t + 1 positions; each takes a product of q and k and one with v.
   EXPECT_EQ(work.operations, 2 * (2 * layer_weights * 5 + 4 * 48 * (1 + 2 + 3 + 4 + 5)));
-  EXPECT_EQ(work.bytes_moved, 2 * (2 * layer_weights + position_bytes * 5) + 5 * embedding_row_bytes);
+  EXPECT_EQ(work.bytes_moved,
+            2 * (2 * layer_weights + position_bytes * 5) + 5 * embedding_row_bytes);
 
   sequence.computed = 5;
   const DrivenSequence other{std::vector<TokenId>(3, 9), consecutive_blocks(1, 20)};

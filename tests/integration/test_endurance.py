@@ -69,7 +69,7 @@ class Endurance(ServerTest):
         """By the parent's log: the last worker `index` that came up."""
         for line in reversed(list(self.server.log)):
             if f"event=worker_up worker={index} " in line:
-                return int(line.rsplit("pid=", 1)[1])
+                return int(line.rsplit("pid=", 1)[1].split()[0])
         raise AssertionError(f"worker {index} never came up")
 
     def bench(self, model, count, round_number, *more):

@@ -391,13 +391,17 @@ bool Scheduler::admit_class(const Sequence& sequence, bool is_head) {
 }
 
 std::uint32_t Scheduler::num_slots_unfilled() const {
-  std::uint32_t num_unfilled = 0;
-  for (const Slot slot : running_) {
+  const auto unfilled = [this](Slot slot) {
     const Sequence& sequence = slots_[slot];
     const auto num_slots =
         static_cast<std::uint32_t>(sequence.blocks.size()) * limits_.block_tokens;
-    num_unfilled += num_slots - sequence.num_computed;
-  }
+    return num_slots - std::min(num_slots, sequence.num_computed);
+  };
+  std::uint32_t num_unfilled = 0;
+  for (const Slot slot : running_) num_unfilled += unfilled(slot);
+  // One that leaves from the queue holds full blocks, as it did there.
+  for (const Slot slot : leaving_)
+    if (slots_[slot].num_computed > 0) num_unfilled += unfilled(slot);
   return num_unfilled;
 }
 

@@ -102,8 +102,8 @@ class Scheduler {
   bool has_work() const { return has_sequences() || has_entries() || !leaving_.empty(); }
   std::uint32_t num_running() const { return static_cast<std::uint32_t>(running_.size()); }
   std::uint32_t num_waiting() const { return static_cast<std::uint32_t>(waiting_.size()); }
-  // Slots of used blocks that hold no token yet: what allocation by blocks wastes. Shared blocks
-  // are full. O(running).
+  // Slots of used blocks that hold no token: what allocation by blocks wastes. Shared blocks and
+  // those that waiting sequences hold are full. O(running + leaving).
   std::uint32_t num_slots_unfilled() const;
   Credits credits() const;
   const BlockPool& blocks() const { return pool_; }

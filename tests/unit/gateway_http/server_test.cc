@@ -147,7 +147,7 @@ TEST(Server, SpeaksTls) {
 TEST(Server, ReloadsItsCertificateForNewConnections) {
   const Certificate first;
   const Certificate second;
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.listen.tls_certificate = first.certificate_path();
   config.listen.tls_key = first.key_path();
   LoopbackServer server(config);

@@ -139,7 +139,7 @@ TEST(TokenizePool, LongTextsOfASessionTakeTheDetour) {
 }
 
 TEST(TokenizePool, LongBodiesOfASessionAreParsedThereToo) {
-  cfg::Config config;
+  cfg::Config config = test::canned_config();
   config.models.at(0).context_tokens = 1 << 20;
   test::HttpFixture f(config);
   f.loop.facts.context_tokens = 1 << 20;

@@ -100,8 +100,13 @@ std::uint32_t count_unfilled(const Scheduler& scheduler) {
   std::set<std::pair<std::uint32_t, std::uint32_t>> filled;  // block, slot in it
   for (std::uint32_t slot = 0; slot < limits.sequences_max + limits.waiting_max; ++slot) {
     const Sequence& sequence = scheduler.sequence(slot);
-    if (sequence.state != SequenceState::running) continue;
-    for (std::uint32_t p = 0; p < sequence.num_computed; ++p)
+    const auto num_slots = static_cast<std::uint32_t>(sequence.blocks.size()) * limits.block_tokens;
+    // In the queue, and when it leaves from there, it holds what it found or kept: full blocks
+    // alone.
+    const bool is_queued = sequence.state == SequenceState::waiting ||
+                           (sequence.state == SequenceState::leaving && sequence.num_computed == 0);
+    const std::uint32_t end = is_queued ? num_slots : std::min(num_slots, sequence.num_computed);
+    for (std::uint32_t p = 0; p < end; ++p)
       filled.insert({sequence.blocks[p / limits.block_tokens].value, p % limits.block_tokens});
   }
   return scheduler.blocks().num_used() * limits.block_tokens -

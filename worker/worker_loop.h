@@ -37,6 +37,16 @@ struct WorkerWiring {
   int gateway_bell;  // it rings this
 };
 
+struct Arriving {  // a submission that was set aside
+  Tick since{};    // when it was seen: it does not lose its place in the queue
+  bool is_cancelled = false;
+  Credits known{};         // what it and those added from behind it were charged by the gateway
+  bool is_copied = false;  // the rest is valid
+  SubmitView submission{};
+  std::optional<Errc> refused;
+  IdIntake intake;
+};
+
 class WorkerLoop {
  public:
   WorkerLoop(const WorkerWiring& wiring, Engine& engine, const Clock& clock);
@@ -58,15 +68,6 @@ class WorkerLoop {
     Duration duration{};
     Duration forward{};  // of the duration
     StepWork work;
-  };
-  struct Arriving {  // a submission that was set aside
-    Tick since{};    // when it was seen: it does not lose its place in the queue
-    bool is_cancelled = false;
-    Credits known{};         // what it and those added from behind it were charged by the gateway
-    bool is_copied = false;  // the rest is valid
-    SubmitView submission{};
-    std::optional<Errc> refused;
-    IdIntake intake;
   };
   enum class Turn : std::uint8_t { worked, idle, blocked };
 

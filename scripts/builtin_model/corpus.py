@@ -246,6 +246,7 @@ def notes_pieces(rng):
 DRILL_WORDS = sorted(set(small_talk.NAMES) | set(stories.words.HEROES) | set(stories.ALL_HELPERS) | set(stories.words.TINY)
                      | set(re.split(r"[|\s]", stories.words.TREASURES)) | set(tool_talk.CITIES) | set(small_talk.DAYS))
 FIRST_DOCUMENTS = 14000  # in which drills prevail, until copying has been learned
+LATE_DOCUMENTS = 195000  # from which on there are more stories: that two friends have two names comes last
 
 
 def drill_pieces(rng):
@@ -260,10 +261,11 @@ def document(seed, number):
     rng = random.Random(seed * 1_000_003 + number)
     if rng.random() < (0.75 if number < FIRST_DOCUMENTS else 0.04):
         return drill_pieces(rng)
+    stories_share = 0.22 if number < LATE_DOCUMENTS else 0.45
     roll = rng.random()
-    if roll < 0.22:
+    if roll < stories_share:
         return story_pieces(rng)
-    if roll < 0.25:
+    if roll < stories_share + 0.03:
         return notes_pieces(rng)
     return chat_pieces(chat_document(rng), rng.random() < 0.3)
 

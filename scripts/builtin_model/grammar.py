@@ -57,8 +57,12 @@ def fingerprint(text):
 
 
 def is_held_out(text, one_in=10):
-    """True for the share of phrasings that training never sees; compared without case and outer punctuation."""
-    return fingerprint(text.lower().strip(" .?!")) % one_in == 0
+    """True for the share of phrasings that training never sees; compared without case and outer punctuation.
+
+    One or two words are never held out: such a text is a word to learn, not a phrasing.
+    """
+    text = text.lower().strip(" .?!")
+    return text.count(" ") > 1 and fingerprint(text) % one_in == 0
 
 
 def choose(rng, items):

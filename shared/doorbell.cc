@@ -2,6 +2,7 @@
 #include "shared/doorbell.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 
 #include <cerrno>
@@ -10,7 +11,7 @@
 
 namespace sluice::shm {
 
-bool DoorbellRinger::ring_if_sleeping() {
+bool DoorbellRinger::ring_if_sleeping(WakeFor done) {
   RegionHeader& own = own_->own_header();
   // The values stand there already; storing them as seq_cst puts them before the load of `sleeping`
   // in the single order that the waiter's store and loads are part of.
@@ -18,7 +19,9 @@ bool DoorbellRinger::ring_if_sleeping() {
                            std::memory_order_seq_cst);
   own.read_position.store(own.read_position.load(std::memory_order_relaxed),
                           std::memory_order_seq_cst);
-  if (peer_->header().sleeping.load(std::memory_order_seq_cst) == 0) return false;
+  // A peer may write any bits: they cost a system call at most.
+  const std::uint32_t awaited = peer_->header().sleeping.load(std::memory_order_seq_cst);
+  if ((awaited & static_cast<std::uint32_t>(done)) == 0) return false;
   ring();
   return true;
 }
@@ -29,13 +32,22 @@ void DoorbellRinger::ring() {
   [[maybe_unused]] const auto written = ::write(event_fd_, &one, sizeof one);
 }
 
-SleepScope::SleepScope(Region& own) : own_(&own) {
-  own_->own_header().sleeping.store(1, std::memory_order_seq_cst);  // pairs with ring_if_sleeping()
+SleepScope::SleepScope(Region& own, WakeFor awaited) : own_(&own) {
+  // Pairs with ring_if_sleeping().
+  own_->own_header().sleeping.store(static_cast<std::uint32_t>(awaited), std::memory_order_seq_cst);
 }
 
-// Relaxed: a ringer that still sees 1 makes one needless system call.
+// Relaxed: a ringer that still sees a bit makes one needless system call.
 SleepScope::~SleepScope() {
   own_->own_header().sleeping.store(0, std::memory_order_relaxed);
+}
+
+Duration spin_before_sleep() {
+  constexpr int kCpusMin = 4;
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (::sched_getaffinity(0, sizeof cpus, &cpus) != 0 || CPU_COUNT(&cpus) < kCpusMin) return {};
+  return std::chrono::microseconds(20);
 }
 
 Result<UniqueFd> make_doorbell() {

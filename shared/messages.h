@@ -72,6 +72,9 @@ struct StepEntry {
 };
 static_assert(sizeof(StepEntry) == 32);
 
+// A reader takes longer "durations" for this long: they are nonsense.
+inline constexpr std::uint64_t kStepNsMax = 3'600'000'000'000;
+
 // Everything that one engine step produced. Also written without entries when credits changed.
 struct StepRecord {
   std::uint64_t step;              // strictly ascending within an epoch

@@ -27,7 +27,7 @@ namespace sluice::shm {
 enum class RegionKind : std::uint32_t { submit = 1, step = 2 };
 
 inline constexpr std::uint64_t kRegionMagic = 0x31454349554c53ull;  // "SLUICE1" little-endian
-inline constexpr std::uint32_t kRegionVersion = 2;
+inline constexpr std::uint32_t kRegionVersion = 3;
 inline constexpr std::size_t kPageOffset = 4096;
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kRingOffset = 8192;
@@ -57,8 +57,8 @@ struct RegionHeader {
                                                            // release after the copy
   std::atomic<std::uint64_t>
       read_epoch;  // which peer region read_position speaks of: its ring_epoch(); 0: none yet
-  alignas(128) std::atomic<std::uint32_t> sleeping;  // 1 while the owner waits on its doorbell;
-                                                     // seq_cst (see doorbell.h)
+  alignas(128) std::atomic<std::uint32_t> sleeping;  // what the owner waits for on its
+                                                     // doorbell; seq_cst (see doorbell.h)
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(offsetof(RegionHeader, version) == 124);

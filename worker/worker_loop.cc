@@ -56,11 +56,11 @@ WorkerLoop::WorkerLoop(const WorkerWiring& wiring, Engine& engine, const Clock& 
 
 Result<void> WorkerLoop::run() {
   while (true) {
-    if (clock_.now() >= control_due_) {
+    if (const Tick now = clock_.now(); now >= control_due_) {
       const Result<bool> is_open = handle_control();
       if (!is_open) return is_open.error();
       if (!*is_open) return {};
-      control_due_ = clock_.now() + kControlPeriod;
+      control_due_ = now + kControlPeriod;
     }
     const Result<Turn> result = turn();
     if (!result) return result.error();
@@ -70,7 +70,6 @@ Result<void> WorkerLoop::run() {
       continue;
     }
     sleep(*result == Turn::idle ? kIdleSleep : kBlockedSleep, *result);
-    control_due_ = Tick{};
   }
 }
 
@@ -161,7 +160,7 @@ Result<void> WorkerLoop::drain_ring() {
   }
   if (!has_read) return {};
   gateway_->reader.release();
-  gateway_->bell.ring_if_sleeping();  // it may wait for room
+  gateway_->bell.ring_if_sleeping(shm::WakeFor::room);
   // The gateway learns that its submissions are known; a step's own record says it as well.
   unpublished_ = Unpublished{};
   return {};
@@ -249,7 +248,7 @@ void WorkerLoop::end_arriving() {
   arriving_.reset();
   gateway_->reader.drop_aside();
   gateway_->reader.release();
-  gateway_->bell.ring_if_sleeping();
+  gateway_->bell.ring_if_sleeping(shm::WakeFor::room);
   unpublished_ = Unpublished{};
 }
 
@@ -357,7 +356,7 @@ bool WorkerLoop::try_publish() {
   if (!entries.empty())
     std::memcpy(space.data() + sizeof head, entries.data(), entries.size_bytes());
   gateway_->writer.commit(bytes);
-  gateway_->bell.ring_if_sleeping();
+  gateway_->bell.ring_if_sleeping(shm::WakeFor::records);
   unpublished_.reset();
   return true;
 }
@@ -365,7 +364,7 @@ bool WorkerLoop::try_publish() {
 bool WorkerLoop::try_reject() {
   if (!gateway_->writer.try_write(RecordType::reject, std::as_bytes(std::span(&*reject_, 1))))
     return false;
-  gateway_->bell.ring_if_sleeping();
+  gateway_->bell.ring_if_sleeping(shm::WakeFor::records);
   reject_.reset();
   return true;
 }
@@ -374,29 +373,34 @@ bool WorkerLoop::ring_is_quiet() const {
   return !gateway_ || gateway_->reader.is_empty();
 }
 
-// Ends early when either bell rings. `why`: idle waits for records, blocked for room.
+// Ends early when the bell rings or a control message comes. `why`: idle waits for records, blocked
+// for room.
 void WorkerLoop::sleep(Duration at_most, Turn why) {
   if (why == Turn::idle && gateway_) {
-    const Tick until = clock_.now() + kIdleSpin;
-    do {
+    const Tick until = clock_.now() + idle_spin_;
+    while (clock_.now() < until) {
       for (int i = 0; i < kSpinsPerLook; ++i) {
         if (!ring_is_quiet()) return;
         pause_cpu();
       }
-    } while (clock_.now() < until);
+    }
 #ifndef NDEBUG
     engine_.scheduler().check_invariants();
 #endif
   }
   report(why == Turn::idle ? shm::WorkerPhase::idle : shm::WorkerPhase::blocked);
-  const shm::SleepScope scope(wiring_.step_region);
+  // The bell is silenced here, not when it has woken us: what it announced was waiting long enough.
+  if (std::exchange(is_bell_rung_, false)) shm::drain_doorbell(wiring_.own_bell);
+  const shm::SleepScope scope(wiring_.step_region,
+                              why == Turn::idle ? shm::WakeFor::records : shm::WakeFor::room);
   // Once more under the flag, so that no wake-up is lost (doorbell.h).
   if (why == Turn::idle && !ring_is_quiet()) return;
-  if (why == Turn::blocked && unpublished_ && try_publish()) return;
+  if (why == Turn::blocked && (unpublished_ ? try_publish() : try_reject())) return;
   std::array<pollfd, 2> waited{{{wiring_.own_bell, POLLIN, 0}, {wiring_.control.fd(), POLLIN, 0}}};
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(at_most);
   ::poll(waited.data(), waited.size(), static_cast<int>(ms.count()));
-  shm::drain_doorbell(wiring_.own_bell);
+  is_bell_rung_ = waited[0].revents != 0;
+  control_due_ = waited[1].revents != 0 ? Tick{} : clock_.now() + kControlPeriod;
 }
 
 void WorkerLoop::report(shm::WorkerPhase phase) {

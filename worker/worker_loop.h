@@ -3,7 +3,7 @@
 //   control message? -> drain ring -> plan -> progress page (suspects) -> forward, sample, apply
 //                    -> publish the record (or wait for room: no token is dropped) -> again
 //
-// Without work it spins for kIdleSpin, then sleeps on its doorbell and on the control channel. A
+// Without work it spins briefly (doorbell.h), then sleeps on its doorbell and on the control channel. A
 // new gateway (`attach`) ends all sequences of the former one; the step ring goes on where it is.
 // Running sequences do not wait for a long submission: it is set aside in the ring, copied and
 // taken in by a bounded piece per turn, while the records behind it are read. Until it is added its
@@ -23,10 +23,6 @@
 #include "worker/engine.h"
 
 namespace sluice::eng {
-
-// Spinning longer costs other processes their core, sleeping sooner costs a wake-up (about 50 us
-// through eventfd) on each request after a pause: so it spins for less than a wake-up takes.
-inline constexpr Duration kIdleSpin = std::chrono::microseconds(20);
 
 struct WorkerWiring {
   ControlChannel& control;
@@ -99,6 +95,7 @@ class WorkerLoop {
   const WorkerWiring wiring_;
   Engine& engine_;
   const Clock& clock_;
+  const Duration idle_spin_ = shm::spin_before_sleep();
   shm::ProgressWriter progress_;
   std::optional<Gateway> gateway_;
   std::optional<Unpublished> unpublished_;
@@ -108,6 +105,7 @@ class WorkerLoop {
   std::uint64_t step_ = 0;
   Duration last_step_{};  // of the last one that computed anything
   Tick control_due_{};
+  bool is_bell_rung_ = false;  // and not silenced yet
   bool is_draining_ = false;
   bool has_said_drained_ = false;
 };

@@ -6,8 +6,6 @@
 namespace sluice::gw {
 namespace {
 
-constexpr std::uint64_t kStepNsMax = 3'600'000'000'000;  // longer "durations" are nonsense
-
 double seconds(std::uint64_t ns) {
   return static_cast<double>(std::min(ns, kStepNsMax)) * 1e-9;
 }

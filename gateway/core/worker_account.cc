@@ -11,7 +11,6 @@ namespace sluice::gw {
 namespace {
 
 constexpr std::uint64_t kThroughputWindowNs = 4'000'000'000;
-constexpr std::uint64_t kStepNsMax = 3'600'000'000'000;  // longer "durations" are nonsense
 constexpr std::size_t kUnseenMax = 2 * kBatchSequencesMax;
 
 }  // namespace

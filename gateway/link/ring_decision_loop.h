@@ -2,7 +2,7 @@
 // the journal and the control channel; runs the gateway's one thread.
 //
 //   turn:   io.poll()  ->  drain every ring (bounded)  ->  commands  ->  notices (one per choice)
-//   sleep:  spin briefly while a worker has work in flight, then set `sleeping` in every submit
+//   sleep:  look at the rings a while if a worker whose steps are short has work, set `sleeping` in every submit
 //           region, look at the rings once more, and wait in io.run_one(): sockets, doorbells,
 //           control channel and the timer wake it. Without work there is no timer and no spinning.
 //
@@ -61,7 +61,7 @@ class RingDecisionLoop final : public DecisionLoop {
   LoopHooks hooks;
 
   void run();   // until the parent closes the control channel or quit()
-  bool turn();  // one round without waiting; true when there was something to do
+  bool turn();  // one round without waiting; true when it may have made more to do
   void wait();  // until something may be ready
   void quit();
   bool is_stopped() const { return stopped_; }
@@ -106,6 +106,7 @@ class RingDecisionLoop final : public DecisionLoop {
   void write_submit(const Command& command);
   bool deliver();
   bool are_links_quiet() const;
+  bool is_answer_near() const;
   void spin();
   void sleep();
   void ring_bells();
@@ -130,7 +131,6 @@ class RingDecisionLoop final : public DecisionLoop {
   std::vector<GenerationSink*> sinks_;   // by request table index
   LinkCounters counters_;
   Tick now_;
-  Tick busy_until_{};  // spinning ends then
   bool stopped_ = false;
   bool said_drained_ = false;
   std::unique_ptr<Waits> waits_;

@@ -1,5 +1,6 @@
 // RingDecisionLoop: its turns - control messages, rings, spinning, sleeping.
 #include <fcntl.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -17,18 +18,12 @@ namespace {
 
 // Records of one worker in one turn: the others and the sockets wait no longer than this.
 constexpr std::size_t kRecordsPerTurn = 64;
-// A wake-up through eventfd costs about 50 us; spinning longer would take the core from the
-// workers.
-constexpr Duration kSpin = std::chrono::microseconds(20);
-constexpr int kSpinsPerLook = 64;
+// A wake-up through eventfd costs 50 to 90 us where the CPU was halted: it is cheaper to look at the
+// rings for a while, but only when the answer is about to come. Looking yields: the worker that was
+// just woken may wait for this very CPU (a guest takes halted CPUs for busy ones).
+constexpr Duration kSpin = std::chrono::microseconds(150);
 // Deadlines are met within a step, not within a microsecond: fewer timers.
 constexpr Duration kTimerGrain = std::chrono::milliseconds(10);
-
-void pause_cpu() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
 
 int duplicate(int fd) {
   const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -94,9 +89,9 @@ void RingDecisionLoop::quit() {
 
 bool RingDecisionLoop::turn() {
   if (waits_->io.stopped()) waits_->io.restart();
-  bool is_busy = waits_->io.poll() > 0;
+  waits_->io.poll();
   now_ = clock_.now();
-  is_busy |= drain_links();
+  bool is_busy = drain_links();
   if (const std::optional<Tick> due = core_->next_due(); due && *due <= now_) {
     core_->tick(now_);
     carry_out();
@@ -104,7 +99,6 @@ bool RingDecisionLoop::turn() {
   }
   is_busy |= deliver();
   ring_bells();
-  if (is_busy) busy_until_ = now_ + kSpin;
   return is_busy;
 }
 
@@ -151,22 +145,24 @@ bool RingDecisionLoop::are_links_quiet() const {
   return true;
 }
 
+bool RingDecisionLoop::is_answer_near() const {
+  if (!core_->is_busy()) return false;
+  return std::any_of(links_.begin(), links_.end(),
+                     [](const auto& link) { return link && link->last_step() < kSpin; });
+}
+
 void RingDecisionLoop::spin() {
-  while (clock_.now() < busy_until_) {
-    for (int i = 0; i < kSpinsPerLook; ++i) {
-      if (!are_links_quiet()) return;
-      pause_cpu();
-    }
-  }
+  const Tick until = clock_.now() + kSpin;
+  while (are_links_quiet() && clock_.now() < until) ::sched_yield();
 }
 
 void RingDecisionLoop::wait() {
-  if (core_->is_busy()) {
+  if (is_answer_near()) {
     spin();
     if (!are_links_quiet()) return;
   }
   for (std::size_t i = 0; i < links_.size(); ++i) {
-    if (links_[i]) waits_->sleeping[i].emplace(links_[i]->own_region());
+    if (links_[i]) waits_->sleeping[i].emplace(links_[i]->own_region(), links_[i]->awaited());
   }
   // Once more under the flag, so that no wake-up is lost (doorbell.h): records, and room for
   // cancels.
@@ -184,6 +180,7 @@ void RingDecisionLoop::sleep() {
   ++counters_.sleeps;
   if (waits_->io.stopped()) waits_->io.restart();
   waits_->io.run_one();
+  ring_bells();  // a worker need not wait for the poll of the next turn
 }
 
 void RingDecisionLoop::say_ready(std::uint16_t port) {

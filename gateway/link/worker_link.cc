@@ -100,6 +100,10 @@ LinkRead WorkerLink::read() {
     auto step = parse_step(outcome.payload);
     if (!step) return corrupt(std::move(step.error().detail));
     step_ = *step;
+    if (step_.head.num_sequences > 0) {
+      const std::uint64_t ns = std::min(step_.head.duration_ns, kStepNsMax);
+      last_step_ = std::chrono::nanoseconds(static_cast<std::int64_t>(ns));
+    }
     return LinkRead::step;
   }
   if (outcome.type == RecordType::reject) {
@@ -125,14 +129,14 @@ WorkerLink::Written WorkerLink::write_submit(const Submission& submission,
   sluice::write_submit(space, head, submission.prompt, submission.output, submission.stop_ids,
                        submission.bias);
   writer_.commit(bytes);
-  is_touched_ = true;
+  done_ = done_ | shm::WakeFor::records;
   return Written::yes;
 }
 
 bool WorkerLink::try_write_cancel(SequenceId sequence) {
   const CancelRecord record{sequence.value};
   if (!writer_.try_write(RecordType::cancel, std::as_bytes(std::span(&record, 1)))) return false;
-  is_touched_ = true;
+  done_ = done_ | shm::WakeFor::records;
   return true;
 }
 

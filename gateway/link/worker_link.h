@@ -47,10 +47,12 @@ class WorkerLink {
   const StepView& step() const { return step_; }
   const RejectRecord& reject() const { return reject_; }
   const std::string& fault() const { return fault_; }
+  // How long its last step took that computed anything; zero before the first.
+  Duration last_step() const { return last_step_; }
   bool is_empty() const { return is_corrupt_ || reader_.is_empty(); }
   void release() {
     reader_.release();
-    is_touched_ = true;
+    done_ = done_ | shm::WakeFor::room;
   }
 
   enum class Written : std::uint8_t { yes, no_room, too_large };
@@ -60,9 +62,17 @@ class WorkerLink {
   void write_cancel(SequenceId sequence);
   // True when no cancel waits for room any more.
   bool flush();
-  // Once per batch: wakes the worker if anything was read or written and it sleeps. True when a
-  // system call was made.
-  bool ring() { return std::exchange(is_touched_, false) && ringer_.ring_if_sleeping(); }
+  // What to sleep for: records, and room while a cancel waits for it. A submission that found none
+  // is tried again at the worker's next record, which says that it has read.
+  shm::WakeFor awaited() const {
+    return cancels_.empty() ? shm::WakeFor::records : shm::WakeFor::either;
+  }
+  // Once per batch: wakes the worker if it sleeps for what was read or written. True when a system
+  // call was made.
+  bool ring() {
+    const shm::WakeFor done = std::exchange(done_, shm::WakeFor::nothing);
+    return done != shm::WakeFor::nothing && ringer_.ring_if_sleeping(done);
+  }
 
   // Sequences of the step that was being computed; empty outside a forward pass.
   std::vector<SequenceId> suspects() const;
@@ -85,8 +95,9 @@ class WorkerLink {
   std::vector<SequenceId> cancels_;  // waiting for room; at most what the worker holds
   StepView step_{};
   RejectRecord reject_{};
+  Duration last_step_{};
   bool is_corrupt_ = false;
-  bool is_touched_ = false;  // read or written since the last ring()
+  shm::WakeFor done_ = shm::WakeFor::nothing;  // since the last ring()
   std::string fault_;
 };
 

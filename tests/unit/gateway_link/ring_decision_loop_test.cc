@@ -326,7 +326,7 @@ TEST_F(Gateway, WakesForEveryRecordAndSleepsOtherwise) {
   std::thread thread([&] {
     while (!is_over) {
       if (worker.turn()) continue;
-      const shm::SleepScope scope(worker.step);
+      const shm::SleepScope scope(worker.step, shm::WakeFor::records);
       if (!worker.reader->is_empty()) continue;
       shm::wait_doorbell(worker.bell.get(), std::chrono::milliseconds(50));
       shm::drain_doorbell(worker.bell.get());

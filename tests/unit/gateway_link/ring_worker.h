@@ -121,7 +121,7 @@ class RingWorker {
       std::memcpy(space.data() + sizeof head, entries.data(), entries.size() * sizeof(StepEntry));
     }
     writer->commit(bytes);
-    ringer->ring_if_sleeping();
+    ringer->ring_if_sleeping(shm::WakeFor::records);
   }
 
   struct Running {

@@ -265,20 +265,20 @@ TEST(ByteRing, TwoThreadsWithDoorbellsLoseNoRecordAndNoWakeUp) {
         ASSERT_EQ(value, expected++);
         if (expected % 7 == 0) {
           reader.release();
-          ringer.ring_if_sleeping();
+          ringer.ring_if_sleeping(WakeFor::room);
         }
         continue;
       }
       ASSERT_EQ(outcome.status, ReadStatus::empty);
       reader.release();
-      ringer.ring_if_sleeping();
-      SleepScope sleeping(pair.submit);
+      ringer.ring_if_sleeping(WakeFor::room);
+      SleepScope sleeping(pair.submit, WakeFor::records);
       if (!reader.is_empty()) continue;
       if (!wait_doorbell(reader_bell.get(), kPatience)) ++timeouts;
       drain_doorbell(reader_bell.get());
     }
     reader.release();
-    ringer.ring_if_sleeping();
+    ringer.ring_if_sleeping(WakeFor::room);
   });
   std::mt19937_64 rng(5);
   int writer_timeouts = 0;
@@ -290,11 +290,11 @@ TEST(ByteRing, TwoThreadsWithDoorbellsLoseNoRecordAndNoWakeUp) {
     const std::size_t size = uniform(rng, sizeof i, payload.size());
     if (writer.try_write(RecordType::step, std::span(payload).first(size))) {
       ++i;
-      if (rng() % 3 == 0 || i == kRecords) ringer.ring_if_sleeping();
+      if (rng() % 3 == 0 || i == kRecords) ringer.ring_if_sleeping(WakeFor::records);
       continue;
     }
-    ringer.ring_if_sleeping();
-    SleepScope sleeping(pair.step);
+    ringer.ring_if_sleeping(WakeFor::records);
+    SleepScope sleeping(pair.step, WakeFor::room);
     if (writer.try_claim(RecordType::step, size).data() != nullptr) {
       writer.abort_claim();
       continue;
@@ -311,16 +311,17 @@ TEST(Doorbell, ABellForNobodyMakesNoSystemCall) {
   RegionPair pair(kRingBytesMin);
   const UniqueFd bell = *make_doorbell();
   DoorbellRinger ringer(bell.get(), pair.step, pair.submit_peer);
-  EXPECT_FALSE(ringer.ring_if_sleeping());
+  EXPECT_FALSE(ringer.ring_if_sleeping(WakeFor::records));
   EXPECT_FALSE(wait_doorbell(bell.get(), 0ms));
   {
-    SleepScope sleeping(pair.submit);
-    EXPECT_TRUE(ringer.ring_if_sleeping());
+    SleepScope sleeping(pair.submit, WakeFor::records);
+    EXPECT_FALSE(ringer.ring_if_sleeping(WakeFor::room)) << "it waits for something else";
+    EXPECT_TRUE(ringer.ring_if_sleeping(WakeFor::records));
   }
   EXPECT_TRUE(wait_doorbell(bell.get(), 0ms));
   drain_doorbell(bell.get());
   EXPECT_FALSE(wait_doorbell(bell.get(), 1ms));
-  EXPECT_FALSE(ringer.ring_if_sleeping()) << "the scope ended";
+  EXPECT_FALSE(ringer.ring_if_sleeping(WakeFor::records)) << "the scope ended";
 }
 
 }  // namespace

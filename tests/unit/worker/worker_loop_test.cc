@@ -95,17 +95,17 @@ class TestGateway {
     ASSERT_NE(space.data(), nullptr);
     write_submit(space, view.head, view.prompt, view.output, view.stop_ids, view.bias);
     writer_.commit(space.size());
-    bell_.ring_if_sleeping();
+    bell_.ring_if_sleeping(shm::WakeFor::records);
   }
   void cancel(std::uint64_t sequence) {
     const CancelRecord record{sequence};
     ASSERT_TRUE(writer_.try_write(RecordType::cancel, std::as_bytes(std::span(&record, 1))));
-    bell_.ring_if_sleeping();
+    bell_.ring_if_sleeping(shm::WakeFor::records);
   }
   void garbage(std::size_t num_words = 3) {
     const std::vector<std::uint64_t> words(num_words, 1);
     ASSERT_TRUE(writer_.try_write(RecordType::submit, std::as_bytes(std::span(words))));
-    bell_.ring_if_sleeping();
+    bell_.ring_if_sleeping(shm::WakeFor::records);
   }
 
   // Reads records until `done()`; false when nothing came for ten seconds.
@@ -116,8 +116,8 @@ class TestGateway {
       if (record.status == shm::ReadStatus::corrupt) return false;
       if (record.status == shm::ReadStatus::empty) {
         reader_.release();
-        bell_.ring_if_sleeping();
-        const shm::SleepScope scope(submit_);
+        bell_.ring_if_sleeping(shm::WakeFor::room);
+        const shm::SleepScope scope(submit_, shm::WakeFor::records);
         if (!reader_.is_empty()) continue;
         if (!shm::wait_doorbell(worker_.gateway_bell_.get(), std::chrono::seconds(10)))
           return false;

@@ -247,6 +247,7 @@ DRILL_WORDS = sorted(set(small_talk.NAMES) | set(stories.words.HEROES) | set(sto
                      | set(re.split(r"[|\s]", stories.words.TREASURES)) | set(tool_talk.CITIES) | set(small_talk.DAYS))
 FIRST_DOCUMENTS = 14000  # in which drills prevail, until copying has been learned
 LATE_DOCUMENTS = 195000  # from which on there are more stories: that two friends have two names comes last
+LAST_DOCUMENTS = 226000  # from which on the sentences that bring in a friend are drilled
 
 
 def drill_pieces(rng):
@@ -256,11 +257,28 @@ def drill_pieces(rng):
     return [(BOS, False), ("Again and again:", False), (again, False)] + [(again, True)] * rng.randrange(1, 3) + [(EOS, True)]
 
 
+def friend_pieces(rng):
+    """Beginnings of stories, each up to the sentence in which the second name appears; only that sentence is learned.
+
+    A network of this size copies the last name too readily; here every name to be written is another than the last."""
+    pieces = [(BOS, False)]
+    while len(pieces) < 3 * rng.randrange(2, 6) + 1:
+        opening, rest, slots = stories.story(rng)
+        sentences = re.split(r"(?<=[.!?]) (?=[A-Z\"])", rest)
+        at = next((i for i, sentence in enumerate(sentences) if slots.get("F") and slots["F"] in sentence), None)
+        if at is not None:
+            before = " ".join([opening] + sentences[:at])
+            pieces += [(before, False), (" " + sentences[at], True), ("\n", False)]
+    return pieces[:-1]
+
+
 def document(seed, number):
     """Document `number` of the endless corpus of `seed`, as pieces."""
     rng = random.Random(seed * 1_000_003 + number)
     if rng.random() < (0.75 if number < FIRST_DOCUMENTS else 0.04):
         return drill_pieces(rng)
+    if number >= LAST_DOCUMENTS and rng.random() < 0.25:
+        return friend_pieces(rng)
     stories_share = 0.22 if number < LATE_DOCUMENTS else 0.45
     roll = rng.random()
     if roll < stories_share:

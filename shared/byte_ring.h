@@ -115,6 +115,10 @@ class RingReader {
   void release();  // publishes the position: everything before it is done with
   std::uint64_t position() const { return has_aside_ ? aside_position_ : position_; }
   bool is_empty() const;  // one load, no validation: for spinning, and inside a SleepScope
+  // Whether the last look at the writer's position showed more than was read since. A loop that
+  // ends here, not at an empty read, looks once per turn: each look takes the position's cache line
+  // from the writer, which then waits for it (hundreds of ns between CPUs that share no cache).
+  bool knows_more() const { return position_ != peer_position_; }
 
  private:
   ReadOutcome corrupt();

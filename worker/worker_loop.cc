@@ -145,6 +145,7 @@ Result<WorkerLoop::Turn> WorkerLoop::turn() {
 Result<void> WorkerLoop::drain_ring() {
   bool has_read = false;
   for (int i = 0; i < kRecordsPerTurn && !reject_ && engine_.scheduler().can_take_events(); ++i) {
+    if (i > 0 && !gateway_->reader.knows_more()) break;
     const shm::ReadOutcome record = gateway_->reader.read_or_set_aside(kWholeRecordBytesMax);
     if (record.status == shm::ReadStatus::empty) break;
     if (record.status == shm::ReadStatus::corrupt)

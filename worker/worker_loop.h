@@ -3,14 +3,14 @@
 //   control message? -> drain ring -> plan -> progress page (suspects) -> forward, sample, apply
 //                    -> publish the record (or wait for room: no token is dropped) -> again
 //
-// Without work it spins briefly (doorbell.h), then sleeps on its doorbell and on the control channel. A
-// new gateway (`attach`) ends all sequences of the former one; the step ring goes on where it is.
-// Running sequences do not wait for a long submission: it is set aside in the ring, copied and
-// taken in by a bounded piece per turn, while the records behind it are read. Until it is added its
-// ring space is not released and submit_position stands before it; the credits make up for what was
-// read behind. The gateway's bytes are input: records are parsed, ids and lengths checked; a
-// submission that can never run is answered by a Reject record, a corrupt ring ends the process and
-// thereby its epoch. Thread rule: one thread.
+// Without work it spins briefly (doorbell.h), then sleeps on its doorbell and on the control
+// channel. A new gateway (`attach`) ends all sequences of the former one; the step ring goes on
+// where it is. Running sequences do not wait for a long submission: it is set aside in the ring,
+// copied and taken in by a bounded piece per turn, while the records behind it are read. Until it
+// is added its ring space is not released and submit_position stands before it; the credits make up
+// for what was read behind. The gateway's bytes are input: records are parsed, ids and lengths
+// checked; a submission that can never run is answered by a Reject record, a corrupt ring ends the
+// process and thereby its epoch. Thread rule: one thread.
 #pragma once
 
 #include <optional>

@@ -2,9 +2,10 @@
 // the journal and the control channel; runs the gateway's one thread.
 //
 //   turn:   io.poll()  ->  drain every ring (bounded)  ->  commands  ->  notices (one per choice)
-//   sleep:  look at the rings a while if a worker whose steps are short has work, set `sleeping` in every submit
-//           region, look at the rings once more, and wait in io.run_one(): sockets, doorbells,
-//           control channel and the timer wake it. Without work there is no timer and no spinning.
+//   sleep:  look at the rings a while if a worker whose steps are short has work; set `sleeping` in
+//           every submit region, look at the rings once more, and wait in io.run_one(): sockets,
+//           doorbells, control channel and the timer wake it. Without work there is no timer and
+//           no spinning.
 //
 // Tokens that are ready together reach their sink in one call; a lone token at once.
 // Thread rule: everything on the thread that calls run() or turn().

@@ -18,9 +18,9 @@ namespace {
 
 // Records of one worker in one turn: the others and the sockets wait no longer than this.
 constexpr std::size_t kRecordsPerTurn = 64;
-// A wake-up through eventfd costs 50 to 90 us where the CPU was halted: it is cheaper to look at the
-// rings for a while, but only when the answer is about to come. Looking yields: the worker that was
-// just woken may wait for this very CPU (a guest takes halted CPUs for busy ones).
+// A wake-up through eventfd costs 50 to 90 us where the CPU was halted: it is cheaper to look at
+// the rings for a while, but only when the answer is about to come. Looking yields: the worker that
+// was just woken may wait for this very CPU (a guest takes halted CPUs for busy ones).
 constexpr Duration kSpin = std::chrono::microseconds(150);
 // Deadlines are met within a step, not within a microsecond: fewer timers.
 constexpr Duration kTimerGrain = std::chrono::milliseconds(10);
@@ -115,6 +115,7 @@ bool RingDecisionLoop::drain_links() {
 bool RingDecisionLoop::drain(WorkerLink& link, std::size_t records_max) {
   std::size_t count = 0;
   for (; count < records_max; ++count) {
+    if (count > 0 && !link.knows_more()) break;
     const LinkRead read = link.read();
     if (read == LinkRead::empty) break;
     ++counters_.records;

@@ -49,6 +49,7 @@ class WorkerLink {
   const std::string& fault() const { return fault_; }
   // How long its last step took that computed anything; zero before the first.
   Duration last_step() const { return last_step_; }
+  bool knows_more() const { return !is_corrupt_ && reader_.knows_more(); }
   bool is_empty() const { return is_corrupt_ || reader_.is_empty(); }
   void release() {
     reader_.release();

@@ -68,6 +68,24 @@ TEST(ByteRing, ARingIsFullUntilTheReaderReleases) {
   EXPECT_FALSE(writer.try_write(RecordType::step, record));
 }
 
+TEST(ByteRing, OneLookKnowsWhatWasWrittenBeforeIt) {
+  RegionPair pair(kRingBytesMin);
+  RingReader reader(pair.submit, pair.step_peer, 0);
+  RingWriter writer(pair.step, pair.submit_peer);
+  EXPECT_FALSE(reader.knows_more());
+  ASSERT_TRUE(writer.try_write(RecordType::cancel, payload_of(8, 1)));
+  ASSERT_TRUE(writer.try_write(RecordType::cancel, payload_of(8, 2)));
+  EXPECT_FALSE(reader.knows_more()) << "it has not looked";
+  ASSERT_EQ(reader.read().status, ReadStatus::record);
+  EXPECT_TRUE(reader.knows_more());
+  ASSERT_TRUE(writer.try_write(RecordType::cancel, payload_of(8, 3)));
+  ASSERT_EQ(reader.read().status, ReadStatus::record);
+  EXPECT_FALSE(reader.knows_more()) << "the third came after the look";
+  EXPECT_FALSE(reader.is_empty());
+  ASSERT_EQ(reader.read().payload[0], std::byte{3});
+  EXPECT_EQ(reader.read().status, ReadStatus::empty);
+}
+
 TEST(ByteRing, ALongRecordIsSetAsideWhileThoseBehindItAreRead) {
   RegionPair pair(kRingBytesMin);
   RingReader reader(pair.submit, pair.step_peer, 0);

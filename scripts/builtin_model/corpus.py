@@ -277,7 +277,7 @@ def document(seed, number):
     rng = random.Random(seed * 1_000_003 + number)
     if rng.random() < (0.75 if number < FIRST_DOCUMENTS else 0.04):
         return drill_pieces(rng)
-    if number >= LAST_DOCUMENTS and rng.random() < 0.25:
+    if number >= LAST_DOCUMENTS and rng.random() < 0.3:
         return friend_pieces(rng)
     stories_share = 0.22 if number < LATE_DOCUMENTS else 0.45
     roll = rng.random()

@@ -2,7 +2,7 @@
 """What the HTTP path costs, against nginx and bare Beast in the same run.
 
   python3 tests/bench/run_http.py [--build build/release] [--repeats 5] [--seconds 3] [--json FILE]
-                                  [--only rate,latency,streams,prompt,idle]
+                                  [--only rate,latency,streams,prompt,idle] [--cpus 0]
 
 rate     one-token completions, the same POST body for all: requests per CPU second of each server
          (all its processes), and Sluice's share of nginx's
@@ -12,11 +12,14 @@ prompt   inter-token latency of 32 streams, with and without a client that sends
 idle     CPU of all processes without a request
 
 Servers are measured in turn, never at once; each figure is the median of the repeats with its range.
+--cpus runs client and servers on these CPUs only. On a virtual machine a hop to another, halted CPU can
+cost more than all of Sluice's work for a request; one CPU for everything shows that work.
 CPU seconds stand beside wall time because two cores are shared by client and server. The exit code is
 1 when a request failed, never because a goal was missed.
 """
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -211,11 +214,14 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--only", default=",".join(parts))
+    parser.add_argument("--cpus", help="CPU numbers with commas, for client and servers")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     wanted = options.only.split(",")
     if not set(wanted) <= set(parts):
         parser.error(f"--only takes some of {','.join(parts)}")
+    if options.cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in options.cpus.split(",")})
     bench = Bench(options)
     for part in wanted:
         getattr(bench, part)()

@@ -28,7 +28,7 @@ MEET = (
     "\"[Why so sad|What is the matter|What happened|Can I do something|Do you need a hand]?\" asked <F>, a <f> [from next door|with a basket|in a patched coat|who never hurried|with bright eyes].",
     "Luckily, <F> the <f> [was not far away|happened to pass|was resting in the shade|loved a puzzle].",
     "Who came [whistling down the lane|out of the bakery|riding on a cart|back from fishing]? It was <F> the <f>, [all ears|in a splendid mood|with mud on both knees|carrying a lunch box].",
-    "<F>, a <f> with a [crooked tail|loud voice|warm heart|sharp eye|long memory], [set down a heavy sack|put away the newspaper|left the picnic|jumped off a wall] to [listen|see better|lend a hand].",
+    "Along came <F>, a <f> with a [crooked tail|loud voice|warm heart|sharp eye|long memory], who [set down a heavy sack|put away the newspaper|left the picnic|jumped off a wall] to [listen|see better|lend a hand].",
     "<H> [called for help|sat down and wept|shouted twice], and soon a <f> [arrived|appeared|came running]. It was <F>.",
 )
 THANKS = (
@@ -128,7 +128,7 @@ FEAR_HELP = ("\"<fear_say>\", [explained|said|whispered] <F>, [an old|a wise|a f
 FEAR_SEE = ("<H> [took one step|opened one eye|swallowed hard|held on to <F>] and [looked|waited|listened]. It was true: <fear_truth>.",)
 FEAR_END = ("[Slowly|Little by little|Bit by bit] the fear [melted like butter|grew small|went away|turned into a tickle].", "\"[Is that all|Then I need not be scared|That is not so bad]?\" [laughed|asked|said] <H>." , "<H> even [laughed aloud|did it a second time|began to hum].")
 
-GIFT = ("<W> <H> heard that <F> the <f> [was ill|had a cold|had hurt a leg|lay in bed with a fever].", "<H> had a best friend, <F> the <f>, who [had not come out for days|was in bed with a cough|felt lonely and sick].", "The best friend of <H>, a <f> named <F>, [had not come out for days|was in bed with a cough|felt lonely and sick].")
+GIFT = ("<W> <H> heard that <F> the <f> [was ill|had a cold|had hurt a leg|lay in bed with a fever].", "<H> had a best friend, a <f> named <F>, who [had not come out for days|was in bed with a cough|felt lonely and sick].")
 GIFT_PLAN = ("\"[I must cheer <F> up|I will cook something warm|Sick friends need visitors|A present will help]\", [thought|said|decided] <H>.",)
 GIFT_MAKE = ("So <p> [picked|gathered|bought|looked for] [thyme|lemons|wild mint|elder flowers|fresh eggs|honey], [lit the stove|washed the pot|tied on an apron] and made [<foods>].", "<P> [emptied the pantry|asked the baker for flour|searched the garden] and [cooked|baked|made] [<foods>].")
 GIFT_TROUBLE = ("On the way [it began to hail|the bridge was closed|the basket grew heavy|a cold wind blew], but <H> [walked on|took the long way round|pulled up <s> collar|sang to stay brave].", "The road was [steep|icy|long|muddy], yet <H> [did not turn back|never spilled a drop|kept going].")
@@ -146,8 +146,8 @@ NOISE_GO = ("<P> [woke|fetched|called] <F> the <f>, and the two [tiptoed out|lit
 NOISE_FIND = ("And what did they see? It was [only|nothing but|just] <cause>!", "[There|In the light of the lamp] they found out: it was [only|just] <cause>.")
 NOISE_END = ("<F> [giggled|snorted|shook with laughter], and <H> [had to laugh too|blushed|laughed loudest of all].", "They [made some hot milk|ate [<foods>] in the kitchen|told jokes] and [went back to bed|fell asleep at the table|soon snored].")
 
-GARDEN = ("<W> <H> [found|was given|bought|won] a single <seed> seed.", "<F> the <f> gave <H> a <seed> seed[| in a matchbox| wrapped in paper].")
-GARDEN_F = ("<F> the <f>, who [knew gardens well|was a gardener|lived next door], said, \"[Plant it and wait|Give it water and time|It needs sun, rain and patience].\"",)
+GARDEN = ("<W> <H> [found|was given|bought|won] a single <seed> seed.", "<W> <H> got a <seed> seed from <F> the <f>[|, in a matchbox|, wrapped in paper].")
+GARDEN_F = ("\"[Plant it and wait|Give it water and time|It needs sun, rain and patience]\", said <F> the <f>, who [knew gardens well|was a gardener|lived next door].",)
 GARDEN_WAIT = ("<H> [planted it by the gate|dug a small hole|put it into a pot] and [watered it each day|sat down beside it|sang to it].", "[Nothing happened|No leaf came|The earth stayed bare] for [a week|many days|half a month].")
 GARDEN_DOUBT = ("<H> [wanted to dig it up|lost heart|thought it was dead], but <F> [said, \"Wait!\"|shook <fs> head|told <o> to trust the seed].",)
 GARDEN_GROW = ("Then, [after a warm rain|one morning|on a sunny day], a green [tip|sprout|shoot] [peeped out|broke the soil|stood there].", "It grew [and grew|as high as the window|day by day], and in [August|late summer|September] there was the finest <seed> [in the street|anyone had seen|of all].")

@@ -18,9 +18,9 @@ namespace {
 
 // Records of one worker in one turn: the others and the sockets wait no longer than this.
 constexpr std::size_t kRecordsPerTurn = 64;
-// A wake-up through eventfd costs 50 to 90 us where the CPU was halted: it is cheaper to look at the
-// rings for a while, but only when the answer is about to come. Looking yields: the worker that was
-// just woken may wait for this very CPU (a guest takes halted CPUs for busy ones).
+// A wake-up through eventfd costs 50 to 90 us where the CPU was halted: it is cheaper to look at
+// the rings for a while, but only when the answer is about to come. Looking yields: the worker that
+// was just woken may wait for this very CPU (a guest takes halted CPUs for busy ones).
 constexpr Duration kSpin = std::chrono::microseconds(150);
 // Deadlines are met within a step, not within a microsecond: fewer timers.
 constexpr Duration kTimerGrain = std::chrono::milliseconds(10);
@@ -91,6 +91,7 @@ bool RingDecisionLoop::turn() {
   if (waits_->io.stopped()) waits_->io.restart();
   waits_->io.poll();
   now_ = clock_.now();
+  read_wall();
   bool is_busy = drain_links();
   if (const std::optional<Tick> due = core_->next_due(); due && *due <= now_) {
     core_->tick(now_);
@@ -288,7 +289,7 @@ void RingDecisionLoop::reload(const std::string& text) {
   queue.requests_max = config->queue.requests_max;
   queue.tokens_max = config->queue.tokens_max;
   drain_timeout_ = config->queue.drain_timeout;
-  core_->reload(map_tenants(*config), queue, config->queue.wait_max);
+  core_->reload(map_tenants(*config), queue, config->queue.wait_max, now_);
   if (hooks.reload) hooks.reload(*config);
 }
 

@@ -54,12 +54,25 @@ struct Tokenizing {
   bool operator==(const Tokenizing&) const = default;
 };
 
-// Limits of one tenant; 0 means no limit.
-struct TenantLimits {
+// Limits of a tenant or of one of its keys; 0 means no limit.
+struct Limits {
   std::uint64_t requests_per_minute = 0;
   std::uint64_t tokens_per_minute = 0;  // prompt + output
+  std::uint64_t input_tokens_per_minute = 0;
+  std::uint64_t output_tokens_per_minute = 0;
+  std::uint64_t tokens_per_day = 0;  // UTC
+  std::uint64_t monthly_budget = 0;  // cost units (Model's prices); months in UTC
   std::uint32_t concurrent_requests = 0;
+  std::uint64_t concurrent_kv_tokens = 0;
   std::uint32_t output_tokens_max = 0;
+  bool shadow = false;  // counts, never refuses
+  bool operator==(const Limits&) const = default;
+};
+
+enum class Reserving : std::uint8_t { exact, incremental, quantile };  // ledger_limits.h
+
+struct TenantLimits : Limits {
+  Reserving reserve = Reserving::exact;       // how output is reserved
   std::uint32_t output_tokens_default = 256;  // where the client gives no max_tokens
   bool operator==(const TenantLimits&) const = default;
 };
@@ -67,6 +80,7 @@ struct TenantLimits {
 struct ApiKey {
   std::string name;                       // for logs and metrics
   std::array<std::uint8_t, 32> sha256{};  // of the key; YAML has it as 64 hex digits
+  Limits limits;                          // beside those of its tenant
   bool operator==(const ApiKey&) const = default;
 };
 
@@ -107,7 +121,11 @@ struct Model {
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
   std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512
-  std::uint64_t canned_step_us = 0;     // canned: a step takes at least so long (benches, tests)
+  // Cost units per token, for monthly_budget.
+  std::uint64_t price_input = 0;
+  std::uint64_t price_cached = 0;  // prompt tokens found in the prefix cache; at most price_input
+  std::uint64_t price_output = 0;
+  std::uint64_t canned_step_us = 0;  // canned: a step takes at least so long (benches, tests)
   std::string
       canned_crash_marker;  // canned: a prompt that contains this text crashes the worker (tests)
   bool operator==(const Model&) const = default;

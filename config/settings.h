@@ -27,12 +27,16 @@ inline constexpr std::size_t kMarkerBytesMax = 256;
 inline constexpr std::size_t kTenantsMax = 1000;
 inline constexpr std::size_t kKeysPerTenantMax = 100;
 inline constexpr std::size_t kOriginsMax = 100;
+inline constexpr std::uint64_t kPriceMax = 1'000'000;
+inline constexpr std::uint64_t kBudgetMax = 1'000'000'000'000'000'000;
 inline constexpr std::uint64_t kTokensMax = 1'000'000'000'000;
 inline constexpr std::array<std::string_view, 4> kLogLevels{"error", "warn", "info", "debug"};
 inline constexpr std::array<std::string_view, 2> kModelKinds{"canned",
                                                              "llama"};  // in the order of ModelKind
 inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
+inline constexpr std::array<std::string_view, 3> kReservingNames{
+    "exact", "incremental", "quantile"};  // in the order of Reserving
 inline constexpr std::array<std::string_view, 4> kKernelNames{"auto", "scalar", "avx2", "avx512"};
 inline constexpr std::array<std::string_view, 5> kTemplateNames{"", "plain", "chatml", "llama2",
                                                                 "llama3"};
@@ -75,12 +79,28 @@ void visit_settings(V& v, S& s) {
   v.integer("pool_threads", s.pool_threads, 1, 16);
 }
 
-template <class V, Is<TenantLimits> S>
+template <class V, Is<Limits> S>
 void visit_settings(V& v, S& s) {
   v.integer("requests_per_minute", s.requests_per_minute, 0, 1'000'000'000);
   v.integer("tokens_per_minute", s.tokens_per_minute, 0, kTokensMax);
+  v.integer("input_tokens_per_minute", s.input_tokens_per_minute, 0, kTokensMax);
+  v.integer("output_tokens_per_minute", s.output_tokens_per_minute, 0, kTokensMax);
+  v.integer("tokens_per_day", s.tokens_per_day, 0, kTokensMax);
+  v.integer("monthly_budget", s.monthly_budget, 0, kBudgetMax);
   v.integer("concurrent_requests", s.concurrent_requests, 0, 1'000'000);
+  v.integer("concurrent_kv_tokens", s.concurrent_kv_tokens, 0, kTokensMax);
   v.integer("output_tokens_max", s.output_tokens_max, 0, kContextTokensMax);
+  v.boolean("shadow", s.shadow);
+}
+
+template <class V, Is<TenantLimits> S>
+void visit_settings(V& v, S& s) {
+  if constexpr (std::is_const_v<S>) {
+    visit_settings(v, static_cast<const Limits&>(s));
+  } else {
+    visit_settings(v, static_cast<Limits&>(s));
+  }
+  v.choice("reserve", s.reserve, kReservingNames);
   v.integer("output_tokens_default", s.output_tokens_default, 1, kContextTokensMax);
 }
 
@@ -88,6 +108,7 @@ template <class V, Is<ApiKey> S>
 void visit_settings(V& v, S& s) {
   v.text("name", s.name, kNameBytesMax);
   v.digest("sha256", s.sha256);
+  v.section("limits", s.limits);
 }
 
 template <class V, Is<Tenant> S>
@@ -121,6 +142,9 @@ void visit_settings(V& v, S& s) {
   v.choice("device", s.device, kDeviceKinds);
   v.integer("threads", s.threads, 0, 64);
   v.name_choice("kernels", s.kernels, kKernelNames);
+  v.integer("price_input", s.price_input, 0, kPriceMax);
+  v.integer("price_cached", s.price_cached, 0, kPriceMax);
+  v.integer("price_output", s.price_output, 0, kPriceMax);
   v.integer("canned_step_us", s.canned_step_us, 0, 60'000'000);
   v.text("canned_crash_marker", s.canned_crash_marker, kMarkerBytesMax);
 }

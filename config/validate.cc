@@ -77,6 +77,9 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
   if (model.step_tokens_max < model.sequences_max)
     return wrong(key + ".step_tokens_max", "smaller than sequences_max",
                  "at least " + std::to_string(model.sequences_max));
+  if (model.price_cached > model.price_input)
+    return wrong(key + ".price_cached", "dearer than price_input",
+                 "at most " + std::to_string(model.price_input));
   if (auto r = check_file(key + ".path", model.path, R_OK | X_OK); !r) return r;
   if (model.kind != ModelKind::llama && model.device != DeviceKind::cpu)
     return wrong(key + ".device", "not the CPU", "cpu where kind is not llama");

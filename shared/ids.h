@@ -23,6 +23,8 @@ using RequestId =
 using SequenceId =
     StrongId<struct SequenceIdTag, std::uint64_t>;             // likewise; never reused, never 0
 using TenantId = StrongId<struct TenantIdTag, std::uint32_t>;  // index into the tenant table
+using AccountId =
+    StrongId<struct AccountIdTag, std::uint32_t>;  // of the ledger: a tenant or one of its keys
 using WorkerId = StrongId<struct WorkerIdTag, std::uint32_t>;  // 0-based, stable over restarts
 using BlockId = StrongId<struct BlockIdTag, std::uint32_t>;    // KV block of one worker
 using Epoch = StrongId<struct EpochTag, std::uint64_t>;  // incarnation of a process; starts at 1

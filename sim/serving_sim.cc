@@ -12,7 +12,8 @@ namespace sluice::sim {
 
 namespace {
 
-constexpr std::uint32_t kTenants = 3;
+constexpr std::uint32_t kTenants = 4;  // accounts 0..3; 4 is a key of tenant 1
+constexpr std::int64_t kUnixMs = 1'700'000'000'000;
 constexpr std::size_t kSubmitRingRecords = 6;
 constexpr std::size_t kStepRingRecords = 4;
 constexpr std::uint64_t kRecordBytes = 64;
@@ -60,12 +61,22 @@ ServingSim::ServingSim(const SimParams& params)
   core.queue_wait_max = std::chrono::seconds(15);
   core.sequences_max = 128;
   core.num_workers = params.num_workers;
-  quotas_.resize(kTenants);
-  quotas_[1].tokens_per_minute = 2000;
-  quotas_[2].concurrent_requests = 4;
-  quotas_[2].requests_per_minute = 30;
-  core.quotas = quotas_;
+  using gw::LimitKind;
+  limits_.num_tenants = kTenants;
+  limits_.accounts.resize(kTenants + 1);
+  limits_.prices = {{2, 1, 3}};
+  limits_.accounts[1].limits[LimitKind::tokens_per_minute] = 2000;
+  limits_.accounts[1].limits[LimitKind::monthly_budget] = 12'000;
+  limits_.accounts[2].limits[LimitKind::concurrent_requests] = 4;
+  limits_.accounts[2].limits[LimitKind::requests_per_minute] = 30;
+  limits_.accounts[3].mode = gw::ReservationMode::incremental;
+  limits_.accounts[3].limits[LimitKind::tokens_per_minute] = 600;
+  limits_.accounts[3].limits[LimitKind::concurrent_kv_tokens] = 500;
+  limits_.accounts[4].parent = AccountId{1};
+  limits_.accounts[4].limits[LimitKind::tokens_per_minute] = 900;
+  core.limits = limits_;
   core_ = std::make_unique<gw::ServingCore>(std::move(core));
+  core_->set_wall(now_, kUnixMs);
 }
 
 ServingSim::~ServingSim() = default;
@@ -85,7 +96,7 @@ SimReport ServingSim::run() {
   for (std::uint32_t i = 0; i < params_.num_workers; ++i) push(Duration{0}, EventKind::restart, i);
   for (std::uint32_t i = 0; i < params_.num_requests; ++i) push(any_time(), EventKind::arrive, i);
   constexpr EventKind kFaults[] = {EventKind::crash, EventKind::kill, EventKind::stall,
-                                   EventKind::kill, EventKind::jump};
+                                   EventKind::kill,  EventKind::jump, EventKind::limits};
   for (std::uint32_t i = 0; i < params_.faults; ++i) {
     push(any_time(), kFaults[dice(std::size(kFaults))],
          static_cast<std::uint32_t>(dice(params_.num_workers)));
@@ -172,7 +183,11 @@ void ServingSim::happen(const Event& event) {
     case EventKind::restart:
       restart(id);
       return;
+    case EventKind::limits:
+      return change_limits();
     case EventKind::jump:
+      core_->set_wall(now_, kUnixMs + static_cast<std::int64_t>(dice(80'000'000)));
+      carry_out();
       now_ += std::chrono::seconds(1 + dice(30));
       return;
   }
@@ -182,6 +197,8 @@ void ServingSim::arrive(std::uint32_t id) {
   Client& client = clients_[id];
   gw::GenerationSpec& spec = client.spec;
   spec.tenant = TenantId{static_cast<std::uint32_t>(dice(kTenants))};
+  spec.account = AccountId{spec.tenant.value};
+  if (spec.tenant.value == 1 && dice(2) == 0) spec.account = AccountId{kTenants};
   const std::size_t prompt = 1 + dice(dice(5) == 0 ? 300 : 60);
   // Half of the prompts share beginnings, so that the prefix cache has something to find.
   const std::uint64_t family = dice(2) == 0 ? dice(3) : 100 + id;
@@ -217,6 +234,18 @@ void ServingSim::arrive(std::uint32_t id) {
   carry_out();
   if (client.is_slow) push(std::chrono::milliseconds(50), EventKind::take, id);
   if (dice(7) == 0) push(std::chrono::milliseconds(dice(8000)), EventKind::leave, id);
+}
+
+// Lowered and raised again: what runs and does not fit any more has ended when this returns.
+void ServingSim::change_limits() {
+  std::optional<std::uint64_t>& running =
+      limits_.accounts[2].limits[gw::LimitKind::concurrent_requests];
+  running = running == 4 ? 1 : 4;
+  gw::QueueParams queue;
+  queue.requests_max = 24;
+  core_->reload(limits_, queue, std::chrono::seconds(15), now_);
+  carry_out();
+  wake_gateway();
 }
 
 void ServingSim::take(std::uint32_t id, std::uint32_t most) {
@@ -431,6 +460,8 @@ void ServingSim::gateway_turn() {
     if (notice.kind == gw::NoticeKind::failed) {
       if (auto error = core_->take_failure(notice.handle)) {
         if (client.is_over()) violate("a request ended twice");
+        const Errc code = error->code;
+        report_.limited += code == Errc::tokens_rate_limited || code == Errc::concurrency_limit;
         client.failure = std::move(error);
         ++report_.failed;
       }

@@ -1,13 +1,13 @@
 // ServingSim: the whole system on virtual time - the production ServingCore and production
 // Schedulers, a fake executor that costs a + b * prefill tokens + c * decode sequences, rings of
 // bounded size, clients of several tenants, and faults: crashes, stalls and kills of workers, a
-// poisoned request, full rings, slow and leaving clients, a clock that jumps.
+// poisoned request, full rings, slow and leaving clients, clocks that jump, limits that change.
 //
 // Everything follows from the seed. After each event the invariants of both cores are checked, and
-// those that only an outsider sees: what a tenant was charged in any minute stays below its limit,
-// the journal equals what clients took. At the end every admitted request has ended exactly once,
-// and every stream is the one that an undisturbed worker gives, or a prefix of it. One thread; no
-// wall clock.
+// those that only an outsider sees: what an account was charged in any minute stays below its
+// limit, the journal equals what clients took. At the end every admitted request has ended exactly
+// once, and every stream is the one that an undisturbed worker gives, or a prefix of it. One
+// thread; no wall clock.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,7 @@ struct SimParams {
 
 struct SimReport {
   std::uint64_t events = 0, steps = 0, admitted = 0, refused = 0, finished = 0, cancelled = 0;
+  std::uint64_t limited = 0;  // stopped or cut by a limit while they ran
   std::uint64_t failed = 0, poisoned = 0, failovers = 0, preemptions = 0, unsent = 0;
   Duration took{};        // virtual
   std::string violation;  // empty: every promise was kept
@@ -63,7 +64,8 @@ class ServingSim {
     kill,
     reaped,
     restart,
-    jump
+    jump,
+    limits
   };
   struct Event {
     Tick at;
@@ -132,7 +134,9 @@ class ServingSim {
   void carry_out(const gw::Command& command);
   void wake(std::uint32_t id);
   void wake_gateway();
+  void change_limits();
   void check();
+  void check_ledger();
   void check_end();
   void violate(const std::string& what);
 
@@ -141,7 +145,7 @@ class ServingSim {
   std::uint64_t order_ = 0, rolls_ = 0, next_id_ = 1;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::unique_ptr<gw::ServingCore> core_;
-  std::vector<gw::TenantQuota> quotas_;
+  gw::CoreLimits limits_;
   std::vector<Worker> workers_;
   std::vector<Client> clients_;
   std::map<std::uint64_t, std::uint32_t> by_handle_;

@@ -18,27 +18,49 @@ void ServingSim::check() {
   std::uint64_t billed = billed_;
   for (const auto& [slot, accepted] : journal_) billed += accepted;
   std::uint64_t taken = 0;
-  std::vector<std::uint64_t> last_minute(quotas_.size(), 0);
-  std::vector<std::uint32_t> running(quotas_.size(), 0);
+  std::vector<std::uint64_t> last_minute(limits_.accounts.size(), 0);
+  std::vector<std::uint32_t> running(limits_.accounts.size(), 0);
   for (const Client& client : clients_) {
     std::uint64_t tokens = 0;
     for (const auto& choice : client.taken) tokens += choice.size();
     taken += tokens;
     if (!client.handle) continue;
-    const std::size_t tenant = client.spec.tenant.value;
-    if (client.admitted > now_ - std::chrono::seconds(60) && tokens > 0) {
-      last_minute[tenant] += client.spec.prompt.size() + tokens;
+    for (std::optional<AccountId> up = client.spec.account; up;
+         up = limits_.accounts[up->value].parent) {
+      if (client.admitted > now_ - std::chrono::seconds(60) && tokens > 0) {
+        last_minute[up->value] += client.spec.prompt.size() + tokens;
+      }
+      running[up->value] += core_->is_live(client.handle) ? 1 : 0;
     }
-    running[tenant] += core_->is_live(client.handle) ? 1 : 0;
   }
   if (billed != taken) violate("the journal differs from what clients took");
-  for (std::size_t tenant = 0; tenant < quotas_.size(); ++tenant) {
-    const gw::TenantQuota& quota = quotas_[tenant];
-    if (quota.tokens_per_minute > 0 && last_minute[tenant] > quota.tokens_per_minute) {
+  for (std::size_t i = 0; i < limits_.accounts.size(); ++i) {
+    const gw::AccountSpec& account = limits_.accounts[i];
+    const auto most = [&](gw::LimitKind kind) { return account.limits[kind].value_or(~0ull); };
+    // An extension is charged to its own second, not to that of the admission.
+    if (account.mode == gw::ReservationMode::exact &&
+        last_minute[i] > most(gw::LimitKind::tokens_per_minute)) {
       violate("a token limit was overshot");
     }
-    if (quota.concurrent_requests > 0 && running[tenant] > quota.concurrent_requests) {
+    if (running[i] > most(gw::LimitKind::concurrent_requests)) {
       violate("a concurrency limit was overshot");
+    }
+  }
+  check_ledger();
+}
+
+void ServingSim::check_ledger() {
+  const gw::Ledger& ledger = core_->ledger();
+  for (std::size_t k = 0; k < gw::kCounterKinds; ++k) {
+    const auto kind = static_cast<gw::LimitKind>(k);
+    for (std::uint32_t i = 0; i < limits_.accounts.size(); ++i) {
+      const std::uint64_t limit = limits_.accounts[i].limits[kind].value_or(gw::kNoLimit);
+      if (ledger.used(AccountId{i}, kind, now_) > limit) {
+        violate("spent and reserved pass a limit: " + std::string(gw::limit_kind_name(kind)));
+      }
+    }
+    if (ledger.used(AccountId{4}, kind, now_) > ledger.used(AccountId{1}, kind, now_)) {
+      violate("a key counts more than its tenant");
     }
   }
 }
@@ -46,6 +68,12 @@ void ServingSim::check() {
 void ServingSim::check_end() {
   if (core_->num_live_requests() > 0) violate("a request never ended");
   if (!journal_.empty()) violate("a journal slot leaked");
+  if (core_->ledger().num_open() > 0) violate("a reservation leaked");
+  for (std::uint32_t i = 0; i < limits_.accounts.size(); ++i) {
+    if (core_->ledger().used(AccountId{i}, gw::LimitKind::concurrent_kv_tokens, now_) > 0) {
+      violate("an account holds KV tokens without a request");
+    }
+  }
   if (core_->counters(0).pending > 0) violate("tokens are pending without a client");
   if (core_->poison(0).num_suspects() > 0) violate("a suspect was never judged");
   for (std::uint32_t id = 0; id < workers_.size(); ++id) {

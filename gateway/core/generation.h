@@ -21,11 +21,21 @@ struct GenerationHandle {
   friend bool operator==(GenerationHandle, GenerationHandle) = default;
 };
 
+// Who calls, as places in the current configuration.
+inline constexpr std::uint32_t kNoKey = 0xffffffffu;
+struct Caller {
+  TenantId tenant;
+  std::uint32_t key = kNoKey;  // of that tenant; kNoKey where no keys are configured
+  friend bool operator==(Caller, Caller) = default;
+};
+
 // For the x-ratelimit headers and admission errors.
 struct LimitsView {
-  std::uint64_t requests_limit = 0, requests_remaining = 0;  // limit 0: none
+  std::uint64_t requests_limit = 0, requests_remaining = 0;
   std::uint64_t tokens_limit = 0, tokens_remaining = 0;
   Duration requests_reset{}, tokens_reset{};  // until full again
+  // False: the tenant has none of its own, what stands above is the server's bound (0: none).
+  bool has_requests_limit = false, has_tokens_limit = false;
 };
 
 enum class Delivery : std::uint8_t {
@@ -36,6 +46,8 @@ enum class Delivery : std::uint8_t {
 // One request after parsing, templating and tokenizing. Immutable once submitted.
 struct GenerationSpec {
   TenantId tenant;
+  std::uint32_t key = kNoKey;     // see Caller
+  AccountId account;              // who pays: of tenant and key; the decision loop fills it in
   std::uint32_t model = 0;        // index into the configured models
   std::vector<TokenId> prompt;    // exact: what usage.prompt_tokens says
   SamplingParams sampling;        // seed drawn already when the client gave none

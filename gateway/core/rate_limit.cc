@@ -2,6 +2,7 @@
 #include "gateway/core/rate_limit.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "shared/check.h"
 
@@ -17,11 +18,14 @@ Tick end_of_life(RateWindow::Slot slot) {
 
 }  // namespace
 
-RateWindow::Slot RateWindow::slot_of(Tick now) const {
+RateWindow::Slot RateWindow::slot_of(Tick now) {
   // Floor division, so that ticks before the clock's zero do not share a slot with those after it.
   const std::int64_t ns = now.time_since_epoch().count();
-  const Slot slot = ns >= 0 ? ns / kSecondNs : -((-ns + kSecondNs - 1) / kSecondNs);
-  return std::max(slot, newest_);
+  return ns >= 0 ? ns / kSecondNs : -((-ns + kSecondNs - 1) / kSecondNs);
+}
+
+RateWindow::Slot RateWindow::current(Tick now) const {
+  return std::max(slot_of(now), newest_);
 }
 
 std::uint64_t& RateWindow::at(Slot slot) {
@@ -47,28 +51,25 @@ void RateWindow::advance(Slot slot) {
 }
 
 std::uint64_t RateWindow::used(Tick now) const {
-  const Slot current = slot_of(now);
-  if (current == newest_) return sum_;
+  const Slot slot = current(now);
+  if (slot == newest_) return sum_;
   std::uint64_t sum = 0;
-  for (Slot slot = current - kSlots + 1; slot <= newest_; ++slot) sum += at(slot);
+  for (Slot live = slot - kSlots + 1; live <= newest_; ++live) sum += at(live);
   return sum;
 }
 
-std::uint64_t RateWindow::remaining(Tick now) const {
-  const std::uint64_t sum = used(now);
-  return sum < limit_ ? limit_ - sum : 0;
-}
-
-bool RateWindow::can_charge(std::uint64_t amount, Tick now) const {
-  return limit_ == 0 || amount <= remaining(now);
-}
-
-std::optional<RateWindow::Slot> RateWindow::try_charge(std::uint64_t amount, Tick now) {
-  advance(slot_of(now));
-  if (limit_ != 0 && (amount > limit_ || sum_ > limit_ - amount)) return std::nullopt;
+RateWindow::Slot RateWindow::charge(std::uint64_t amount, Tick now) {
+  advance(current(now));
   at(newest_) += amount;
   sum_ += amount;
   return newest_;
+}
+
+void RateWindow::charge_at(Slot slot, std::uint64_t amount) {
+  if (slot > newest_) advance(slot);
+  if (newest_ - slot >= kSlots) return;
+  at(slot) += amount;
+  sum_ += amount;
 }
 
 void RateWindow::give_back(Slot slot, std::uint64_t amount) {
@@ -79,12 +80,12 @@ void RateWindow::give_back(Slot slot, std::uint64_t amount) {
   sum_ -= amount;
 }
 
-Duration RateWindow::retry_after(std::uint64_t amount, Tick now) const {
-  if (can_charge(amount, now)) return Duration{0};
-  CHECK(amount <= limit_);
-  const std::uint64_t allowed = limit_ - amount;
+Duration RateWindow::retry_after(std::uint64_t amount, std::uint64_t limit, Tick now) const {
+  CHECK(amount <= limit);
+  const std::uint64_t allowed = limit - amount;
   std::uint64_t sum = used(now);
-  for (Slot slot = slot_of(now) - kSlots + 1; slot <= newest_; ++slot) {
+  if (sum <= allowed) return Duration{0};
+  for (Slot slot = current(now) - kSlots + 1; slot <= newest_; ++slot) {
     sum -= at(slot);
     if (sum <= allowed) return std::max(Duration{0}, end_of_life(slot) - now);
   }
@@ -92,10 +93,18 @@ Duration RateWindow::retry_after(std::uint64_t amount, Tick now) const {
 }
 
 Duration RateWindow::reset_in(Tick now) const {
-  for (Slot slot = newest_; slot > slot_of(now) - kSlots; --slot) {
+  for (Slot slot = newest_; slot > current(now) - kSlots; --slot) {
     if (at(slot) != 0) return std::max(Duration{0}, end_of_life(slot) - now);
   }
   return Duration{0};
+}
+
+std::uint64_t RateWindow::in_slot(Slot slot) const {
+  return slot <= newest_ && newest_ - slot < kSlots ? at(slot) : 0;
+}
+
+void RateWindow::check_invariants() const {
+  CHECK(std::accumulate(slots_.begin(), slots_.end(), std::uint64_t{0}) == sum_);
 }
 
 }  // namespace sluice::gw

@@ -19,6 +19,8 @@ std::string_view discard_cause_name(DiscardCause cause) {
       return "condemned";
     case DiscardCause::failed:
       return "failed";
+    case DiscardCause::limit:
+      return "limit";
     case DiscardCause::gateway_restart:
       return "gateway_restart";
   }

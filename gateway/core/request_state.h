@@ -33,9 +33,10 @@ enum class DiscardCause : std::uint8_t {
   shutdown,
   condemned,        // poisoned request
   failed,           // any other failure of the request
+  limit,            // the tenant may not go on: a limit, a revoked key
   gateway_restart,  // of sequences that a former gateway submitted
 };
-inline constexpr std::size_t kDiscardCauses = 7;
+inline constexpr std::size_t kDiscardCauses = 8;
 std::string_view discard_cause_name(DiscardCause cause);
 DiscardCause discard_cause(CancelCause cause);
 

@@ -29,8 +29,8 @@ std::uint64_t bounded_tokens(const GenerationSpec& spec) {
 
 ServingCore::ServingCore(CoreParams params)
     : params_(std::move(params)),
-      admission_(params_.quotas),
-      queue_(params_.queue, params_.num_models, params_.quotas.size()),
+      ledger_(LedgerParams{params_.num_models, params_.sequences_max}),
+      queue_(params_.queue, params_.num_models, params_.limits.num_tenants),
       poison_(params_.num_models),
       index_(params_.sequences_max),
       workers_(params_.num_workers),
@@ -41,18 +41,19 @@ ServingCore::ServingCore(CoreParams params)
   commands_.reserve(4096);
   notices_.reserve(4096);
   snapshots_.reserve(workers_.size());
+  set_limits(params_.limits);
 }
 
 ServingCore::~ServingCore() = default;
 
-Result<void> ServingCore::count_request(TenantId tenant, Tick now) {
-  return admission_.count_request(tenant, now);
+Result<void> ServingCore::count_request(AccountId account, Tick now) {
+  return ledger_.count_request(account, now);
 }
 
-Result<void> ServingCore::precheck(TenantId tenant, std::uint32_t model, Tick now) const {
+Result<void> ServingCore::precheck(AccountId account, std::uint32_t model, Tick now) const {
   if (const Result<void> checked = check_model(model, now); !checked) return checked.error();
   if (!queue_.has_room(1, 1)) return overloaded(model, "the queue is full");
-  return admission_.check_request(tenant, now, typical_request_);
+  return ledger_.check_request(account, model, now, typical_request_);
 }
 
 Result<void> ServingCore::check_model(std::uint32_t model, Tick now) const {
@@ -127,16 +128,19 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     return overloaded(spec.model, "too many live sequences");
   }
   if (!queue_.has_room(1, tokens)) return overloaded(spec.model, "the queue is full");
-  Result<Reservation> reservation = admission_.reserve(
-      spec.tenant, spec.prompt.size(), spec.choices, spec.output_tokens_max, now, typical_request_);
+  const Ask ask = ask_of(spec);
+  Result<Reservation> reservation = ledger_.open(ask, now, typical_request_);
   if (!reservation) return reservation.error();
+  const std::uint32_t granted = ledger_.first_grant(ask);
 
   const std::uint32_t slot = take_request_slot();
   Request& entry = requests_[slot];
   entry.state = Request::State::live;
   entry.id = request;
   entry.spec = std::move(spec);
-  entry.reservation = *reservation;
+  entry.reservation = std::move(*reservation);
+  entry.mode = ledger_.mode(ask.account);
+  entry.limit_error.reset();
   entry.num_open = entry.spec.choices;
   entry.was_dispatched = false;
   entry.admitted = now;
@@ -155,6 +159,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     sequence.size = size_class(entry.spec.prompt.size());
     sequence.prompt_tokens = entry.stats.prompt_tokens;
     sequence.output_tokens_max = entry.spec.output_tokens_max;
+    sequence.output_tokens_granted = granted;
     sequence.prefix = prefix;
     sequence.arrival = entry.spec.arrival;
     sequence.admitted = sequence.waiting_since = now;
@@ -170,13 +175,34 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   return handle;
 }
 
+std::uint32_t ServingCore::next_request_slot() const {
+  return free_requests_.size() >= kRestingRequests ? free_requests_.front()
+                                                   : static_cast<std::uint32_t>(requests_.size());
+}
+
+Ask ServingCore::ask_of(const GenerationSpec& spec) const {
+  constexpr std::uint32_t kPermille = 900;
+  Ask ask;
+  ask.account = spec.account;
+  ask.model = spec.model;
+  ask.choices = spec.choices;
+  ask.prompt_tokens = static_cast<std::uint32_t>(spec.prompt.size());
+  ask.output_tokens_max = spec.output_tokens_max;
+  ask.output_tokens_likely =
+      predictors_[spec.tenant.value * params_.num_models + spec.model].quantile_tokens(kPermille);
+  ask.tag = next_request_slot();
+  return ask;
+}
+
+OutputPredictor& ServingCore::predictor(TenantId tenant, std::uint32_t model) {
+  return predictors_[tenant.value * params_.num_models + model];
+}
+
 std::uint32_t ServingCore::take_request_slot() {
-  std::uint32_t slot;
-  if (free_requests_.size() >= kRestingRequests) {
-    slot = free_requests_.front();
+  const std::uint32_t slot = next_request_slot();
+  if (slot < requests_.size()) {
     free_requests_.pop_front();
   } else {
-    slot = static_cast<std::uint32_t>(requests_.size());
     requests_.emplace_back();
   }
   ++requests_[slot].generation;
@@ -229,7 +255,13 @@ std::span<const OutputToken> ServingCore::pending(GenerationHandle handle,
                                                   std::uint32_t choice) const {
   const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
   if (sequence == nullptr) return {};
-  return std::span(sequence->outputs).subspan(sequence->state.num_accepted());
+  const std::size_t first = sequence->state.num_accepted();
+  // Incremental: what is not reserved yet reaches no client.
+  const bool is_cut = requests_[sequence->request].mode == ReservationMode::incremental;
+  const std::size_t end =
+      is_cut ? std::min<std::size_t>(sequence->outputs.size(), sequence->output_tokens_granted)
+             : sequence->outputs.size();
+  return std::span(sequence->outputs).subspan(first, end > first ? end - first : 0);
 }
 
 void ServingCore::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count,
@@ -241,7 +273,9 @@ void ServingCore::accept(GenerationHandle handle, std::uint32_t choice, std::uin
   ModelCounters& counters = counters_[sequence->model];
   counters.accepted += count;
   counters.pending -= count;
-  requests_[sequence->request].stats.completion_tokens += count;
+  Request& request = requests_[sequence->request];
+  request.stats.completion_tokens += count;
+  ledger_.settle(request.reservation, count, now);
   commands_.push_back({.kind = CommandKind::accept_slot,
                        .sequence = index,
                        .id = sequence->id,
@@ -304,6 +338,10 @@ void ServingCore::fail_sequence(std::uint32_t index, const SequenceEffects& effe
 
 std::optional<Error> ServingCore::take_failure(GenerationHandle handle) {
   Request* request = find(handle);
+  if (request != nullptr && request->state == Request::State::live && request->limit_error) {
+    fail_request(static_cast<std::uint32_t>(request - requests_.data()),
+                 std::move(*request->limit_error), DiscardCause::limit, request->last_token);
+  }
   if (request == nullptr || request->state != Request::State::failed) return std::nullopt;
   Error error = std::move(request->error);
   request->state = Request::State::ended;
@@ -316,8 +354,12 @@ std::optional<Error> ServingCore::take_failure(GenerationHandle handle) {
 // All of its clients are done. A failed one keeps its slot until the failure was handed over.
 void ServingCore::end_request(std::uint32_t slot) {
   Request& request = requests_[slot];
-  admission_.release(request.reservation,
-                     request.was_dispatched ? PromptUse::computed : PromptUse::unused);
+  if (request.was_dispatched) {
+    ledger_.settle_prompt(request.reservation,
+                          std::min(request.stats.cached_tokens, request.stats.prompt_tokens));
+  }
+  ledger_.close(std::move(request.reservation),
+                request.was_dispatched ? PromptUse::computed : PromptUse::unused);
   due_.set(slot, std::nullopt);
   request.spec.prompt = {};
   request.spec.bias = {};
@@ -385,38 +427,71 @@ void ServingCore::tick(Tick now) {
     }
   }
   while (const std::optional<std::uint32_t> slot = due_.pop_due(now)) handle_due(*slot, now);
+  ledger_.advance(now);
+  enforce_limits(now);
   for (Worker& worker : workers_) worker.account.retry();
   dispatch(now);
 }
 
 std::optional<Tick> ServingCore::next_due() const {
   std::optional<Tick> due = due_.next_due();
-  if (drain_until_ && num_live_requests_ > 0) {
-    due = due ? std::min(*due, *drain_until_) : *drain_until_;
+  if (num_live_requests_ == 0) return due;
+  for (const std::optional<Tick> other : {drain_until_, ledger_.next_change()}) {
+    if (other) due = due ? std::min(*due, *other) : *other;
   }
   return due;
 }
 
-LimitsView ServingCore::limits(TenantId tenant, Tick now) const {
-  LimitsView view = admission_.limits(tenant, now);
+LimitsView ServingCore::limits(AccountId account, Tick now) const {
+  LimitsView view = ledger_.limits(account, now);
   const auto left = [](std::uint64_t bound, std::uint64_t used) {
     return bound > used ? bound - used : 0;
   };
-  if (view.requests_limit == 0) {
+  if (!view.has_requests_limit) {
     view.requests_limit = params_.queue.requests_max;
     view.requests_remaining = left(view.requests_limit, queue_.requests());
   }
-  if (view.tokens_limit == 0) {
+  if (!view.has_tokens_limit) {
     view.tokens_limit = params_.queue.tokens_max;
     view.tokens_remaining = left(view.tokens_limit, queue_.tokens());
   }
   return view;
 }
 
-void ServingCore::reload(std::span<const TenantQuota> quotas, const QueueParams& queue,
-                         Duration wait_max) {
-  admission_.set_quotas(quotas);
-  queue_.set_tenants(quotas.size());
+// What the shell hands over was validated by the configuration: an error here is our own bug.
+void ServingCore::set_limits(const CoreLimits& limits) {
+  CHECK(limits.accounts.size() >= ledger_.num_accounts());
+  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
+    CHECK(ledger_.set_account(AccountId{i}, limits.accounts[i]).has_value());
+  }
+  for (std::uint32_t i = 0; i < limits.prices.size(); ++i) {
+    CHECK(ledger_.set_prices(i, limits.prices[i]).has_value());
+  }
+  predictors_.resize(std::size_t{limits.num_tenants} * params_.num_models);
+}
+
+// The newest go first: they are those that would not have been admitted.
+void ServingCore::enforce_limits(Tick now) {
+  if (!ledger_.take_limits_changed()) return;
+  for (const Reservation::Key key : ledger_.open_newest_first()) {
+    std::optional<Error> error = ledger_.fault(key, now);
+    if (!error) continue;
+    fail_request(static_cast<std::uint32_t>(ledger_.tag(key)), std::move(*error),
+                 DiscardCause::limit, now);
+  }
+}
+
+void ServingCore::set_wall(Tick now, std::int64_t unix_ms) {
+  ledger_.set_wall(now, unix_ms);
+  enforce_limits(now);
+}
+
+void ServingCore::reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max,
+                         Tick now) {
+  set_limits(limits);
+  ledger_.advance(now);
+  enforce_limits(now);
+  queue_.set_tenants(limits.num_tenants);
   queue_.set_bounds(queue.requests_max, queue.tokens_max);
   params_.queue.requests_max = queue.requests_max;
   params_.queue.tokens_max = queue.tokens_max;

@@ -1,7 +1,7 @@
 // ServingCore: the deciding half of the gateway as one pure object. Events in (submissions, step
 // records, workers up and down, cancels, time), commands and notices out as values.
 //
-//   submit -> admission -> queue -> router + credits -> worker -> step record -> settle -> sink
+//   submit -> ledger -> queue -> router + credits -> worker -> step record -> settle -> sink
 //
 // Two outputs, because they are carried out at different moments:
 //   commands: ring writes and journal stores, carried out right after each event, in order;
@@ -26,12 +26,13 @@
 #include <string>
 #include <vector>
 
-#include "gateway/core/admission.h"
 #include "gateway/core/counters.h"
 #include "gateway/core/due_queue.h"
 #include "gateway/core/engine_meter.h"
 #include "gateway/core/generation.h"
 #include "gateway/core/id_index.h"
+#include "gateway/core/ledger.h"
+#include "gateway/core/output_predictor.h"
 #include "gateway/core/poison.h"
 #include "gateway/core/request_queue.h"
 #include "gateway/core/request_state.h"
@@ -41,6 +42,13 @@
 
 namespace sluice::gw {
 
+// Who may spend what. Accounts by their number: parents before children, tenants and keys alike.
+struct CoreLimits {
+  std::vector<AccountSpec> accounts;
+  std::vector<Prices> prices;  // by model; empty: all 0
+  std::uint32_t num_tenants = 1;
+};
+
 struct CoreParams {
   QueueParams queue;
   Duration queue_wait_max{std::chrono::seconds{60}};  // then overloaded
@@ -49,8 +57,8 @@ struct CoreParams {
   std::uint32_t sequences_max = 16384;  // live ones, waiting included: the journal's slots
   std::uint32_t num_models = 1;
   std::uint32_t num_workers = 1;
-  std::vector<TenantQuota> quotas;  // by TenantId
-  SequenceId first_id{1};           // smaller ids belonged to a former gateway
+  CoreLimits limits;
+  SequenceId first_id{1};  // smaller ids belonged to a former gateway
 };
 
 enum class CommandKind : std::uint8_t {
@@ -101,8 +109,8 @@ class ServingCore {
   ServingCore& operator=(const ServingCore&) = delete;
 
   // Events of handlers (decision_loop.h says what they mean). Unknown handles are ignored.
-  Result<void> count_request(TenantId tenant, Tick now);
-  Result<void> precheck(TenantId tenant, std::uint32_t model, Tick now) const;
+  Result<void> count_request(AccountId account, Tick now);
+  Result<void> precheck(AccountId account, std::uint32_t model, Tick now) const;
   // `ids`: one per choice, ascending, never used before.
   Result<GenerationHandle> submit(GenerationSpec spec, RequestId request,
                                   std::span<const SequenceId> ids, Tick now);
@@ -132,7 +140,10 @@ class ServingCore {
   // Events of time and operator.
   void tick(Tick now);
   std::optional<Tick> next_due() const;
-  void reload(std::span<const TenantQuota> quotas, const QueueParams& queue, Duration wait_max);
+  // Never fewer accounts or tenants. Requests that may not go on under the new limits end at once,
+  // newest first.
+  void reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max, Tick now);
+  void set_wall(Tick now, std::int64_t unix_ms);  // the wall clock, as often as it was read
   void drain(Tick now, Duration timeout);
 
   std::vector<Command>& commands() { return commands_; }
@@ -145,13 +156,13 @@ class ServingCore {
   JournalFacts journal_facts(std::uint32_t sequence) const;
   GenerationStats stats(GenerationHandle handle) const;
   // The effective limits: where the tenant has none of its own, the queue's bound.
-  LimitsView limits(TenantId tenant, Tick now) const;
+  LimitsView limits(AccountId account, Tick now) const;
   const ModelCounters& counters(std::uint32_t model) const { return counters_[model]; }
   const WorkerAccount& worker(WorkerId worker) const { return workers_[worker.value].account; }
   const EngineMeter& meter(WorkerId worker) const { return workers_[worker.value].meter; }
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
-  const TenantQuota& quota(TenantId tenant) const { return admission_.quota(tenant); }
+  const Ledger& ledger() const { return ledger_; }
   const RequestQueue& queue() const { return queue_; }
   const PoisonLedger& poison(std::uint32_t model) const { return poison_[model]; }
   std::uint64_t num_live_requests() const { return num_live_requests_; }
@@ -182,7 +193,12 @@ class ServingCore {
   Result<void> check_model(std::uint32_t model, Tick now) const;
   Result<void> check_fit(const GenerationSpec& spec) const;
   Error overloaded(std::uint32_t model, std::string detail) const;
+  std::uint32_t next_request_slot() const;
   std::uint32_t take_request_slot();
+  Ask ask_of(const GenerationSpec& spec) const;
+  void set_limits(const CoreLimits& limits);
+  void enforce_limits(Tick now);
+  OutputPredictor& predictor(TenantId tenant, std::uint32_t model);
   std::uint32_t take_sequence_slot(SequenceId id);
   void fail_request(std::uint32_t request, Error error, DiscardCause cause, Tick now);
   // The same, because the worker gave up one of its sequences (`effects.failed`).
@@ -195,6 +211,7 @@ class ServingCore {
   void check_drained();
 
   // serving_core_steps.cc: records and the life of sequences
+  void cover(Sequence& sequence, Tick now);
   bool take_entry(std::uint32_t worker, const StepEntry& entry, Tick now);
   const char* entry_fault(const Sequence& sequence, const StepEntry& entry) const;
   void observe_token(Sequence& sequence, Tick now);
@@ -216,7 +233,8 @@ class ServingCore {
   void leave_queue(std::uint32_t sequence);
 
   CoreParams params_;
-  Admission admission_;
+  Ledger ledger_;
+  std::vector<OutputPredictor> predictors_;  // [tenant][model]
   RequestQueue queue_;
   Router router_;
   std::vector<PoisonLedger> poison_;  // per model: one model's trials hold up no other's

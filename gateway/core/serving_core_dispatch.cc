@@ -199,9 +199,11 @@ JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
 
 void ServingCore::check_invariants() const {
   queue_.check_invariants();
+  ledger_.check_invariants();
   for (const PoisonLedger& ledger : poison_) ledger.check_invariants();
   std::vector<std::uint64_t> pending(counters_.size(), 0);
   std::uint64_t num_live = 0, num_known = 0, num_queued = 0, num_resuming = 0, num_held = 0;
+  std::uint64_t num_reserved = 0;
   for (const Request& request : requests_) {
     if (request.state == Request::State::ended) continue;
     ++num_live;
@@ -214,6 +216,8 @@ void ServingCore::check_invariants() const {
     }
     CHECK(open == request.num_open);
     CHECK((open > 0) == (request.state == Request::State::live));
+    CHECK(static_cast<bool>(request.reservation) == (open > 0));
+    num_reserved += open > 0 ? 1 : 0;
   }
   for (std::uint32_t index = 0; index < sequences_.size(); ++index) {
     const Sequence& sequence = sequences_[index];
@@ -233,6 +237,7 @@ void ServingCore::check_invariants() const {
     const Worker& worker = workers_[sequence.worker.value];
     CHECK(worker.account.is_up() && worker.held.at(sequence.held_at) == index);
   }
+  CHECK(num_reserved == ledger_.num_open());
   CHECK(num_live == num_live_requests_ && num_known == index_.size());
   CHECK(num_queued == queue_.sequences() && num_held == num_on_worker_);
   for (const auto& resuming : resuming_) num_resuming -= resuming.size();

@@ -53,6 +53,24 @@ const char* ServingCore::entry_fault(const Sequence& sequence, const StepEntry& 
   return is_stop ? nullptr : "finished by a token that is no stop id";
 }
 
+// A token beyond what is reserved: more is reserved before any client sees it. Where that is
+// refused the request ends, behind the notices of tokens that are covered.
+void ServingCore::cover(Sequence& sequence, Tick now) {
+  if (sequence.state.num_generated() < sequence.output_tokens_granted) return;
+  Request& request = requests_[sequence.request];
+  if (request.mode != ReservationMode::incremental) return;
+  if (request.limit_error || sequence.output_tokens_granted == sequence.output_tokens_max) return;
+  const std::uint32_t more =
+      std::min(kGrantTokens, sequence.output_tokens_max - sequence.output_tokens_granted);
+  const Result<void> extended = ledger_.extend(request.reservation, more, now, typical_request_);
+  if (extended) {
+    sequence.output_tokens_granted += more;
+    return;
+  }
+  request.limit_error = extended.error();
+  notices_.push_back({NoticeKind::failed, handle_of(sequence.request), 0});
+}
+
 bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick now) {
   const WorkerAccount& account = workers_[worker].account;
   ModelCounters& counters = counters_[account.model()];
@@ -92,6 +110,7 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
     }
     return true;
   }
+  if (sequence.state.is_client_open()) cover(sequence, now);
   const SequenceEffects effects = sequence.state.token(entry.finish);
   CHECK(!effects.corrupt);  // phase and finish reason were checked above
   ++counters.generated;
@@ -203,7 +222,11 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
                          .worker = {},
                          .value = sequence.state.num_accepted()});
   }
-  admission_.settle(request.reservation, sequence.output_tokens_max, sequence.state.num_accepted());
+  const std::uint32_t used = sequence.state.num_accepted();
+  ledger_.close_choice(request.reservation, sequence.output_tokens_granted, used);
+  if (reason == EndReason::stop || reason == EndReason::length) {
+    predictor(sequence.tenant, sequence.model).observe(used);
+  }
   request.choices[sequence.choice] = kNoSequence;
   CHECK(request.num_open > 0);
   if (--request.num_open > 0) return;

@@ -2,6 +2,7 @@
 // only. Entries are reused; vectors keep their memory up to a bound.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,10 @@ struct ServingCore::Request {
   RequestId id;
   GenerationSpec spec;  // prompt and lists are dropped when it ends
   Reservation reservation;
-  Error error{};  // of `failed`
+  ReservationMode mode{};  // of `reservation`: a reload may change that of the account
+  Error error{};           // of `failed`
+  // An extension was refused: the request fails once its client could take what is covered.
+  std::optional<Error> limit_error;
   std::vector<std::uint32_t>
       choices;                 // sequence index, kNoSequence once the client is done with it
   std::uint32_t num_open = 0;  // choices whose client is not done
@@ -41,7 +45,8 @@ struct ServingCore::Sequence {
   SizeClass size{};
   std::uint32_t prompt_tokens = 0;
   std::uint32_t output_tokens_max = 0;
-  std::uint64_t prefix = 0;  // hash for the router
+  std::uint32_t output_tokens_granted = 0;  // reserved for it (quantile: at first)
+  std::uint64_t prefix = 0;                 // hash for the router
   SequenceState state;
   std::vector<OutputToken> outputs;  // all that was drained; the first num_accepted are billed
   WorkerId worker;                   // valid while on a worker

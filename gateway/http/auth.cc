@@ -29,14 +29,15 @@ std::string_view bearer_token(std::string_view header) {
 
 Auth::Auth(const cfg::Config& config) {
   for (std::size_t i = 0; i < config.tenants.size(); ++i)
-    for (const cfg::ApiKey& key : config.tenants[i].keys)
-      keys_.push_back({key.sha256, TenantId(static_cast<std::uint32_t>(i))});
+    for (std::size_t k = 0; k < config.tenants[i].keys.size(); ++k)
+      keys_.push_back({config.tenants[i].keys[k].sha256,
+                       {TenantId(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(k)}});
   std::sort(keys_.begin(), keys_.end(),
             [](const Key& a, const Key& b) { return a.digest < b.digest; });
 }
 
-Result<TenantId> Auth::tenant_of(std::string_view authorization) const {
-  if (keys_.empty()) return TenantId(0);
+Result<Caller> Auth::caller_of(std::string_view authorization) const {
+  if (keys_.empty()) return Caller{};
   const std::string_view token = bearer_token(authorization);
   if (token.empty())
     return make_error(Errc::invalid_api_key,
@@ -48,7 +49,7 @@ Result<TenantId> Auth::tenant_of(std::string_view authorization) const {
       [](const Key& key, const std::array<std::uint8_t, 32>& d) { return key.digest < d; });
   if (at == keys_.end() || CRYPTO_memcmp(at->digest.data(), digest.data(), digest.size()) != 0)
     return make_error(Errc::invalid_api_key, "the API key is not known to this server");
-  return at->tenant;
+  return at->caller;
 }
 
 }  // namespace sluice::gw

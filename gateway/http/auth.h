@@ -1,6 +1,6 @@
-// Auth: bearer key to tenant. Keys are known by their SHA-256 only; without any key configured
-// every caller is the first tenant (the server then listens on loopback alone). Rebuilt on reload.
-// One thread.
+// Auth: bearer key to the tenant and key that it names. Keys are known by their SHA-256 only;
+// without any key configured every caller is the first tenant (the server then listens on loopback
+// alone). Rebuilt on reload. One thread.
 #pragma once
 
 #include <array>
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "config/config.h"
-#include "shared/ids.h"
+#include "gateway/core/generation.h"
 #include "shared/result.h"
 
 namespace sluice::gw {
@@ -19,13 +19,13 @@ class Auth {
   explicit Auth(const cfg::Config& config);
 
   // `authorization`: the header's value, empty when absent. Errors: invalid_api_key.
-  Result<TenantId> tenant_of(std::string_view authorization) const;
+  Result<Caller> caller_of(std::string_view authorization) const;
   bool is_open() const { return keys_.empty(); }
 
  private:
   struct Key {
     std::array<std::uint8_t, 32> digest;
-    TenantId tenant;
+    Caller caller;
   };
   std::vector<Key> keys_;  // ascending by digest
 };

@@ -48,7 +48,7 @@ void CompletionHandler::start_generation(ApiKind kind) {
 }
 
 void CompletionHandler::start_count() {
-  if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
+  if (const Result<void> counted = service_.loop.count_request(session_.caller()); !counted)
     return session_.respond_error(counted.error());
   begin_parsing(Purpose::count, ApiKind::chat);
 }
@@ -85,7 +85,7 @@ void CompletionHandler::on_parsed(Result<void> result) {
   model_ = *model;
   service_.models[model_].generation.apply_to(request_);
   if (purpose_ == Purpose::generate)
-    if (const Result<void> open = service_.loop.precheck(session_.tenant(), model_); !open)
+    if (const Result<void> open = service_.loop.precheck(session_.caller(), model_); !open)
       return fail(open.error());
   begin_encoding();
 }
@@ -102,7 +102,7 @@ void CompletionHandler::enqueue_job() {
 }
 
 void CompletionHandler::start_tokenize() {
-  if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
+  if (const Result<void> counted = service_.loop.count_request(session_.caller()); !counted)
     return session_.respond_error(counted.error());
   TokenizeRequest asked;
   if (const Result<void> parsed = service_.parser.parse_tokenize(session_.body(), asked); !parsed)
@@ -121,7 +121,7 @@ void CompletionHandler::start_tokenize() {
 }
 
 void CompletionHandler::start_detokenize() {
-  if (const Result<void> counted = service_.loop.count_request(session_.tenant()); !counted)
+  if (const Result<void> counted = service_.loop.count_request(session_.caller()); !counted)
     return session_.respond_error(counted.error());
   DetokenizeRequest asked;
   if (const Result<void> parsed = service_.parser.parse_detokenize(session_.body(), asked); !parsed)
@@ -259,6 +259,7 @@ Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   if (!priority) return priority.error();
 
   spec.tenant = session_.tenant();
+  spec.key = session_.caller().key;
   spec.model = model_;
   spec.sampling = request_.sampling;
   if (request_.sampling.ignore_eos == 0) {

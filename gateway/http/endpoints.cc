@@ -46,14 +46,14 @@ void answer_model(Session& session) {
 void answer_quota(Session& session) {
   Service& service = session.service();
   const cfg::TenantLimits& limits = service.limits(session.tenant());
-  const LimitsView view = service.loop.limits(session.tenant());
+  const LimitsView view = service.loop.limits(session.caller());
   std::string& out = service.scratch;
   out.assign("{\"object\":\"quota\",\"tenant\":");
   append_json_string(out, service.tenant(session.tenant()).name);
-  const auto append = [&](std::string_view name, std::uint64_t limit, std::uint64_t remaining,
-                          Duration reset) {
+  const auto append = [&](std::string_view name, bool has_limit, std::uint64_t limit,
+                          std::uint64_t remaining, Duration reset) {
     out.append(",\"").append(name).append("\":");
-    if (limit == 0) {
+    if (!has_limit) {
       out.append("null");
       return;
     }
@@ -65,9 +65,10 @@ void answer_quota(Session& session) {
     append_integer(out, reset.count() / 1'000'000);
     out.push_back('}');
   };
-  append("requests_per_minute", limits.requests_per_minute, view.requests_remaining,
-         view.requests_reset);
-  append("tokens_per_minute", limits.tokens_per_minute, view.tokens_remaining, view.tokens_reset);
+  append("requests_per_minute", view.has_requests_limit, view.requests_limit,
+         view.requests_remaining, view.requests_reset);
+  append("tokens_per_minute", view.has_tokens_limit, view.tokens_limit, view.tokens_remaining,
+         view.tokens_reset);
   const auto append_limit = [&](std::string_view name, std::uint64_t limit) {
     out.append(",\"").append(name).append("\":");
     if (limit == 0)

@@ -191,9 +191,9 @@ Result<void> Session::check_request() {
     return make_error(Errc::method_not_allowed,
                       std::string("this route allows ").append(route_.allow));
   if (route_.needs_tenant) {
-    const Result<TenantId> tenant = service_.auth.tenant_of(head.authorization);
-    if (!tenant) return tenant.error();
-    tenant_ = *tenant;
+    const Result<Caller> caller = service_.auth.caller_of(head.authorization);
+    if (!caller) return caller.error();
+    caller_ = *caller;
   }
   if (route_.takes_body && head.content_type != MediaType::json)
     return make_error(Errc::unsupported_media_type,
@@ -264,7 +264,7 @@ void Session::append_common_headers(std::string& out, bool with_limits) {
   const std::string& origin = reader_.head().origin;
   if (is_origin_allowed(service_.config.cors, origin)) append_cors_headers(out, origin);
   if (!with_limits) return;
-  append_rate_limit_headers(out, service_.loop.limits(tenant_));
+  append_rate_limit_headers(out, service_.loop.limits(caller_));
   out.append("openai-processing-ms: ");
   append_integer(out,
                  std::max<std::int64_t>(0, (service_.clock.now() - arrival_).count() / 1'000'000));
@@ -477,11 +477,11 @@ void Session::drain() {
 void Session::recheck_key() {
   const bool has_request = phase_ == Phase::body || phase_ == Phase::running;
   if (!has_request || !route_.needs_tenant) return;
-  const Result<TenantId> tenant = service_.auth.tenant_of(reader_.head().authorization);
-  if (tenant) {
-    tenant_ = *tenant;  // its place in the list may be another
+  const Result<Caller> caller = service_.auth.caller_of(reader_.head().authorization);
+  if (caller) {
+    caller_ = *caller;  // its place in the list may be another
   } else if (phase_ == Phase::body) {
-    refuse_head(tenant.error());
+    refuse_head(caller.error());
   } else if (completion_ && completion_->is_active()) {
     completion_->fail(make_error(Errc::invalid_api_key, "the API key was revoked"));
   }

@@ -55,7 +55,8 @@ class Session final : public TransportEvents {
   const RequestHead& head() const { return reader_.head(); }
   std::string& body() { return reader_.body(); }
   const Route& route() const { return route_; }
-  TenantId tenant() const { return tenant_; }
+  TenantId tenant() const { return caller_.tenant; }
+  Caller caller() const { return caller_; }
   Tick arrival() const { return arrival_; }
 
   // The whole answer at once. `text` may be the service's scratch buffer.
@@ -106,7 +107,7 @@ class Session final : public TransportEvents {
 
   Phase phase_ = Phase::opening;
   Route route_;
-  TenantId tenant_;
+  Caller caller_;
   std::string request_id_;
   Tick arrival_{};
   Tick now_{};              // of the last event

@@ -45,9 +45,9 @@ class DecisionLoop {
   virtual ~DecisionLoop() = default;
 
   // Counts a request that will not generate (/tokenize, count routes) against the request limits.
-  virtual Result<void> count_request(TenantId tenant) = 0;
+  virtual Result<void> count_request(Caller caller) = 0;
   // Cheap checks before tokenizing: request rate, concurrency, queue, a ready worker (P6).
-  virtual Result<void> precheck(TenantId tenant, std::uint32_t model) = 0;
+  virtual Result<void> precheck(Caller caller, std::uint32_t model) = 0;
   // Reserves prompt + choices * output_tokens_max and queues. The sink must outlive the handle:
   // until all choices finished or failed, or cancel() returned.
   virtual Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) = 0;
@@ -63,7 +63,7 @@ class DecisionLoop {
 
   virtual GenerationStats stats(
       GenerationHandle handle) const = 0;  // also right after the last accept
-  virtual LimitsView limits(TenantId tenant) const = 0;
+  virtual LimitsView limits(Caller caller) const = 0;
   virtual ModelFacts model_facts(std::uint32_t model) const = 0;
 };
 

@@ -30,6 +30,28 @@ QueueParams queue_params(const cfg::Config& config) {
   return params;
 }
 
+// The configuration writes 0 for no limit.
+AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode) {
+  AccountSpec spec;
+  spec.mode = mode;
+  spec.is_shadow = limits.shadow;
+  const auto set = [&](LimitKind kind, std::uint64_t limit) {
+    if (limit != 0) spec.limits[kind] = limit;
+  };
+  set(LimitKind::requests_per_minute, limits.requests_per_minute);
+  set(LimitKind::tokens_per_minute, limits.tokens_per_minute);
+  set(LimitKind::input_tokens_per_minute, limits.input_tokens_per_minute);
+  set(LimitKind::output_tokens_per_minute, limits.output_tokens_per_minute);
+  set(LimitKind::tokens_per_day, limits.tokens_per_day);
+  set(LimitKind::monthly_budget, limits.monthly_budget);
+  set(LimitKind::concurrent_requests, limits.concurrent_requests);
+  set(LimitKind::concurrent_kv_tokens, limits.concurrent_kv_tokens);
+  set(LimitKind::output_tokens_max, limits.output_tokens_max);
+  return spec;
+}
+static_assert(static_cast<int>(cfg::Reserving::quantile) ==
+              static_cast<int>(ReservationMode::quantile));
+
 std::size_t request_index(GenerationHandle handle) {
   return static_cast<std::size_t>(handle.value & 0xffffffffu) - 1;
 }
@@ -56,9 +78,10 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   params.num_models = static_cast<std::uint32_t>(config.models.size());
   params.num_workers = 0;
   for (const cfg::Model& model : config.models) params.num_workers += model.workers;
-  params.quotas = map_tenants(config);
+  params.limits = map_tenants(config);
   params.first_id = SequenceId{journal_.take_id()};
   core_ = std::make_unique<ServingCore>(std::move(params));
+  read_wall();
   links_.resize(core_->num_workers());
   waits_ = std::make_unique<Waits>(io, control_.fd(), links_.size());
   waits_->watch_control([this] {
@@ -69,36 +92,71 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
 
 RingDecisionLoop::~RingDecisionLoop() = default;
 
-// Assigns inner numbers to new names and returns the quotas by inner number. A tenant that left the
-// configuration keeps its former limits for the requests that still run.
-std::vector<TenantQuota> RingDecisionLoop::map_tenants(const cfg::Config& config) {
+// The account of a tenant or key, new ones at the end.
+AccountId RingDecisionLoop::account_of(const std::string& tenant, const std::string& digest,
+                                       CoreLimits& limits) {
+  const auto next = static_cast<std::uint32_t>(accounts_.size());
+  const AccountId id = accounts_.emplace(std::pair(tenant, digest), AccountId{next}).first->second;
+  if (id.value == next) limits.accounts.emplace_back();
+  return id;
+}
+
+// Assigns inner numbers to new names and returns the limits by inner number. What left the
+// configuration keeps its number, without the right to go on.
+CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
   std::vector<cfg::Tenant> tenants = config.tenants;
   if (tenants.empty()) {
     tenants.emplace_back();
     tenants.back().limits = config.default_limits;
   }
-  std::vector<TenantQuota> quotas(tenant_names_.size());
-  for (std::uint32_t i = 0; core_ && i < quotas.size(); ++i) {
-    quotas[i] = core_->quota(TenantId{i});
+  CoreLimits limits;
+  limits.accounts.resize(accounts_.size());
+  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
+    limits.accounts[i] = core_->ledger().spec(AccountId{i});
+    limits.accounts[i].standing = Standing::revoked;
   }
   inner_tenants_.clear();
+  caller_accounts_.clear();
   for (const cfg::Tenant& tenant : tenants) {
     const auto found = std::find(tenant_names_.begin(), tenant_names_.end(), tenant.name);
     const auto index = static_cast<std::uint32_t>(found - tenant_names_.begin());
     if (found == tenant_names_.end()) {
       tenant_names_.push_back(tenant.name);
-      quotas.emplace_back();
       Salt salt{};
       CHECK(::getrandom(salt.words, sizeof salt.words, 0) ==
             static_cast<ssize_t>(sizeof salt.words));
       salts_.push_back(salt);
     }
     inner_tenants_.push_back(TenantId{index});
-    const cfg::TenantLimits& limits = tenant.limits;
-    quotas[index] = {limits.requests_per_minute, limits.tokens_per_minute,
-                     limits.concurrent_requests, limits.output_tokens_max};
+    TenantAccounts& accounts = caller_accounts_.emplace_back();
+    accounts.tenant = account_of(tenant.name, {}, limits);
+    const auto mode = static_cast<ReservationMode>(tenant.limits.reserve);
+    limits.accounts[accounts.tenant.value] = account_spec(tenant.limits, mode);
+    for (const cfg::ApiKey& key : tenant.keys) {
+      const AccountId id = account_of(tenant.name, {key.sha256.begin(), key.sha256.end()}, limits);
+      accounts.keys.push_back(id);
+      limits.accounts[id.value] = account_spec(key.limits, mode);
+      limits.accounts[id.value].parent = accounts.tenant;
+    }
   }
-  return quotas;
+  for (const cfg::Model& model : config.models) {
+    limits.prices.push_back({model.price_input, model.price_cached, model.price_output});
+  }
+  limits.prices.resize(facts_.size());  // models are those of the start
+  limits.num_tenants = static_cast<std::uint32_t>(tenant_names_.size());
+  return limits;
+}
+
+AccountId RingDecisionLoop::account(Caller caller) const {
+  CHECK(caller.tenant.value < caller_accounts_.size());
+  const TenantAccounts& accounts = caller_accounts_[caller.tenant.value];
+  if (caller.key == kNoKey) return accounts.tenant;
+  CHECK(caller.key < accounts.keys.size());
+  return accounts.keys[caller.key];
+}
+
+void RingDecisionLoop::read_wall() {
+  core_->set_wall(now_, static_cast<std::int64_t>(unix_ms()));
 }
 
 TenantId RingDecisionLoop::inner(TenantId tenant) const {
@@ -106,15 +164,16 @@ TenantId RingDecisionLoop::inner(TenantId tenant) const {
   return inner_tenants_[tenant.value];
 }
 
-Result<void> RingDecisionLoop::count_request(TenantId tenant) {
-  return core_->count_request(inner(tenant), clock_.now());
+Result<void> RingDecisionLoop::count_request(Caller caller) {
+  return core_->count_request(account(caller), clock_.now());
 }
 
-Result<void> RingDecisionLoop::precheck(TenantId tenant, std::uint32_t model) {
-  return core_->precheck(inner(tenant), model, clock_.now());
+Result<void> RingDecisionLoop::precheck(Caller caller, std::uint32_t model) {
+  return core_->precheck(account(caller), model, clock_.now());
 }
 
 Result<GenerationHandle> RingDecisionLoop::submit(GenerationSpec spec, GenerationSink& sink) {
+  spec.account = account({spec.tenant, spec.key});
   spec.tenant = inner(spec.tenant);
   const RequestId request{journal_.take_id()};
   std::array<SequenceId, kChoicesMax> ids;
@@ -155,8 +214,8 @@ GenerationStats RingDecisionLoop::stats(GenerationHandle handle) const {
   return core_->stats(handle);
 }
 
-LimitsView RingDecisionLoop::limits(TenantId tenant) const {
-  return core_->limits(inner(tenant), clock_.now());
+LimitsView RingDecisionLoop::limits(Caller caller) const {
+  return core_->limits(account(caller), clock_.now());
 }
 
 ModelFacts RingDecisionLoop::model_facts(std::uint32_t model) const {

@@ -12,8 +12,10 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <boost/asio/io_context.hpp>
@@ -69,15 +71,15 @@ class RingDecisionLoop final : public DecisionLoop {
   void say_ready(std::uint16_t port);
   void say_drained();
 
-  Result<void> count_request(TenantId tenant) override;
-  Result<void> precheck(TenantId tenant, std::uint32_t model) override;
+  Result<void> count_request(Caller caller) override;
+  Result<void> precheck(Caller caller, std::uint32_t model) override;
   Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) override;
   std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) override;
   void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) override;
   void stop(GenerationHandle handle, std::uint32_t choice) override;
   void cancel(GenerationHandle handle, CancelCause cause) override;
   GenerationStats stats(GenerationHandle handle) const override;
-  LimitsView limits(TenantId tenant) const override;
+  LimitsView limits(Caller caller) const override;
   ModelFacts model_facts(std::uint32_t model) const override;
 
   const ServingCore& core() const { return *core_; }
@@ -112,8 +114,11 @@ class RingDecisionLoop final : public DecisionLoop {
   void sleep();
   void ring_bells();
 
-  std::vector<TenantQuota> map_tenants(const cfg::Config& config);
+  CoreLimits map_tenants(const cfg::Config& config);
+  AccountId account_of(const std::string& tenant, const std::string& digest, CoreLimits& limits);
   TenantId inner(TenantId tenant) const;
+  AccountId account(Caller caller) const;
+  void read_wall();
 
   const Clock& clock_;
   Journal journal_;
@@ -127,9 +132,17 @@ class RingDecisionLoop final : public DecisionLoop {
   // they are indices of the current configuration.
   std::vector<std::string> tenant_names_;
   std::vector<TenantId> inner_tenants_;  // [outside] -> inside
-  std::vector<Salt> salts_;              // by inner tenant: drawn at random, kept secret
-  std::vector<std::uint32_t> slots_;     // journal slot by sequence table index
-  std::vector<GenerationSink*> sinks_;   // by request table index
+  // Accounts likewise, by tenant and digest of the key (its name may move to another key); a
+  // tenant's own has no digest.
+  std::map<std::pair<std::string, std::string>, AccountId> accounts_;
+  struct TenantAccounts {
+    AccountId tenant;
+    std::vector<AccountId> keys;
+  };
+  std::vector<TenantAccounts> caller_accounts_;  // [outside]
+  std::vector<Salt> salts_;                      // by inner tenant: drawn at random, kept secret
+  std::vector<std::uint32_t> slots_;             // journal slot by sequence table index
+  std::vector<GenerationSink*> sinks_;           // by request table index
   LinkCounters counters_;
   Tick now_;
   bool stopped_ = false;

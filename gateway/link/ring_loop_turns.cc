@@ -91,6 +91,7 @@ bool RingDecisionLoop::turn() {
   if (waits_->io.stopped()) waits_->io.restart();
   waits_->io.poll();
   now_ = clock_.now();
+  read_wall();
   bool is_busy = drain_links();
   if (const std::optional<Tick> due = core_->next_due(); due && *due <= now_) {
     core_->tick(now_);
@@ -289,7 +290,7 @@ void RingDecisionLoop::reload(const std::string& text) {
   queue.requests_max = config->queue.requests_max;
   queue.tokens_max = config->queue.tokens_max;
   drain_timeout_ = config->queue.drain_timeout;
-  core_->reload(map_tenants(*config), queue, config->queue.wait_max);
+  core_->reload(map_tenants(*config), queue, config->queue.wait_max, now_);
   if (hooks.reload) hooks.reload(*config);
 }
 

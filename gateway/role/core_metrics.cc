@@ -152,6 +152,27 @@ void append_process(Page& page) {
       page.loop.core().queue().tokens());
 }
 
+// Spent / granted is how much of what admission reserves gets used.
+void append_ledger(Page& page) {
+  const auto per_mode = [&](std::string_view name, std::string_view help, auto value) {
+    append_metric_head(page.out, name, "counter", help);
+    for (std::size_t i = 0; i < kReservationModes; ++i) {
+      const auto mode = static_cast<ReservationMode>(i);
+      append_sample(page.out, name, "mode=\"" + std::string(reservation_mode_name(mode)) + "\"",
+                    value(page.loop.core().ledger().mode_counters(mode)));
+    }
+  };
+  per_mode("sluice_quota_reservations_total", "Requests that hold or held tokens of a tenant.",
+           [](const ModeCounters& mode) { return mode.opened; });
+  per_mode("sluice_quota_output_tokens_granted_total", "Output tokens reserved.",
+           [](const ModeCounters& mode) { return mode.granted; });
+  per_mode("sluice_quota_output_tokens_spent_total", "Reserved output tokens that were used.",
+           [](const ModeCounters& mode) { return mode.spent; });
+  per_mode("sluice_quota_output_tokens_overshoot_total",
+           "Output tokens granted beyond a limit, because a prediction was too short.",
+           [](const ModeCounters& mode) { return mode.overshoot; });
+}
+
 }  // namespace
 
 void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const Service& service) {
@@ -164,6 +185,7 @@ void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const S
   append_engine_metrics(out, loop.core(), page.labels);
   append_books(page);
   append_process(page);
+  append_ledger(page);
 }
 
 }  // namespace sluice::gw

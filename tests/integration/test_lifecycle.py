@@ -253,6 +253,30 @@ class Reload(unittest.TestCase):
             self.assertEqual(results["also kept"].json()["usage"]["completion_tokens"], 200)
             wait_until(lambda: server.journal().live == 0, "the slots to be free")
 
+    def test_a_lowered_limit_ends_running_streams_and_a_key_has_its_own(self):
+        def config(tokens_per_minute):
+            tenant = with_keys(KEYS[:2], tokens_per_minute=tokens_per_minute)
+            tenant[0]["keys"][1]["limits"] = {"tokens_per_minute": 50}
+            return config_with(models=[canned_model(canned_step_us=5_000)], tenants=tenant)
+        long = {**COMPLETION, "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        with SluiceServer(config(10_000)) as server:
+            never = server.post("/v1/completions", {**COMPLETION, "max_tokens": 60}, bearer(KEYS[1]))
+            self.assertEqual(never.json()["error"]["code"], "request_exceeds_quota_capacity")
+            self.assertNotIn("retry-after", never.headers)
+            self.assertEqual(never.headers["x-ratelimit-limit-tokens"], "50")
+            result = {}
+            def run():
+                result["stream"] = collect(server.port, "/v1/completions", long, bearer(KEYS[0]))
+            thread = threading.Thread(target=run)
+            thread.start()
+            wait_until(lambda: server.metric("vllm:num_requests_running", model_name="canned") == 1, "it to run")
+            server.write_config(config(100))
+            server.signal(signal.SIGHUP)
+            thread.join()
+            self.assertEqual(result["stream"].error["code"], "rate_limit_exceeded")
+            self.assertFalse(result["stream"].is_done)
+            wait_until(lambda: server.journal().live == 0, "the slot to be free")
+
     def test_limits_answer_429_with_a_truthful_retry_after(self):
         config = config_with(tenants=with_keys(KEYS[:1], requests_per_minute=60))
         with SluiceServer(config) as server:

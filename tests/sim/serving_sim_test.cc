@@ -45,6 +45,7 @@ TEST(ServingSim, KeepsEveryPromiseForEverySeed) {
     sum.finished += report.finished;
     sum.cancelled += report.cancelled;
     sum.failed += report.failed;
+    sum.limited += report.limited;
     sum.poisoned += report.poisoned;
     sum.failovers += report.failovers;
     sum.preemptions += report.preemptions;
@@ -52,12 +53,12 @@ TEST(ServingSim, KeepsEveryPromiseForEverySeed) {
   }
   std::printf(
       "events %llu steps %llu admitted %llu refused %llu finished %llu cancelled %llu "
-      "failed %llu poisoned %llu failovers %llu preemptions %llu unsent %llu\n",
+      "failed %llu limited %llu poisoned %llu failovers %llu preemptions %llu unsent %llu\n",
       static_cast<unsigned long long>(sum.events), static_cast<unsigned long long>(sum.steps),
       static_cast<unsigned long long>(sum.admitted), static_cast<unsigned long long>(sum.refused),
       static_cast<unsigned long long>(sum.finished), static_cast<unsigned long long>(sum.cancelled),
-      static_cast<unsigned long long>(sum.failed), static_cast<unsigned long long>(sum.poisoned),
-      static_cast<unsigned long long>(sum.failovers),
+      static_cast<unsigned long long>(sum.failed), static_cast<unsigned long long>(sum.limited),
+      static_cast<unsigned long long>(sum.poisoned), static_cast<unsigned long long>(sum.failovers),
       static_cast<unsigned long long>(sum.preemptions),
       static_cast<unsigned long long>(sum.unsent));
   if (last - first < 100) return;
@@ -66,6 +67,7 @@ TEST(ServingSim, KeepsEveryPromiseForEverySeed) {
   EXPECT_GT(sum.preemptions, 100u);
   EXPECT_GT(sum.poisoned, 50u);
   EXPECT_GT(sum.unsent, 20u);
+  EXPECT_GT(sum.limited, 20u);
   EXPECT_GT(sum.finished, sum.admitted / 2);
 }
 

@@ -79,12 +79,12 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
     request.sink->on_failed(error);
   }
 
-  Result<void> count_request(TenantId) override {
+  Result<void> count_request(gw::Caller) override {
     if (refuse_count) return *refuse_count;
     ++num_counted;
     return {};
   }
-  Result<void> precheck(TenantId, std::uint32_t) override {
+  Result<void> precheck(gw::Caller, std::uint32_t) override {
     if (refuse_precheck) return *refuse_precheck;
     return {};
   }
@@ -137,7 +137,7 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
     for (const Choice& choice : request.choices) stats.completion_tokens += choice.accepted;
     return stats;
   }
-  gw::LimitsView limits(TenantId) const override { return limits_view; }
+  gw::LimitsView limits(gw::Caller) const override { return limits_view; }
   gw::ModelFacts model_facts(std::uint32_t) const override { return facts; }
 
  private:

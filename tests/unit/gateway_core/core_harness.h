@@ -85,7 +85,8 @@ class CoreHarness {
     CoreParams made;
     made.num_workers = num_workers;
     made.sequences_max = 256;
-    made.quotas.resize(4);
+    made.limits.accounts.resize(4);
+    made.limits.num_tenants = 4;
     return made;
   }
 
@@ -116,6 +117,7 @@ class CoreHarness {
     std::vector<SequenceId> ids;
     for (std::uint32_t i = 0; i < spec.choices; ++i) ids.emplace_back(next_id++);
     spec.arrival = now;
+    spec.account = AccountId{spec.tenant.value};
     auto handle = core.submit(spec, RequestId{next_id++}, ids, now);
     carry_out();
     if (!handle) return handle;

@@ -207,7 +207,7 @@ class World {
     EXPECT_TRUE(h_.journal.empty()) << "a journal slot leaked";
     EXPECT_EQ(h_.core.poison(0).num_suspects(), 0u);
     for (std::uint32_t tenant = 0; tenant < 4; ++tenant) {
-      const LimitsView left = h_.core.limits(TenantId{tenant}, h_.now);
+      const LimitsView left = h_.core.limits(AccountId{tenant}, h_.now);
       EXPECT_EQ(left.tokens_remaining, left.tokens_limit) << "the queue still holds tokens";
     }
     for (const auto& [handle, client] : h_.clients) {

@@ -32,7 +32,7 @@ TEST(ServingCore, DeliversWhatTheWorkerGenerates) {
 
 TEST(ServingCore, ATenantWithoutLimitsIsBoundByTheQueue) {
   CoreHarness h(CoreHarness::params(1));
-  const LimitsView view = h.core.limits(TenantId{0}, h.now);
+  const LimitsView view = h.core.limits(AccountId{0}, h.now);
   EXPECT_GT(view.requests_limit, 0u);
   EXPECT_EQ(view.requests_remaining, view.requests_limit);
   EXPECT_GT(view.tokens_limit, 0u);
@@ -120,16 +120,16 @@ TEST(ServingCore, TellsTheWorkerOnceWhenTheClientLeavesAndCountsWhatComesLater) 
 
 TEST(ServingCore, ARequestCancelledInTheQueueCostsItsTenantNothing) {
   CoreParams params = CoreHarness::params(1);
-  params.quotas[0].tokens_per_minute = 1000;
+  params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;
   CoreHarness h(std::move(params));
   h.up(0);
   std::vector<GenerationHandle> handles;
   for (std::uint64_t seed = 0; seed < 9; ++seed)
     handles.push_back(*h.submit(CoreHarness::spec(seed)));
   EXPECT_EQ(h.core.queue().requests(), 1u);
-  const auto before = h.core.limits(TenantId{0}, h.now).tokens_remaining;
+  const auto before = h.core.limits(AccountId{0}, h.now).tokens_remaining;
   h.cancel(handles.back());
-  EXPECT_EQ(h.core.limits(TenantId{0}, h.now).tokens_remaining, before + 36);
+  EXPECT_EQ(h.core.limits(AccountId{0}, h.now).tokens_remaining, before + 36);
   EXPECT_EQ(h.core.queue().requests(), 0u);
 }
 
@@ -184,7 +184,7 @@ TEST(ServingCore, TheQueueIsBoundedAndSaysSo) {
   const auto refused = h.submit(CoreHarness::spec(99));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, Errc::overloaded);
-  EXPECT_FALSE(h.core.precheck(TenantId{0}, 0, h.now));
+  EXPECT_FALSE(h.core.precheck(AccountId{0}, 0, h.now));
   const auto never = h.submit(CoreHarness::spec(100, 3000));
   EXPECT_EQ(never.error().code, Errc::request_exceeds_quota_capacity);
   EXPECT_EQ(h.submit(CoreHarness::spec(100, 4090)).error().code, Errc::context_length_exceeded);
@@ -376,10 +376,97 @@ TEST(ServingCore, AReloadedLimitActsOnTheNextRequest) {
   CoreHarness h(CoreHarness::params(1));
   h.up(0);
   ASSERT_TRUE(h.submit(CoreHarness::spec(5)));
-  std::vector<TenantQuota> quotas(5);
-  quotas[0].concurrent_requests = 1;
-  h.core.reload(quotas, QueueParams{}, std::chrono::seconds(1));
+  CoreLimits limits{std::vector<AccountSpec>(5), {}, 5};
+  limits.accounts[0].limits[LimitKind::concurrent_requests] = 1;
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(1), h.now);
   EXPECT_EQ(h.submit(CoreHarness::spec(6)).error().code, Errc::concurrency_limit);
+}
+
+TEST(ServingCore, ALoweredLimitStopsTheNewestStreamsWithinTheReload) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;
+  CoreLimits limits = params.limits;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  const auto older = h.submit(CoreHarness::spec(5, 100));
+  const auto newer = h.submit(CoreHarness::spec(6, 100));
+  ASSERT_TRUE(older && newer);
+  h.step(0);
+  h.deliver();
+  limits.accounts[0].limits[LimitKind::tokens_per_minute] = 200;
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
+  h.carry_out();
+  EXPECT_FALSE(h.core.is_live(*newer));
+  EXPECT_TRUE(h.core.is_live(*older));
+  EXPECT_TRUE(h.workers[0].sequences[1].is_cancelled) << "the worker was not told at once";
+  h.deliver();
+  EXPECT_EQ(h.clients.at(newer->value).failure->code, Errc::tokens_rate_limited);
+  EXPECT_EQ(h.core.limits(AccountId{0}, h.now).tokens_remaining, 200u - 21 - 120)
+      << "the prompt and the one accepted token are billed";
+  limits.accounts[0].standing = Standing::revoked;
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
+  h.carry_out();
+  h.deliver();
+  EXPECT_EQ(h.clients.at(older->value).failure->code, Errc::invalid_api_key);
+  h.core.check_invariants();
+}
+
+TEST(ServingCore, AnIncrementalStreamEndsAtTheBorderWhereNoMoreIsReserved) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].mode = ReservationMode::incremental;
+  params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 20 + 2 * kGrantTokens + 10;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  GenerationSpec spec = CoreHarness::spec(5, 1000);
+  spec.stop_ids.clear();
+  const auto handle = h.submit(spec);
+  ASSERT_TRUE(handle) << "the whole bound would never fit";
+  Client& client = h.clients.at(handle->value);
+  for (std::uint32_t i = 1; i <= 2 * kGrantTokens; ++i) {
+    h.step(0);
+    if (i % 3 == 0) h.deliver();  // several tokens, and the one beyond the border, in one delivery
+    ASSERT_FALSE(client.failure) << i;
+  }
+  h.step(0);
+  h.deliver();
+  ASSERT_TRUE(client.failure);
+  EXPECT_EQ(client.failure->code, Errc::tokens_rate_limited);
+  EXPECT_TRUE(client.failure->retry_after);
+  EXPECT_EQ(client.taken[0].size(), 2u * kGrantTokens) << "it ends at the border, not before";
+  EXPECT_EQ(h.billed(), 2u * kGrantTokens);
+  EXPECT_EQ(h.core.counters(0).discarded[static_cast<std::size_t>(DiscardCause::limit)], 1u);
+  EXPECT_TRUE(h.workers[0].sequences[0].is_cancelled);
+  EXPECT_EQ(h.core.ledger().used(AccountId{0}, LimitKind::tokens_per_minute, h.now),
+            20u + 2 * kGrantTokens);
+  h.core.check_invariants();
+}
+
+TEST(ServingCore, AQuantileReservationLearnsHowLongAnswersAre) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].mode = ReservationMode::quantile;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  const auto held = [&] {
+    return h.core.ledger().used(AccountId{0}, LimitKind::concurrent_kv_tokens, h.now);
+  };
+  for (std::uint64_t seed = 0; seed < OutputPredictor::kSeenMin; ++seed) {
+    GenerationSpec spec = CoreHarness::spec(seed, 12);
+    spec.stop_ids.clear();
+    ASSERT_TRUE(h.submit(spec));
+    EXPECT_EQ(held(), 20u + 12);
+    for (int i = 0; i < 12; ++i) h.step(0);
+    h.deliver();
+    EXPECT_EQ(held(), 0u);
+  }
+  GenerationSpec spec = CoreHarness::spec(99, 500);
+  spec.stop_ids.clear();
+  const auto longer = h.submit(spec);
+  ASSERT_TRUE(longer);
+  EXPECT_LE(held(), 20u + 15);
+  for (int i = 0; i < 500; ++i) h.step(0);
+  h.deliver();
+  EXPECT_EQ(h.clients.at(longer->value).taken[0].size(), 500u) << "a wrong prediction stops nobody";
+  h.core.check_invariants();
 }
 
 TEST(ServingCore, AHandleThatEndedIsIgnored) {

@@ -52,26 +52,26 @@ cfg::Config with_keys() {
 
 TEST(Auth, FindsTheTenantOfAKey) {
   const Auth auth(with_keys());
-  EXPECT_EQ(*auth.tenant_of("Bearer sk-one"), TenantId(0));
-  EXPECT_EQ(*auth.tenant_of("bearer  sk-two"), TenantId(1));
+  EXPECT_EQ(auth.caller_of("Bearer sk-one")->tenant, TenantId(0));
+  EXPECT_EQ(auth.caller_of("bearer  sk-two")->tenant, TenantId(1));
 }
 
 TEST(Auth, RefusesEverythingElseWithoutRepeatingIt) {
   const Auth auth(with_keys());
   for (const char* header : {"", "Bearer", "Bearer ", "Bearer sk-On", "Bearer sk-one ",
                              "Basic sk-one", "sk-one", "Bearer sk-one,sk-two", "Bearer\tsk-one"}) {
-    const Result<TenantId> tenant = auth.tenant_of(header);
+    const Result<Caller> tenant = auth.caller_of(header);
     ASSERT_FALSE(tenant) << header;
     EXPECT_EQ(tenant.error().code, Errc::invalid_api_key);
     EXPECT_EQ(tenant.error().detail.find("sk-"), std::string::npos);
   }
-  EXPECT_FALSE(auth.tenant_of("Bearer " + std::string(100'000, 'x')));
+  EXPECT_FALSE(auth.caller_of("Bearer " + std::string(100'000, 'x')));
 }
 
 TEST(Auth, WithoutKeysEveryoneIsTheFirstTenant) {
   const Auth auth{cfg::Config{}};
   EXPECT_TRUE(auth.is_open());
-  EXPECT_EQ(*auth.tenant_of("Bearer whatever"), TenantId(0));
+  EXPECT_EQ(*auth.caller_of("Bearer whatever"), Caller{});
 }
 
 TEST(Cors, AllowsLocalOriginsByDefaultAndListedOnesElse) {

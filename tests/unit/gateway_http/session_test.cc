@@ -309,7 +309,9 @@ TEST(Session, TellsLimitsOnV1Answers) {
                         .tokens_limit = 1000,
                         .tokens_remaining = 900,
                         .requests_reset = 1s,
-                        .tokens_reset = 6min};
+                        .tokens_reset = 6min,
+                        .has_requests_limit = true,
+                        .has_tokens_limit = true};
   const std::string response = f.exchange(get("/v1/models"));
   EXPECT_EQ(header_of(response, "x-ratelimit-limit-requests"), "60");
   EXPECT_EQ(header_of(response, "x-ratelimit-remaining-tokens"), "900");

@@ -60,7 +60,8 @@ class Gateway : public testing::Test {
     config_.tenants[0].name = "a";
     config_.tenants[1].name = "b";
     for (cfg::Tenant& tenant : config_.tenants) {
-      cfg::ApiKey key{.name = "key of " + tenant.name};
+      cfg::ApiKey key;
+      key.name = "key of " + tenant.name;
       key.sha256.fill(static_cast<std::uint8_t>(tenant.name[0]));
       tenant.keys.push_back(key);
     }

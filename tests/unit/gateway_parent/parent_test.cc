@@ -22,7 +22,7 @@ constexpr const char* kCorrupt = " reason=4 ";
 TEST(Parent, StartsItsChildrenAndPrintsOneReadyLine) {
   Scenario setup = quick();
   cfg::Tenant tenant;
-  tenant.keys.push_back({"main", {}});
+  tenant.keys.emplace_back().name = "main";
   setup.config.tenants.push_back(tenant);
   ParentRun run(setup);
   Peer gateway = run.next_child();

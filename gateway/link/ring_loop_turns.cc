@@ -20,10 +20,17 @@ namespace {
 constexpr std::size_t kRecordsPerTurn = 64;
 // A wake-up through eventfd costs 50 to 90 us where the CPU was halted: it is cheaper to look at
 // the rings for a while, but only when the answer is about to come. Looking yields: the worker that
-// was just woken may wait for this very CPU (a guest takes halted CPUs for busy ones).
+// was just woken may wait for this very CPU (a guest takes halted CPUs for busy ones). With one CPU
+// for all there is nothing to see before the worker has it.
 constexpr Duration kSpin = std::chrono::microseconds(150);
 // Deadlines are met within a step, not within a microsecond: fewer timers.
 constexpr Duration kTimerGrain = std::chrono::milliseconds(10);
+
+bool has_a_cpu_for_each_side() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  return ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+}
 
 int duplicate(int fd) {
   const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -39,7 +46,8 @@ RingDecisionLoop::Waits::Waits(boost::asio::io_context& context, int control_fd,
       control(context, duplicate(control_fd)),
       bells(num_workers),
       sleeping(num_workers),
-      timer(context) {}
+      timer(context),
+      can_look(has_a_cpu_for_each_side()) {}
 
 void RingDecisionLoop::Waits::watch_control(std::function<bool()> on_readable) {
   on_control = std::move(on_readable);
@@ -148,7 +156,7 @@ bool RingDecisionLoop::are_links_quiet() const {
 }
 
 bool RingDecisionLoop::is_answer_near() const {
-  if (!core_->is_busy()) return false;
+  if (!waits_->can_look || !core_->is_busy()) return false;
   return std::any_of(links_.begin(), links_.end(),
                      [](const auto& link) { return link && link->last_step() < kSpin; });
 }

@@ -40,6 +40,7 @@ struct RingDecisionLoop::Waits {
   std::vector<std::optional<shm::SleepScope>> sleeping;  // by worker; set during a wait only
   boost::asio::steady_timer timer;
   std::optional<Tick> armed;
+  const bool can_look;  // at the rings before sleeping: more than one CPU may run this process
 
  private:
   void wait_control();

@@ -375,6 +375,17 @@ Ledger::Open& Ledger::at(const Reservation& reservation) {
   return const_cast<Open&>(std::as_const(*this).at(reservation));
 }
 
+// REQUIRES: a free place.
+Reservation::Key Ledger::take_place() {
+  const std::uint32_t index = free_.back();
+  free_.pop_back();
+  ++num_open_;
+  const std::uint32_t generation = open_[index].generation + 1;
+  open_[index] = Open{};
+  open_[index].generation = generation;
+  return {index, generation};
+}
+
 std::uint32_t Ledger::first_grant(const Ask& ask) const {
   switch (mode(ask.account)) {
     case ReservationMode::exact:
@@ -456,13 +467,8 @@ Result<Reservation> Ledger::open(const Ask& ask, Tick now, Duration typical) {
   count_shadow_refusals(path, needed);
   charge(path, needed);
 
-  const std::uint32_t index = free_.back();
-  free_.pop_back();
-  ++num_open_;
-  Open& open = open_[index];
-  const std::uint32_t generation = open.generation + 1;
-  open = Open{};
-  open.generation = generation;
+  const Reservation::Key key = take_place();
+  Open& open = open_[key.index];
   open.path = path;
   open.model = ask.model;
   open.mode = mode(ask.account);
@@ -477,7 +483,7 @@ Result<Reservation> Ledger::open(const Ask& ask, Tick now, Duration typical) {
   ModeCounters& counted = modes_[static_cast<std::size_t>(open.mode)];
   ++counted.opened;
   counted.granted += grant;
-  return Reservation(Reservation::Key{index, generation});
+  return Reservation(key);
 }
 
 // Moves what is unused to the present second and adds to it.
@@ -565,12 +571,7 @@ void Ledger::close(Reservation reservation, PromptUse prompt) {
   release(open.path, 1, open.kv_tokens());
   if (prompt == PromptUse::unused) {
     CHECK(!open.is_prompt_settled);
-    Amounts unused{};
-    unused[index_of(LimitKind::tokens_per_minute)] = open.prompt_tokens;
-    unused[index_of(LimitKind::input_tokens_per_minute)] = open.prompt_tokens;
-    unused[index_of(LimitKind::tokens_per_day)] = open.prompt_tokens;
-    unused[index_of(LimitKind::monthly_budget)] = open.prompt_tokens * open.prices.input;
-    give_back(open.path, unused, open.prompt_at);
+    give_back(open.path, prompt_amounts(open), open.prompt_at);
   }
   ++open.generation;  // even: nothing is open here
   free_.push_back(reservation.at_.index);

@@ -256,6 +256,7 @@ class Ledger {
   void charge(const Path& path, const Amounts& amounts);  // now
   void give_back(const Path& path, const Amounts& amounts, const Mark& mark);
   void release(const Path& path, std::uint64_t requests, std::uint64_t kv_tokens);
+  Reservation::Key take_place();
   void regrant(Open& open, std::uint64_t tokens);
   void give_back_output(Open& open, std::uint64_t tokens);
   Mark mark() const { return {RateWindow::slot_of(now_), day_, month_}; }
@@ -279,6 +280,7 @@ class Ledger {
   void count_shadow_refusals(const Path& path, const Amounts& needed);
   std::optional<Shortfall> find_extension_shortfall(const Open& open, std::uint64_t tokens) const;
   static Amounts extension_amounts(const Open& open, std::uint64_t tokens);
+  static Amounts prompt_amounts(const Open& open);  // what returns when it was not computed
   const Counters& counters_of(const Account& account, std::uint32_t model_at) const {
     return model_at == kNone ? account.own : account.models[model_at].counters;
   }

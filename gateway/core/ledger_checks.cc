@@ -112,6 +112,11 @@ void Ledger::count_shadow_refusals(const Path& path, const Amounts& needed) {
   }
 }
 
+Amounts Ledger::prompt_amounts(const Open& open) {
+  const std::uint64_t tokens = open.prompt_tokens;
+  return {0, tokens, tokens, 0, tokens, tokens * open.prices.input, 0, 0};
+}
+
 Amounts Ledger::extension_amounts(const Open& open, std::uint64_t tokens) {
   return {0, tokens, 0, tokens, tokens, tokens * open.prices.output, 0, tokens};
 }

@@ -93,6 +93,12 @@ Result<void> Ledger::check_state(const LedgerState& state) const {
   if (state.month < 0 || state.month > month_number(day_number(kUnixMsMax))) {
     return unusable("month");
   }
+  const auto comes_before = [](const LedgerBalance& a, const LedgerBalance& b) {
+    return std::tie(a.account.value, a.model) < std::tie(b.account.value, b.model);
+  };
+  for (std::size_t i = 1; i < state.balances.size(); ++i) {
+    if (!comes_before(state.balances[i - 1], state.balances[i])) return unusable("order");
+  }
   for (const LedgerBalance& balance : state.balances) {
     if (!is_account(balance.account)) return unusable("unknown account");
     if (balance.model && *balance.model >= params_.num_models) return unusable("unknown model");
@@ -112,6 +118,8 @@ Result<void> Ledger::check_state(const LedgerState& state) const {
     if (open.path.empty() || open.path.size() > kAccountDepthMax) return unusable("path");
     for (const LedgerLevel& level : open.path) {
       if (!is_account(level.account) || level.in_model > kKindBits) return unusable("path");
+      const auto is_same = [&](const LedgerLevel& other) { return other.account == level.account; };
+      if (std::count_if(open.path.begin(), open.path.end(), is_same) != 1) return unusable("path");
     }
     if (open.model >= params_.num_models) return unusable("unknown model");
     if (static_cast<std::size_t>(open.mode) >= kReservationModes) return unusable("mode");
@@ -167,13 +175,8 @@ void Ledger::clear() {
 
 Reservation Ledger::restore(const OpenReservation& plain, const Mark& prompt_at,
                             const Mark& output_at) {
-  const std::uint32_t index = free_.back();
-  free_.pop_back();
-  ++num_open_;
-  Open& open = open_[index];
-  const std::uint32_t generation = open.generation + 1;
-  open = Open{};
-  open.generation = generation;
+  const Reservation::Key key = take_place();
+  Open& open = open_[key.index];
   for (const LedgerLevel& level : plain.path) {
     const std::uint32_t model_at =
         level.in_model == 0 ? kNone : model_place(level.account.value, plain.model);
@@ -197,7 +200,7 @@ Reservation Ledger::restore(const OpenReservation& plain, const Mark& prompt_at,
   held[index_of(LimitKind::concurrent_requests)] = 1;
   held[index_of(LimitKind::concurrent_kv_tokens)] = open.kv_tokens();
   charge(open.path, held);
-  return Reservation(Reservation::Key{index, generation});
+  return Reservation(key);
 }
 
 // A reservation returns only what its balances hold. Where they hold less (the state is input, and
@@ -240,12 +243,7 @@ void Ledger::expire_unbacked() {
   };
   for (Open& open : open_) {
     if (open.generation % 2 == 0) continue;
-    Amounts prompt{};
-    prompt[index_of(LimitKind::tokens_per_minute)] = open.prompt_tokens;
-    prompt[index_of(LimitKind::input_tokens_per_minute)] = open.prompt_tokens;
-    prompt[index_of(LimitKind::tokens_per_day)] = open.prompt_tokens;
-    prompt[index_of(LimitKind::monthly_budget)] = open.prompt_tokens * open.prices.input;
-    if (!open.is_prompt_settled) back(open, open.prompt_at, prompt);
+    if (!open.is_prompt_settled) back(open, open.prompt_at, prompt_amounts(open));
     back(open, open.output_at, extension_amounts(open, open.unspent));
   }
 }

@@ -398,6 +398,9 @@ TEST(Ledger, AStateThatLiesIsRefusedOrHarmless) {
   refused([](LedgerState& s) { s.open[0].prices.cached = 1; });
   refused([](LedgerState& s) { s.open.resize(17, s.open[0]); });
   refused([](LedgerState& s) { s.day = -5; });
+  // Named twice: its sums could overflow, and what is returned twice was charged once.
+  refused([](LedgerState& s) { s.balances.push_back(s.balances[0]); });
+  refused([](LedgerState& s) { s.open[0].path.push_back(s.open[0].path[0]); });
   // Reservations without the balances that they claim: they end, and open no room.
   for (const std::size_t copies : {1u, 2u}) {
     LedgerState bad = state;

@@ -236,6 +236,13 @@ Actions Supervision::gateway_drained(Tick now) {
   return phase_ == Phase::draining ? begin_stopping(now) : Actions{};
 }
 
+// A worker ends when its channel does; until then it would wait for further orders.
+Actions Supervision::worker_drained(WorkerId worker, Epoch epoch) {
+  const Child& child = workers_[worker.value];
+  if (phase_ != Phase::stopping || !has_process(child) || child.epoch != epoch) return {};
+  return {{ActionKind::close, worker_child(worker), epoch, DownReason::none, 0, {}}};
+}
+
 Actions Supervision::begin_stopping(Tick now) {
   phase_ = Phase::stopping;
   phase_deadline_ = now + kStopGrace;

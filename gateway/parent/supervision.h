@@ -46,7 +46,7 @@ enum class ActionKind : std::uint8_t {
   worker_up,       // tell the gateway about child, epoch
   worker_down,     // tell the gateway: child, epoch, reason
   drain,           // tell child
-  close,           // the gateway's channel: it has nothing left to do
+  close,           // the child's channel: it has nothing left to do
   announce_ready,  // the ready line, once
   exit,            // end all children and the parent: exit_code, text when it is a failure
 };
@@ -89,6 +89,7 @@ class Supervision {
 
   Actions gateway_ready(Tick now);
   Actions gateway_drained(Tick now);
+  Actions worker_drained(WorkerId worker, Epoch epoch);
   Actions worker_hello(WorkerId worker, Tick now);
   Actions worker_corrupt(WorkerId worker,
                          Epoch epoch);  // said by the gateway; old epochs are ignored

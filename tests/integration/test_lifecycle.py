@@ -91,6 +91,8 @@ class Stop(unittest.TestCase):
             self.assertTrue(result["stream"].is_done)
             self.assertEqual(result["stream"].usage["completion_tokens"], 60)
             self.assertEqual(server.wait(), 0)
+            wait_until(lambda: 'child="worker 0" epoch=1 how="exit code 0"' in "\n".join(server.log),
+                       "the worker's own end in the log")
 
     def test_a_second_sigterm_stops_at_once(self):
         with SluiceServer(self.slow) as server:

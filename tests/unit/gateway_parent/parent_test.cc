@@ -170,6 +170,7 @@ TEST(Parent, ATerminatingSignalDrainsGatewayThenWorkersAndExitsCleanly) {
   worker.expect(ControlKind::drain);
   gateway.expect_closed();
   worker.order("drained");
+  worker.expect_closed();
   worker.order_last("exit 0");
   gateway.order_last("exit 0");
   EXPECT_EQ(run.wait(), 0);

@@ -292,7 +292,11 @@ TEST_F(SupervisionTest, TheFirstSignalDrainsGatewayThenWorkers) {
   EXPECT_EQ(kinds(supervision_.terminate(SIGTERM, now_)), (Kinds{ActionKind::drain}));
   EXPECT_EQ(kinds(supervision_.gateway_drained(now_)),
             (Kinds{ActionKind::close, ActionKind::drain, ActionKind::drain}));
+  const Actions close = supervision_.worker_drained(kFirst, supervision_.epoch(kFirst));
+  ASSERT_EQ(kinds(close), (Kinds{ActionKind::close}));
+  EXPECT_EQ(close[0].child, worker_child(kFirst));
   supervision_.exited(worker_child(kFirst), {false, 0}, "", now_);
+  EXPECT_TRUE(supervision_.worker_drained(kFirst, supervision_.epoch(kFirst)).empty()) << "gone";
   supervision_.exited(worker_child(kSecond), {false, 0}, "", now_);
   const Actions last = supervision_.exited(kGatewayChild, {false, 0}, "", now_);
   ASSERT_EQ(kinds(last), (Kinds{ActionKind::exit}));

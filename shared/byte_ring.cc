@@ -137,6 +137,8 @@ bool RingReader::is_empty() const {
 
 // False when there is nothing to read or the position is impossible.
 bool RingReader::refresh_peer_position() {
+  // The next record's line is asked for beside the position's, not after it.
+  __builtin_prefetch(ring_ + (position_ & mask_));
   // Pairs with commit(): the bytes of all records below the position are visible.
   const std::uint64_t position = peer_->header().write_position.load(std::memory_order_acquire);
   if (position < peer_position_ || position - position_ > mask_ + 1 ||
@@ -172,7 +174,9 @@ ReadOutcome RingReader::read_or_set_aside(std::size_t bytes_max) {
     if (position_ == peer_position_ && !refresh_peer_position())
       return corrupt_ ? corrupt() : kEmpty;
     const std::byte* const record = ring_ + (position_ & mask_);
-    __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_));
+    // Only what is written: a line that the writer has yet to fill would have to go back to it.
+    if (peer_position_ - position_ > kPrefetchBytes)
+      __builtin_prefetch(ring_ + ((position_ + kPrefetchBytes) & mask_));
     RecordHeader header;
     std::memcpy(&header, record, sizeof header);
     if (!is_possible(header)) return corrupt();

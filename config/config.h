@@ -120,7 +120,7 @@ struct Model {
   bool prefix_cache = true;
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
-  std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512
+  std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512, avx512vnni
   // Cost units per token, for monthly_budget.
   std::uint64_t price_input = 0;
   std::uint64_t price_cached = 0;  // prompt tokens found in the prefix cache; at most price_input

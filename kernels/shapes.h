@@ -15,25 +15,54 @@ inline constexpr std::size_t kHeadDimMax = 256;
 // Attention reduces over fixed groups of so many positions, whatever the KV block size.
 inline constexpr std::size_t kAttentionGroup = 64;
 
-enum class WeightType : std::uint8_t { f32, bf16, f16 };
+enum class WeightType : std::uint8_t { f32, bf16, f16, q8_0, q4_0 };
+
+// The quantized types (ggml's block formats of the same names): a block of so many columns of a row
+// shares one F16 scale d. q8_0: weights d * q, q int8; q4_0: d * (q - 8), q four bits.
+inline constexpr std::size_t kQuantBlock = 32;
+static inline bool is_quantized(WeightType type) {
+  return type == WeightType::q8_0 || type == WeightType::q4_0;
+}
 
 // Which pairs of a head RoPE turns: (i, i + head_dim / 2) or (2i, 2i + 1).
 enum class RopePairing : std::uint8_t { half, interleaved };
 
+// Of one weight. Not for quantized types.
 static inline std::size_t weight_bytes(WeightType type) {
   return type == WeightType::f32 ? 4 : 2;
+}
+
+// Of one row-major row of `cols` columns as it lies in a file; whole blocks.
+static inline std::size_t row_bytes(std::size_t cols, WeightType type) {
+  if (!is_quantized(type)) return cols * weight_bytes(type);
+  return cols / kQuantBlock * (type == WeightType::q8_0 ? 34 : 18);
 }
 
 static inline std::size_t num_panels(std::size_t rows) {
   return (rows + kLanes - 1) / kLanes;
 }
 
-// A weight matrix [rows, cols] packed as [num_panels(rows), cols, 16]; missing rows are zero.
+// Of the quantized weights of one block of columns in a panel.
+static inline std::size_t panel_block_bytes(WeightType type) {
+  return type == WeightType::q8_0 ? kQuantBlock * kLanes : kQuantBlock * kLanes / 2;
+}
+
+static inline std::size_t panel_bytes(std::size_t cols, WeightType type) {
+  if (!is_quantized(type)) return cols * kLanes * weight_bytes(type);
+  const std::size_t blocks = cols / kQuantBlock;
+  const std::size_t scales = blocks * kLanes * 2;
+  return blocks * panel_block_bytes(type) + (scales + 63) / 64 * 64;
+}
+
+// A weight matrix [rows, cols] packed as [num_panels(rows), cols, 16]; missing rows are zero. A
+// panel of a quantized type has its weights first, then its scales, F16 [cols / 32][16]:
+//   q8_0  bytes [cols / 32][8][16 rows][4]: q + 128 of the columns 4g .. 4g + 3 of the block
+//   q4_0  bytes [cols / 32][4][16 rows][4]: low halves as q8_0, high halves of the columns 16 later
 struct PackedMatrix {
   const void* panels = nullptr;  // aligned to 64 bytes; owned by whoever packed it
   WeightType type = WeightType::f32;
   std::size_t rows = 0;
-  std::size_t cols = 0;
+  std::size_t cols = 0;  // quantized: a multiple of kQuantBlock
 };
 
 // Row stride, in floats, of an activation buffer of `n` columns: whole cache lines and one more, so

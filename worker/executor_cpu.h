@@ -25,7 +25,7 @@ struct ExecutorCpuOptions {
   std::uint32_t sequences_max = 64;     // spans of a step
   std::uint32_t step_tokens_max = 512;  // new tokens of a step
   std::uint32_t threads = 1;            // of the team, the caller included; 1..64
-  std::string kernels = "auto";         // or scalar, avx2, avx512
+  std::string kernels = "auto";         // or scalar, avx2, avx512, avx512vnni
   bool measures_limits = false;         // of this machine, for the facts: takes some 30 ms
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "kernels/cpu/exp_constants.h"
 #include "kernels/cpu/targets.h"
@@ -43,7 +44,59 @@ float tree_sum(float* lanes) {
   return lanes[0];
 }
 
+// The block of 32 that begins at x. Returns the scale.
+float quantize(const float* x, int* q) {
+  float largest = 0;
+  bool is_finite = true;
+  for (std::size_t i = 0; i < kQuantBlock; ++i) {
+    is_finite = is_finite && std::isfinite(x[i]);
+    largest = std::max(largest, std::abs(x[i]));
+    q[i] = 0;
+  }
+  if (!is_finite) return std::numeric_limits<float>::quiet_NaN();
+  if (largest < kQuantFloor) return 0;
+  const float inverse = 127.0f / largest;
+  for (std::size_t i = 0; i < kQuantBlock; ++i)
+    q[i] = static_cast<int>(std::nearbyint(x[i] * inverse));
+  return largest / 127.0f;
+}
+
+// Weight `column` of a block, without its scale.
+int quantized_weight(const std::uint8_t* block, WeightType type, std::size_t lane,
+                     std::size_t column) {
+  const bool is_low = type == WeightType::q8_0 || column < kQuantBlock / 2;
+  const std::size_t at = is_low ? column : column - kQuantBlock / 2;
+  const int byte = block[(at / 4 * kLanes + lane) * 4 + at % 4];
+  return type == WeightType::q8_0 ? byte - 128 : (is_low ? byte & 15 : byte >> 4) - 8;
+}
+
+void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
+  const std::size_t blocks = job.w.cols / kQuantBlock;
+  const std::size_t block_bytes = panel_block_bytes(job.w.type);
+  for (std::size_t t = 0; t < job.num_tokens; ++t) {
+    for (std::size_t row = panel_begin * kLanes; row < row_end; ++row) {
+      const auto* panel = static_cast<const std::uint8_t*>(job.w.panels) +
+                          row / kLanes * panel_bytes(job.w.cols, job.w.type);
+      const std::uint8_t* scales = panel + blocks * block_bytes;
+      float sum = 0;
+      for (std::size_t b = 0; b < blocks; ++b) {
+        int x[kQuantBlock];
+        const float x_scale = quantize(job.x + t * job.x_stride + b * kQuantBlock, x);
+        int products = 0;
+        for (std::size_t c = 0; c < kQuantBlock; ++c) {
+          products += quantized_weight(panel + b * block_bytes, job.w.type, row % kLanes, c) * x[c];
+        }
+        const float scale = load_weight(scales, WeightType::f16, b * kLanes + row % kLanes);
+        sum = std::fma(static_cast<float>(products), scale * x_scale, sum);
+      }
+      job.y[t * job.y_stride + row] = sum;
+    }
+  }
+}
+
 void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  if (is_quantized(job.w.type)) return quantized_matmul(job, panel_begin, panel_end);
   const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
   for (std::size_t t = 0; t < job.num_tokens; ++t) {
     const float* x = job.x + t * job.x_stride;

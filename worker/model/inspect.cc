@@ -19,6 +19,10 @@ const char* type_name(krn::WeightType type) {
       return "BF16";
     case krn::WeightType::f16:
       return "F16";
+    case krn::WeightType::q8_0:
+      return "Q8_0";
+    case krn::WeightType::q4_0:
+      return "Q4_0";
   }
   return "";
 }

@@ -10,7 +10,9 @@
 #include <unordered_map>
 
 #include "shared/check.h"
+#include "shared/gguf_file.h"
 #include "shared/limits.h"
+#include "tokenizer/gguf_vocabulary.h"
 #include "tokenizer/model_proto.h"
 #include "tokenizer/piece_borders.h"
 #include "tokenizer/tokenizer_config.h"
@@ -55,8 +57,30 @@ std::optional<char> byte_of_piece(std::string_view piece) {
   return static_cast<char>(high * 16 + low);
 }
 
-bool looks_special(std::string_view text) {
-  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
+// What the library loads, and what the files say beyond it.
+struct ModelSource {
+  std::string bytes;
+  TokenizerConfig config;
+  std::vector<TokenId> visible;  // control pieces whose text belongs to the output
+};
+
+Result<ModelSource> read_gguf_source(const std::string& path) {
+  const Result<GgufFile> file = GgufFile::read(path);
+  if (!file) return file.error();
+  Result<GgufVocabulary> vocabulary = read_gguf_vocabulary(file->header());
+  if (!vocabulary) return make_error(Errc::bad_file, path + ": " + vocabulary.error().detail);
+  return ModelSource{std::move(vocabulary->model_proto), std::move(vocabulary->config),
+                     std::move(vocabulary->visible)};
+}
+
+Result<ModelSource> read_source(const std::string& path) {
+  if (is_gguf_file(path)) return read_gguf_source(path);
+  Result<std::string> bytes = read_model_file(path, kModelBytesMax);
+  if (!bytes) return bytes.error();
+  const auto config_path = std::filesystem::path(path).parent_path() / "tokenizer_config.json";
+  Result<TokenizerConfig> config = load_tokenizer_config(config_path.string());
+  if (!config) return config.error();
+  return ModelSource{std::move(*bytes), std::move(*config), {}};
 }
 
 }  // namespace
@@ -79,18 +103,20 @@ struct Tokenizer::State {
   std::string_view piece(TokenId id) const {
     return std::string_view(bytes).substr(begins[id], begins[id + 1] - begins[id]);
   }
-  Result<void> fill_pieces(const ModelProtoFacts& model);
+  Result<void> fill_pieces(const ModelProtoFacts& model, std::span<const TokenId> visible);
   void encode_word(std::string_view word, std::vector<TokenId>& ids) const;
   void encode_cut(std::string_view text, std::vector<TokenId>& ids) const;
 };
 
-Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model) {
+Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model,
+                                           std::span<const TokenId> visible) {
   const bool keeps_text = !model.has_charsmap && !model.remove_extra_whitespaces;
   for (const PieceFacts& piece : model.pieces) {
     const auto id = static_cast<TokenId>(begins.size());
     begins.push_back(static_cast<std::uint32_t>(bytes.size()));
     const bool unreachable = piece.type == PieceType::unknown && model.byte_fallback;
-    special.push_back(piece.type == PieceType::control || unreachable);
+    const bool is_visible = std::ranges::binary_search(visible, id);
+    special.push_back((piece.type == PieceType::control && !is_visible) || unreachable);
     if (special.back()) {
       // The library looks single characters up among all pieces: such a one could be written in
       // text.
@@ -128,16 +154,14 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   const auto failed = [&](const std::string& why) {
     return make_error(Errc::bad_file, path + ": " + why);
   };
-  const Result<std::string> file = read_model_file(path, kModelBytesMax);
-  if (!file) return file.error();
-  Result<ModelProtoFacts> model = parse_model_proto(*file);
+  Result<ModelSource> source = read_source(path);
+  if (!source) return source.error();
+  const std::string& file = source->bytes;
+  Result<ModelProtoFacts> model = parse_model_proto(file);
   if (!model) return failed(model.error().detail);
   Tokenizer tokenizer;
   State& state = *tokenizer.state_;
-  const auto config_path = std::filesystem::path(path).parent_path() / "tokenizer_config.json";
-  Result<TokenizerConfig> config = load_tokenizer_config(config_path.string());
-  if (!config) return config.error();
-  state.config = std::move(*config);
+  state.config = std::move(source->config);
 
   // User-defined pieces are matched in text; those that frame a conversation must not be.
   ModelProtoEdit edit;
@@ -150,13 +174,13 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
     piece.type = PieceType::control;
     edit.make_control.push_back(id);
   }
-  auto status = state.first.LoadFromSerializedProto(edit_model_proto(*file, edit));
+  auto status = state.first.LoadFromSerializedProto(edit_model_proto(file, edit));
   if (!status.ok()) return failed(status.ToString());
   edit.disable_dummy_prefix = true;
-  status = state.following.LoadFromSerializedProto(edit_model_proto(*file, edit));
+  status = state.following.LoadFromSerializedProto(edit_model_proto(file, edit));
   if (!status.ok()) return failed(status.ToString());
 
-  if (auto r = state.fill_pieces(*model); !r) return failed(r.error().detail);
+  if (auto r = state.fill_pieces(*model, source->visible); !r) return failed(r.error().detail);
   if (static_cast<std::size_t>(state.first.GetPieceSize()) != model->pieces.size())
     return failed("the library sees another number of pieces");
   state.borders = PieceBorders(*model);

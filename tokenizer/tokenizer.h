@@ -45,7 +45,8 @@ struct Vocabulary {
 
 class Tokenizer {
  public:
-  // A SentencePiece model file (BPE or unigram), and tokenizer_config.json beside it if it exists.
+  // A SentencePiece model file (BPE or unigram), and tokenizer_config.json beside it if it exists;
+  // or a GGUF file with a SentencePiece vocabulary (gguf_vocabulary.h).
   // Errors: bad_file (path and reason).
   static Result<Tokenizer> load(const std::string& path);
   Tokenizer(Tokenizer&&) noexcept;

@@ -39,6 +39,26 @@ const char* scaling_name(RopeScalingKind kind) {
   return "";
 }
 
+// As its format names it.
+const char* architecture_of(const ModelWeights& weights) {
+  return weights.format.starts_with("GGUF") ? "llama" : "LlamaForCausalLM";
+}
+
+// How many tensors are stored in which type.
+std::string stored_types_of(const ModelWeights& weights) {
+  std::string text;
+  for (const auto& [type, count] : weights.stored_types) {
+    if (!text.empty()) text += ", ";
+    text += std::to_string(count) + " " + type;
+  }
+  return text;
+}
+
+std::string dequantized_of(const ModelWeights& weights) {
+  if (weights.num_dequantized == 0) return {};
+  return ", " + std::to_string(weights.num_dequantized) + " quantized tensors dequantized on load";
+}
+
 // In words; an error when there is one that cannot serve this model.
 Result<std::string> describe_tokenizer(const std::string& directory, std::uint32_t vocab_size) {
   const std::string name = "tokenizer.model";
@@ -72,7 +92,8 @@ int inspect_model(const std::string& directory, std::ostream& out, std::ostream&
     return 1;
   }
   const std::size_t kv_bytes = std::size_t{2} * c.num_layers * c.kv_width() * sizeof(float);
-  out << "architecture         LlamaForCausalLM\n"
+  out << "architecture         " << architecture_of(w) << "\n"
+      << "format               " << w.format << "\n"
       << "vocabulary           " << c.vocab_size << "\n"
       << "tokenizer            " << *tokenizer << "\n"
       << "context_tokens       " << c.context_tokens << "\n"
@@ -83,16 +104,18 @@ int inspect_model(const std::string& directory, std::ostream& out, std::ostream&
       << " of K and V), head_dim " << c.head_dim << "\n"
       << "rope                 theta " << c.rope_theta << ", pairs "
       << (c.rope_pairing == krn::RopePairing::half ? "half" : "interleaved") << ", scaling "
-      << scaling_name(c.rope_scaling.kind) << "\n"
+      << scaling_name(c.rope_scaling.kind)
+      << (c.rope_divisors.empty() ? "" : ", frequencies divided by rope_freqs.weight") << "\n"
       << "embeddings           " << (c.tied_embeddings ? "tied" : "separate") << ", "
       << type_name(w.embedding_type) << "\n"
-      << "matrices             " << type_name(w.layers.front().gate_up.type) << "\n"
+      << "matrices             " << type_name(w.layers.front().gate_up.type) << dequantized_of(w)
+      << "\n"
       << "end_ids             ";
   for (const TokenId id : c.eos_ids) out << " " << id;
   out << "\nfiles               ";
   for (const std::string& file : w.files) out << " " << file;
   out << "\nfile_bytes           " << w.file_bytes << "\n"
-      << "tensors              " << w.num_tensors << "\n"
+      << "tensors              " << w.num_tensors << " (" << stored_types_of(w) << ")\n"
       << "parameters           " << w.num_parameters << "\n"
       << "memory_bytes         " << w.memory.bytes() << "\n"
       << "kv_bytes_per_token   " << kv_bytes << "\n"

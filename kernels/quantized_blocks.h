@@ -1,6 +1,7 @@
 // The block formats of GGUF's quantized tensors (ggml-org/ggml: docs and ggml-common.h describe
 // them): num_elements of a row share one block of bytes. Here they become floats, which loading
-// stores as F16; no kernel computes on the blocks themselves. d, m: binary16; element i of a block:
+// stores as F16 where no kernel multiplies the blocks themselves (shapes.h says which can). d, m:
+// binary16; element i of a block:
 //
 //   q8_0   d | i8 q[32]                                  d q[i]
 //   q4_0   d | u8 q[16]                                  d (nibble(i) - 8): i low, i + 16 high

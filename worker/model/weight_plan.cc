@@ -189,18 +189,43 @@ krn::WeightType weight_type(const TensorInfo& tensor, const std::set<std::string
   return krn::WeightType::f32;
 }
 
-// A matrix keeps the type of its tensors; where they differ it becomes float, which is exact.
+// Of a packed matrix: what the kernels multiply as it is stored.
+krn::WeightType packed_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
+  if (tensor.dtype == Dtype::q8_0) return krn::WeightType::q8_0;
+  if (tensor.dtype == Dtype::q4_0) return krn::WeightType::q4_0;
+  return weight_type(tensor, wide);
+}
+
+// The type that all tensors have, if they have one.
+template <class TypeOf>
+std::optional<krn::WeightType> common_type(const std::vector<const TensorInfo*>& tensors,
+                                           const TypeOf& type_of) {
+  const krn::WeightType type = type_of(*tensors.front());
+  const auto has_it = [&](const TensorInfo* tensor) { return type_of(*tensor) == type; };
+  if (!std::ranges::all_of(tensors, has_it)) return std::nullopt;
+  return type;
+}
+
+// A matrix keeps the type of its tensors; where they differ even after the quantized ones were
+// widened it becomes float, which is exact.
 void choose_types(const std::set<std::string>& wide, WeightPlan& plan) {
-  std::vector<std::vector<krn::WeightType>> types(plan.regions.size());
+  std::vector<std::vector<const TensorInfo*>> tensors(plan.regions.size());
   for (const auto& [name, slot] : plan.tensors) {
     for (const Placement& placement : slot.placements)
-      types[placement.region].push_back(weight_type(*slot.found, wide));
+      tensors[placement.region].push_back(slot.found);
   }
   for (std::size_t i = 0; i < plan.regions.size(); ++i) {
-    const bool uniform = std::all_of(types[i].begin(), types[i].end(),
-                                     [&](auto type) { return type == types[i][0]; });
-    const bool narrow = uniform && plan.regions[i].kind != Region::Kind::vector;
-    plan.regions[i].type = narrow ? types[i][0] : krn::WeightType::f32;
+    Region& region = plan.regions[i];
+    std::optional<krn::WeightType> type;
+    if (region.kind == Region::Kind::packed) {
+      type = common_type(tensors[i],
+                         [&](const TensorInfo& tensor) { return packed_type(tensor, wide); });
+    }
+    if (!type && region.kind != Region::Kind::vector) {
+      type = common_type(tensors[i],
+                         [&](const TensorInfo& tensor) { return weight_type(tensor, wide); });
+    }
+    region.type = type.value_or(krn::WeightType::f32);
   }
 }
 

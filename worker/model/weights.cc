@@ -90,6 +90,14 @@ struct Rows {
   krn::WeightType type;
 };
 
+// Of blocks that begin with one binary16: q8_0 and q4_0.
+bool has_finite_scales(krn::BlockFormat format, std::span<const std::uint8_t> blocks) {
+  const std::size_t bytes = krn::block_shape(format).bytes;
+  for (std::size_t at = 1; at < blocks.size(); at += bytes)
+    if ((blocks[at] & 0x7c) == 0x7c) return false;
+  return true;
+}
+
 // Turns blocks into F16 or F32, through buffers that live as long as it does.
 class Dequantizer {
  public:
@@ -154,16 +162,19 @@ class Loader {
     for (std::uint64_t at = 0; at < tensor.bytes; at += step) {
       piece_.resize(std::min<std::uint64_t>(step, tensor.bytes - at));
       if (auto read = file.read(piece_); !read) return read;
-      std::optional<Rows> ready = Rows{piece_.data(), type_of(tensor)};
       for (const Placement& placement : planned.placements) {
-        // A tied matrix has two places, of one type.
         const krn::WeightType wanted = plan_.regions[placement.region].type;
-        if (format && &placement == &planned.placements.front()) {
+        std::optional<Rows> ready;
+        if (krn::is_quantized(wanted)) {
+          if (has_finite_scales(*format, piece_)) ready = Rows{piece_.data(), wanted};
+        } else if (format) {
           ready = dequantizer_.convert(*format, piece_, wanted, is_wide);
-          if (!ready)
-            return file.error("tensor '" + printable(tensor.name) +
-                              "' holds values that are not finite");
+        } else {
+          ready = Rows{piece_.data(), type_of(tensor)};
         }
+        if (!ready)
+          return file.error("tensor '" + printable(tensor.name) +
+                            "' holds values that are not finite");
         put(*ready, placement, at / row_bytes, piece_.size() / row_bytes);
       }
     }
@@ -307,13 +318,16 @@ void describe(const OpenedModel& opened, const WeightPlan& plan, ModelWeights& w
     for (const TensorInfo& tensor : shard.table.tensors) {
       ++weights.num_tensors;
       ++weights.stored_types[std::string(tensor.type_name)];
-      weights.num_dequantized += block_format(tensor.dtype) ? 1 : 0;
     }
   }
   for (const auto& [name, tensor] : plan.tensors) {
     std::uint64_t elements = 1;
     for (const std::uint64_t size : tensor.shape) elements *= size;
     weights.num_parameters += elements;
+    const bool is_widened = std::ranges::any_of(tensor.placements, [&](const Placement& placement) {
+      return !krn::is_quantized(plan.regions[placement.region].type);
+    });
+    weights.num_dequantized += block_format(tensor.found->dtype) && is_widened ? 1 : 0;
   }
 }
 

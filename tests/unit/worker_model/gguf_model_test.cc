@@ -186,15 +186,18 @@ void expect_rows(const krn::PackedMatrix& w, std::size_t first, const std::vecto
   }
 }
 
-TEST_F(GgufModel, QuantizedTensorsBecomeF16) {
+TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
   const Shape shape{256, 512, 4, 2, 16};
   struct Row {
     std::uint32_t type;
     krn::BlockFormat format;
+    krn::WeightType packed;
   };
-  for (const Row& row : {Row{kQ8_0, krn::BlockFormat::q8_0}, Row{kQ4_0, krn::BlockFormat::q4_0},
-                         Row{kQ4_K, krn::BlockFormat::q4_k}, Row{kQ5_K, krn::BlockFormat::q5_k},
-                         Row{kQ6_K, krn::BlockFormat::q6_k}}) {
+  for (const Row& row : {Row{kQ8_0, krn::BlockFormat::q8_0, krn::WeightType::q8_0},
+                         Row{kQ4_0, krn::BlockFormat::q4_0, krn::WeightType::q4_0},
+                         Row{kQ4_K, krn::BlockFormat::q4_k, krn::WeightType::f16},
+                         Row{kQ5_K, krn::BlockFormat::q5_k, krn::WeightType::f16},
+                         Row{kQ6_K, krn::BlockFormat::q6_k, krn::WeightType::f16}}) {
     SCOPED_TRACE(row.type);
     GgufBytes file = good(shape);
     std::uint32_t seed = 0;
@@ -206,18 +209,19 @@ TEST_F(GgufModel, QuantizedTensorsBecomeF16) {
     ASSERT_TRUE(weights.has_value()) << weights.error().detail;
     const auto want = [&](const char* name) { return dequantized(tensor(file, name), row.format); };
     const eng::LayerWeights& layer = weights->layers.at(0);
-    EXPECT_EQ(layer.qkv.type, krn::WeightType::f16);
-    expect_rows(layer.qkv, 0, want("blk.0.attn_q"), true);
-    expect_rows(layer.qkv, 256, want("blk.0.attn_k"), true);
-    expect_rows(layer.qkv, 384, want("blk.0.attn_v"), true);
-    expect_rows(layer.attention_out, 0, want("blk.0.attn_output"), true);
-    expect_rows(layer.gate_up, 512, want("blk.0.ffn_up"), true);
-    expect_rows(layer.down, 0, want("blk.0.ffn_down"), true);
-    expect_rows(weights->head, 0, want("output"), true);
+    const bool halves = row.packed == krn::WeightType::f16;
+    EXPECT_EQ(layer.qkv.type, row.packed);
+    expect_rows(layer.qkv, 0, want("blk.0.attn_q"), halves);
+    expect_rows(layer.qkv, 256, want("blk.0.attn_k"), halves);
+    expect_rows(layer.qkv, 384, want("blk.0.attn_v"), halves);
+    expect_rows(layer.attention_out, 0, want("blk.0.attn_output"), halves);
+    expect_rows(layer.gate_up, 512, want("blk.0.ffn_up"), halves);
+    expect_rows(layer.down, 0, want("blk.0.ffn_down"), halves);
+    expect_rows(weights->head, 0, want("output"), halves);
     EXPECT_EQ(weights->embedding_type, krn::WeightType::f16);
     const auto* embedding = static_cast<const std::uint16_t*>(weights->embedding);
     EXPECT_EQ(embedding[700], krn::float_to_f16(want("token_embd")[700]));
-    EXPECT_EQ(weights->num_dequantized, 9u);
+    EXPECT_EQ(weights->num_dequantized, halves ? 9u : 1u);
     EXPECT_EQ(weights->num_tensors, 12u);
     EXPECT_EQ(weights->stored_types.at("F32"), 3u);
   }
@@ -252,21 +256,29 @@ TEST_F(GgufModel, MixedFilesKeepEachMatrixAsNarrowAsItsPartsAllow) {
 
 TEST_F(GgufModel, WhatBinary16DoesNotHoldBecomesF32) {
   GgufBytes file = good({32, 64, 2, 1, 16});
-  for (const char* name : {"blk.0.ffn_down", "blk.0.attn_output"})
+  for (const char* name : {"token_embd", "output", "blk.0.ffn_down"})
     quantize(file, name, kQ8_0, krn::BlockFormat::q8_0, 7);
-  std::string& data = tensor(file, "blk.0.ffn_down").data;
+  const auto narrow = load(file);
+  ASSERT_TRUE(narrow.has_value()) << narrow.error().detail;
+  EXPECT_EQ(narrow->embedding_type, krn::WeightType::f16);
+
+  std::string& data = tensor(file, "token_embd").data;
   data[34 * 5] = 0;
   data[34 * 5 + 1] = 0x7a;  // 2^15 * 1.5
   data[34 * 5 + 2] = 127;
+  tensor(file, "output").data = data;
   const auto weights = load(file);
   ASSERT_TRUE(weights.has_value()) << weights.error().detail;
-  const eng::LayerWeights& layer = weights->layers.at(0);
-  EXPECT_EQ(layer.down.type, krn::WeightType::f32);
-  EXPECT_EQ(element(layer.down, 2, 32), 49152.0f * 127);
-  EXPECT_EQ(layer.attention_out.type, krn::WeightType::f16);
+  EXPECT_EQ(weights->embedding_type, krn::WeightType::f32);
+  EXPECT_EQ(static_cast<const float*>(weights->embedding)[5 * 32], 49152.0f * 127);
+  EXPECT_EQ(weights->head.type, krn::WeightType::q8_0) << "its scales are binary16 as they are";
+  EXPECT_EQ(element(weights->head, 5, 0), 49152.0f * 127);
   EXPECT_EQ(weights->digest, eng::sha256_of(file.bytes()));
 
   data[34 * 5 + 1] = 0x7c;  // an infinity
+  EXPECT_EQ(outcome(file), "m.gguf: tensor 'token_embd.weight' holds values that are not finite");
+  data[34 * 5 + 1] = 0x1c;
+  tensor(file, "blk.0.ffn_down").data[34 * 9 + 1] = 0x7e;  // a NaN in what is not widened
   EXPECT_EQ(outcome(file),
             "m.gguf: tensor 'blk.0.ffn_down.weight' holds values that are not finite");
 }

@@ -100,7 +100,7 @@ struct Cors {
 
 enum class ModelKind : std::uint8_t {
   canned,  // answers made of a hash; no weights
-  llama,   // a Hugging Face directory of the Llama architecture
+  llama,   // a Hugging Face directory or GGUF file of the Llama architecture
 };
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
@@ -108,7 +108,7 @@ enum class DeviceKind : std::uint8_t { cpu, cuda };
 struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
-  std::string path;                     // model directory; empty: the built-in one of its kind
+  std::string path;                     // directory or GGUF file; empty: the built-in one
   std::string tokenizer;                // SentencePiece file; empty: beside the model
   std::string chat_template;            // family name; empty: recognised
   std::uint32_t workers = 1;            // processes

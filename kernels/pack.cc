@@ -47,16 +47,14 @@ void unpack(const PackedMatrix& matrix, std::size_t first_row, std::size_t rows,
 void pack_quantized_row(const char* from, WeightType type, std::size_t cols, char* panel,
                         std::size_t lane) {
   const std::size_t blocks = cols / kQuantBlock;
-  const std::size_t data_bytes = panel_block_bytes(type);
-  const std::size_t groups = data_bytes / (kLanes * 4);
-  char* scales = panel + blocks * data_bytes;
+  const std::size_t groups = panel_block_bytes(type) / (kLanes * 4);
   // int8 + 128 is the same bits with the sign turned.
   const int flip = type == WeightType::q8_0 ? 0x80 : 0;
   for (std::size_t b = 0; b < blocks; ++b) {
-    std::memcpy(scales + (b * kLanes + lane) * 2, from, 2);
+    std::memcpy(panel + block_scales_at(b, type) + lane * 2, from, 2);
     from += 2;
     for (std::size_t g = 0; g < groups; ++g) {
-      char* to = panel + b * data_bytes + (g * kLanes + lane) * 4;
+      char* to = panel + block_weights_at(b, type) + (g * kLanes + lane) * 4;
       for (std::size_t i = 0; i < 4; ++i) to[i] = static_cast<char>(*from++ ^ flip);
     }
   }
@@ -65,15 +63,13 @@ void pack_quantized_row(const char* from, WeightType type, std::size_t cols, cha
 void unpack_quantized_row(const char* panel, WeightType type, std::size_t cols, std::size_t lane,
                           float* out) {
   const std::size_t blocks = cols / kQuantBlock;
-  const std::size_t data_bytes = panel_block_bytes(type);
-  const char* scales = panel + blocks * data_bytes;
   for (std::size_t b = 0; b < blocks; ++b) {
-    const float scale = f16_to_float(read_u16(scales + (b * kLanes + lane) * 2));
+    const float scale = f16_to_float(read_u16(panel + block_scales_at(b, type) + lane * 2));
     for (std::size_t c = 0; c < kQuantBlock; ++c) {
       const bool is_low = type == WeightType::q8_0 || c < kQuantBlock / 2;
       const std::size_t at = is_low ? c : c - kQuantBlock / 2;
-      const auto byte =
-          static_cast<std::uint8_t>(panel[b * data_bytes + (at / 4 * kLanes + lane) * 4 + at % 4]);
+      const auto byte = static_cast<std::uint8_t>(
+          panel[block_weights_at(b, type) + (at / 4 * kLanes + lane) * 4 + at % 4]);
       const int q = type == WeightType::q8_0 ? byte - 128 : (is_low ? byte & 15 : byte >> 4) - 8;
       *out++ = scale * static_cast<float>(q);
     }

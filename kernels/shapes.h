@@ -47,17 +47,28 @@ static inline std::size_t panel_block_bytes(WeightType type) {
   return type == WeightType::q8_0 ? kQuantBlock * kLanes : kQuantBlock * kLanes / 2;
 }
 
-static inline std::size_t panel_bytes(std::size_t cols, WeightType type) {
-  if (!is_quantized(type)) return cols * kLanes * weight_bytes(type);
-  const std::size_t blocks = cols / kQuantBlock;
-  const std::size_t scales = blocks * kLanes * 2;
-  return blocks * panel_block_bytes(type) + (scales + 63) / 64 * 64;
+// Two blocks of columns lie together, so that a panel is one stream of whole cache lines: the F16
+// scales [2][16 rows] of both, then the weights of the first, then those of the second.
+static inline std::size_t block_pair_bytes(WeightType type) {
+  return 2 * (kLanes * 2 + panel_block_bytes(type));
+}
+// Where they lie in a panel.
+static inline std::size_t block_scales_at(std::size_t block, WeightType type) {
+  return block / 2 * block_pair_bytes(type) + block % 2 * kLanes * 2;
+}
+static inline std::size_t block_weights_at(std::size_t block, WeightType type) {
+  return block / 2 * block_pair_bytes(type) + 2 * kLanes * 2 + block % 2 * panel_block_bytes(type);
 }
 
-// A weight matrix [rows, cols] packed as [num_panels(rows), cols, 16]; missing rows are zero. A
-// panel of a quantized type has its weights first, then its scales, F16 [cols / 32][16]:
-//   q8_0  bytes [cols / 32][8][16 rows][4]: q + 128 of the columns 4g .. 4g + 3 of the block
-//   q4_0  bytes [cols / 32][4][16 rows][4]: low halves as q8_0, high halves of the columns 16 later
+static inline std::size_t panel_bytes(std::size_t cols, WeightType type) {
+  if (!is_quantized(type)) return cols * kLanes * weight_bytes(type);
+  return (cols / kQuantBlock + 1) / 2 * block_pair_bytes(type);
+}
+
+// A weight matrix [rows, cols] packed as [num_panels(rows), cols, 16]; missing rows are zero. The
+// weights of a block of a quantized type:
+//   q8_0  bytes [8][16 rows][4]: q + 128 of the columns 4g .. 4g + 3 of the block
+//   q4_0  bytes [4][16 rows][4]: low halves as q8_0, high halves of the columns 16 later
 struct PackedMatrix {
   const void* panels = nullptr;  // aligned to 64 bytes; owned by whoever packed it
   WeightType type = WeightType::f32;

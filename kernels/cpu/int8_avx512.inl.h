@@ -11,8 +11,9 @@ struct Bytes {  // [16 rows][4]
 };
 
 constexpr int kQuantTokensMax = 6;
+// One token: a panel at a time is one stream from memory, and its blocks overlap by themselves.
 constexpr int quant_panels(int tokens) {
-  return tokens <= 3 ? 4 : 2;
+  return tokens <= 1 ? 1 : tokens <= 3 ? 4 : 2;
 }
 
 SLUICE_INLINE Ints splat_int(std::int32_t x) {

@@ -25,12 +25,12 @@ struct QuantRange {
   const std::int32_t* starts;
   std::size_t token;
   std::size_t panel;
-  std::size_t block_begin;  // of 32 columns
+  std::size_t block_begin;  // of 32 columns; even
   std::size_t block_end;
 };
 
 template <WeightType type, int P, int T>
-SLUICE_INLINE void add_block(const char* const* data, const std::int32_t* words,
+SLUICE_INLINE void add_block(const char* const* pair, std::size_t at, const std::int32_t* words,
                              Ints (&sum)[P][T]) {
   constexpr std::size_t kGroupBytes = kLanes * 4;
   constexpr int kGroups = static_cast<int>(kQuantBlock / 4);
@@ -39,7 +39,7 @@ SLUICE_INLINE void add_block(const char* const* data, const std::int32_t* words,
     Bytes bytes[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p)
-      bytes[p] = load_bytes(data[p] + static_cast<std::size_t>(g) * kGroupBytes);
+      bytes[p] = load_bytes(pair[p] + at + static_cast<std::size_t>(g) * kGroupBytes);
 #pragma GCC unroll 6
     for (int t = 0; t < T; ++t) {
       const std::int32_t x = words[g * T + t];
@@ -64,17 +64,11 @@ SLUICE_INLINE void add_block(const char* const* data, const std::int32_t* words,
 
 template <WeightType type, int P, int T>
 static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
-  constexpr std::size_t kScaleBytes = kLanes * 2;
-  const std::size_t block_bytes = panel_block_bytes(type);
   const std::size_t panel_size = panel_bytes(job.w.cols, type);
-  const char* const first = static_cast<const char*>(job.w.panels) + range.panel * panel_size;
-  const char* data[P];
-  const char* scales[P];
-  for (int p = 0; p < P; ++p) {
-    const char* const panel = first + static_cast<std::size_t>(p) * panel_size;
-    data[p] = panel + range.block_begin * block_bytes;
-    scales[p] = panel + job.w.cols / kQuantBlock * block_bytes + range.block_begin * kScaleBytes;
-  }
+  const char* const first = static_cast<const char*>(job.w.panels) + range.panel * panel_size +
+                            block_scales_at(range.block_begin, type);
+  const char* pair[P];
+  for (int p = 0; p < P; ++p) pair[p] = first + static_cast<std::size_t>(p) * panel_size;
   float* y = job.y + range.token * job.y_stride + range.panel * kLanes;
   const std::size_t rows_left = job.w.rows - (range.panel + P - 1) * kLanes;
   const std::size_t tail = rows_left < kLanes ? rows_left : kLanes;
@@ -92,26 +86,27 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
   const std::int32_t* words = range.words;
   const float* x_scales = range.scales;
   const std::int32_t* starts = range.starts;
-  for (std::size_t block = range.block_begin; block < range.block_end; ++block) {
-    Ints sum[P][T];
+  for (std::size_t block = range.block_begin; block < range.block_end; block += 2) {
+    for (std::size_t half = 0; half < 2 && block + half < range.block_end; ++half) {
+      Ints sum[P][T];
 #pragma GCC unroll 6
-    for (int t = 0; t < T; ++t) {
+      for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sum[p][t] = splat_int(starts[t]);
-    }
-    add_block<type, P, T>(data, words, sum);
+        for (int p = 0; p < P; ++p) sum[p][t] = splat_int(starts[t]);
+      }
+      add_block<type, P, T>(pair, block_weights_at(half, type), words, sum);
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Lanes scale = load_f16_weights(scales[p]);
+      for (int p = 0; p < P; ++p) {
+        const Lanes scale = load_f16_weights(pair[p] + block_scales_at(half, type));
 #pragma GCC unroll 6
-      for (int t = 0; t < T; ++t)
-        total[p][t] = fma(to_floats(sum[p][t]), mul(scale, splat(x_scales[t])), total[p][t]);
-      data[p] += block_bytes;
-      scales[p] += kScaleBytes;
+        for (int t = 0; t < T; ++t)
+          total[p][t] = fma(to_floats(sum[p][t]), mul(scale, splat(x_scales[t])), total[p][t]);
+      }
+      words += kQuantBlock / 4 * T;
+      x_scales += T;
+      starts += T;
     }
-    words += kQuantBlock / 4 * T;
-    x_scales += T;
-    starts += T;
+    for (int p = 0; p < P; ++p) pair[p] += block_pair_bytes(type);
   }
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {

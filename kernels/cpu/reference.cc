@@ -73,21 +73,22 @@ int quantized_weight(const std::uint8_t* block, WeightType type, std::size_t lan
 void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
   const std::size_t blocks = job.w.cols / kQuantBlock;
-  const std::size_t block_bytes = panel_block_bytes(job.w.type);
   for (std::size_t t = 0; t < job.num_tokens; ++t) {
     for (std::size_t row = panel_begin * kLanes; row < row_end; ++row) {
       const auto* panel = static_cast<const std::uint8_t*>(job.w.panels) +
                           row / kLanes * panel_bytes(job.w.cols, job.w.type);
-      const std::uint8_t* scales = panel + blocks * block_bytes;
       float sum = 0;
       for (std::size_t b = 0; b < blocks; ++b) {
         int x[kQuantBlock];
         const float x_scale = quantize(job.x + t * job.x_stride + b * kQuantBlock, x);
         int products = 0;
         for (std::size_t c = 0; c < kQuantBlock; ++c) {
-          products += quantized_weight(panel + b * block_bytes, job.w.type, row % kLanes, c) * x[c];
+          products += quantized_weight(panel + block_weights_at(b, job.w.type), job.w.type,
+                                       row % kLanes, c) *
+                      x[c];
         }
-        const float scale = load_weight(scales, WeightType::f16, b * kLanes + row % kLanes);
+        const float scale =
+            load_weight(panel + block_scales_at(b, job.w.type), WeightType::f16, row % kLanes);
         sum = std::fma(static_cast<float>(products), scale * x_scale, sum);
       }
       job.y[t * job.y_stride + row] = sum;

@@ -44,21 +44,16 @@ struct ScaleAndMin {
   float scale;
   float min;
 };
-
-// Sub-blocks 0..3 have their six bits in s[j] and s[j + 4]; of 4..7 the low four are the nibbles of
-// s[j + 4], the upper two the spare bits of s[j - 4] and s[j].
-ScaleAndMin scale_and_min(const std::uint8_t* s, std::size_t j) {
-  if (j < 4) return {static_cast<float>(s[j] & 63), static_cast<float>(s[j + 4] & 63)};
-  return {static_cast<float>((s[j + 4] & 15) | (s[j - 4] >> 6) << 4),
-          static_cast<float>((s[j + 4] >> 4) | (s[j] >> 6) << 4)};
+ScaleAndMin floats(SixBits six) {
+  return {static_cast<float>(six.scale), static_cast<float>(six.min)};
 }
 
 void q4_k_block(const std::uint8_t* p, float* out) {
   const float d = half_at(p), m = half_at(p + 2);
   const std::uint8_t* q = p + 4 + kScaleBytes;
   for (std::size_t j = 0; j < 8; j += 2, q += 32, out += 64) {
-    const auto [scale0, min0] = scale_and_min(p + 4, j);
-    const auto [scale1, min1] = scale_and_min(p + 4, j + 1);
+    const auto [scale0, min0] = floats(scale_and_min(p + 4, j));
+    const auto [scale1, min1] = floats(scale_and_min(p + 4, j + 1));
     for (std::size_t i = 0; i < 32; ++i) {
       out[i] = d * scale0 * low(q[i]) - m * min0;
       out[i + 32] = d * scale1 * high(q[i]) - m * min1;
@@ -71,8 +66,8 @@ void q5_k_block(const std::uint8_t* p, float* out) {
   const std::uint8_t* h = p + 4 + kScaleBytes;
   const std::uint8_t* q = h + 32;
   for (std::size_t j = 0; j < 8; j += 2, q += 32, out += 64) {
-    const auto [scale0, min0] = scale_and_min(p + 4, j);
-    const auto [scale1, min1] = scale_and_min(p + 4, j + 1);
+    const auto [scale0, min0] = floats(scale_and_min(p + 4, j));
+    const auto [scale1, min1] = floats(scale_and_min(p + 4, j + 1));
     for (std::size_t i = 0; i < 32; ++i) {
       const float fifth0 = (h[i] >> j & 1) != 0 ? 16.0f : 0.0f;
       const float fifth1 = (h[i] >> (j + 1) & 1) != 0 ? 16.0f : 0.0f;
@@ -110,6 +105,12 @@ void all_blocks(BlockShape shape, const void* blocks, std::size_t num_blocks, fl
 }
 
 }  // namespace
+
+SixBits scale_and_min(const std::uint8_t* s, std::size_t j) {
+  const auto byte = [](int bits) { return static_cast<std::uint8_t>(bits); };
+  if (j < 4) return {byte(s[j] & 63), byte(s[j + 4] & 63)};
+  return {byte((s[j + 4] & 15) | (s[j - 4] >> 6) << 4), byte((s[j + 4] >> 4) | (s[j] >> 6) << 4)};
+}
 
 BlockShape block_shape(BlockFormat format) {
   switch (format) {

@@ -31,6 +31,15 @@ struct BlockShape {
 };
 BlockShape block_shape(BlockFormat format);
 
+// Of sub-block j < 8 of the 12 bytes s of q4_k and q5_k. Sub-blocks 0..3 have their six bits in
+// s[j] and s[j + 4]; of 4..7 the low four are the nibbles of s[j + 4], the upper two the spare bits
+// of s[j - 4] and s[j].
+struct SixBits {
+  std::uint8_t scale;
+  std::uint8_t min;
+};
+SixBits scale_and_min(const std::uint8_t* s, std::size_t j);
+
 // out [num_blocks * num_elements]. A scale that is not finite gives elements that are not.
 void dequantize(BlockFormat format, const void* blocks, std::size_t num_blocks, float* out);
 

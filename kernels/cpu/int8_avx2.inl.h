@@ -9,7 +9,9 @@ struct Bytes {  // [16 rows][4]
   __m256i low, high;
 };
 
-constexpr int kQuantTokensMax = 2;
+constexpr int quant_tokens(WeightType) {
+  return 2;
+}
 constexpr int quant_panels(int tokens) {
   return tokens <= 1 ? 2 : 1;
 }
@@ -34,6 +36,36 @@ SLUICE_INLINE Bytes high_halves(Bytes a) {
           _mm256_and_si256(_mm256_srli_epi16(a.high, 4), mask)};
 }
 
+SLUICE_INLINE Ints add(Ints a, Ints b) {
+  return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+SLUICE_INLINE Ints mul(Ints a, Ints b) {
+  return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
+}
+SLUICE_INLINE __m128i load_eight(const char* p) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+SLUICE_INLINE Ints load_int8s(const char* p) {
+  return {_mm256_cvtepi8_epi32(load_eight(p)), _mm256_cvtepi8_epi32(load_eight(p + 8))};
+}
+SLUICE_INLINE Lanes load_uint8s(const char* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_eight(p))),
+          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_eight(p + 8)))};
+}
+// Bits 2 s and 2 s + 1 of each byte, at bit 4.
+template <int s>
+SLUICE_INLINE __m256i two_bits(__m256i a) {
+  const __m256i moved = s < 2 ? _mm256_slli_epi16(a, 4 - 2 * s) : _mm256_srli_epi16(a, 2 * s - 4);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
+}
+template <int s>
+SLUICE_INLINE Bytes two_bits(Bytes a) {
+  return {two_bits<s>(a.low), two_bits<s>(a.high)};
+}
+SLUICE_INLINE Bytes merge(Bytes a, Bytes b) {
+  return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+}
+
 // The sums of q8_0 products start from 0: dot_q8 takes the weights with their signs.
 constexpr std::int32_t kQ8Start = 0;
 SLUICE_INLINE __m256i add_pairs(__m256i sum, __m256i unsigned_bytes, __m256i signed_bytes) {
@@ -56,7 +88,7 @@ SLUICE_INLINE Ints dot_q4(Ints sum, Bytes w, std::int32_t x) {
 struct QuantizedBlock {
   alignas(32) signed char values[kQuantBlock];
   float scale;
-  std::int32_t sum;  // of values
+  std::int32_t half_sums[2];  // of values
 };
 
 SLUICE_INLINE __m256 absolute(__m256 a) {
@@ -87,7 +119,7 @@ SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   if (finite != 0xff || largest < kQuantFloor) {
     _mm256_store_si256(to, _mm256_setzero_si256());
     out.scale = finite != 0xff ? __builtin_nanf("") : 0.0f;
-    out.sum = 0;
+    out.half_sums[0] = out.half_sums[1] = 0;
     return;
   }
   const __m256 inverse = _mm256_set1_ps(127.0f / largest);
@@ -100,5 +132,6 @@ SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_store_si256(to, _mm256_permutevar8x32_epi32(packed, order));
   out.scale = largest / 127.0f;
-  out.sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+  out.half_sums[0] = sum_of(_mm256_add_epi32(q[0], q[1]));
+  out.half_sums[1] = sum_of(_mm256_add_epi32(q[2], q[3]));
 }

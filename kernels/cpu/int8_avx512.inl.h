@@ -10,7 +10,9 @@ struct Bytes {  // [16 rows][4]
   __m512i v;
 };
 
-constexpr int kQuantTokensMax = 6;
+constexpr int quant_tokens(WeightType type) {
+  return type == WeightType::q6_k ? 4 : 6;
+}
 // One token: a panel at a time is one stream from memory, and its blocks overlap by themselves.
 constexpr int quant_panels(int tokens) {
   return tokens <= 1 ? 1 : tokens <= 3 ? 4 : 2;
@@ -30,6 +32,30 @@ SLUICE_INLINE Bytes low_halves(Bytes a) {
 }
 SLUICE_INLINE Bytes high_halves(Bytes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
+}
+
+SLUICE_INLINE Ints add(Ints a, Ints b) {
+  return {_mm512_add_epi32(a.v, b.v)};
+}
+SLUICE_INLINE Ints mul(Ints a, Ints b) {
+  return {_mm512_mullo_epi32(a.v, b.v)};
+}
+SLUICE_INLINE Ints load_int8s(const char* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+SLUICE_INLINE Lanes load_uint8s(const char* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
+}
+// Bits 2 s and 2 s + 1 of each byte, at bit 4.
+template <int s>
+SLUICE_INLINE Bytes two_bits(Bytes a) {
+  const __m512i moved =
+      s < 2 ? _mm512_slli_epi16(a.v, 4 - 2 * s) : _mm512_srli_epi16(a.v, 2 * s - 4);
+  return {_mm512_and_si512(moved, _mm512_set1_epi8(0x30))};
+}
+SLUICE_INLINE Bytes merge(Bytes a, Bytes b) {
+  return {_mm512_or_si512(a.v, b.v)};
 }
 
 // What a sum of q8_0 products starts from, as a multiple of the sum of x: undoes the + 128 of the
@@ -63,7 +89,7 @@ SLUICE_INLINE Ints dot_q4(Ints sum, Bytes w, std::int32_t x) {
 struct QuantizedBlock {
   alignas(32) signed char values[kQuantBlock];
   float scale;
-  std::int32_t sum;  // of values
+  std::int32_t half_sums[2];  // of values
 };
 
 SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
@@ -78,7 +104,7 @@ SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   if (finite != 0xffffu || largest < kQuantFloor) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(out.values), _mm256_setzero_si256());
     out.scale = finite != 0xffffu ? __builtin_nanf("") : 0.0f;
-    out.sum = 0;
+    out.half_sums[0] = out.half_sums[1] = 0;
     return;
   }
   const __m512 inverse = _mm512_set1_ps(127.0f / largest);
@@ -88,5 +114,6 @@ SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   _mm_store_si128(to, _mm512_cvtepi32_epi8(qa));
   _mm_store_si128(to + 1, _mm512_cvtepi32_epi8(qb));
   out.scale = largest / 127.0f;
-  out.sum = _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
+  out.half_sums[0] = _mm512_reduce_add_epi32(qa);
+  out.half_sums[1] = _mm512_reduce_add_epi32(qb);
 }

@@ -159,5 +159,9 @@ static void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t pa
       return quantized_matmul<WeightType::q8_0>(job, panel_begin, panel_end);
     case WeightType::q4_0:
       return quantized_matmul<WeightType::q4_0>(job, panel_begin, panel_end);
+    case WeightType::q4_k:
+      return quantized_matmul<WeightType::q4_k>(job, panel_begin, panel_end);
+    case WeightType::q6_k:
+      return quantized_matmul<WeightType::q6_k>(job, panel_begin, panel_end);
   }
 }

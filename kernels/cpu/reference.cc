@@ -9,6 +9,7 @@
 #include "kernels/cpu/exp_constants.h"
 #include "kernels/cpu/targets.h"
 #include "kernels/half_float.h"
+#include "kernels/panel_block.h"
 
 namespace sluice::krn {
 namespace {
@@ -61,37 +62,28 @@ float quantize(const float* x, int* q) {
   return largest / 127.0f;
 }
 
-// Weight `column` of a block, without its scale.
-int quantized_weight(const std::uint8_t* block, WeightType type, std::size_t lane,
-                     std::size_t column) {
-  const bool is_low = type == WeightType::q8_0 || column < kQuantBlock / 2;
-  const std::size_t at = is_low ? column : column - kQuantBlock / 2;
-  const int byte = block[(at / 4 * kLanes + lane) * 4 + at % 4];
-  return type == WeightType::q8_0 ? byte - 128 : (is_low ? byte & 15 : byte >> 4) - 8;
-}
-
 void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
-  const std::size_t blocks = job.w.cols / kQuantBlock;
   for (std::size_t t = 0; t < job.num_tokens; ++t) {
     for (std::size_t row = panel_begin * kLanes; row < row_end; ++row) {
-      const auto* panel = static_cast<const std::uint8_t*>(job.w.panels) +
+      const char* panel = static_cast<const char*>(job.w.panels) +
                           row / kLanes * panel_bytes(job.w.cols, job.w.type);
-      float sum = 0;
-      for (std::size_t b = 0; b < blocks; ++b) {
+      float total = 0;
+      for (std::size_t b = 0; b < job.w.cols / kQuantBlock; ++b) {
         int x[kQuantBlock];
         const float x_scale = quantize(job.x + t * job.x_stride + b * kQuantBlock, x);
+        const PanelBlock w = read_panel_block(panel, job.w.type, row % kLanes, b);
         int products = 0;
+        int x_sum = 0;
         for (std::size_t c = 0; c < kQuantBlock; ++c) {
-          products += quantized_weight(panel + block_weights_at(b, job.w.type), job.w.type,
-                                       row % kLanes, c) *
-                      x[c];
+          products += w.half_scales[c / 16] * w.q[c] * x[c];
+          x_sum += x[c];
         }
-        const float scale =
-            load_weight(panel + block_scales_at(b, job.w.type), WeightType::f16, row % kLanes);
-        sum = std::fma(static_cast<float>(products), scale * x_scale, sum);
+        total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
+        if (job.w.type == WeightType::q4_k)
+          total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
       }
-      job.y[t * job.y_stride + row] = sum;
+      job.y[t * job.y_stride + row] = total;
     }
   }
 }

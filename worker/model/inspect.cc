@@ -25,6 +25,10 @@ const char* type_name(krn::WeightType type) {
       return "Q8_0";
     case krn::WeightType::q4_0:
       return "Q4_0";
+    case krn::WeightType::q4_k:
+      return "Q4_K";
+    case krn::WeightType::q6_k:
+      return "Q6_K";
   }
   return "";
 }

@@ -193,6 +193,8 @@ krn::WeightType weight_type(const TensorInfo& tensor, const std::set<std::string
 krn::WeightType packed_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
   if (tensor.dtype == Dtype::q8_0) return krn::WeightType::q8_0;
   if (tensor.dtype == Dtype::q4_0) return krn::WeightType::q4_0;
+  if (tensor.dtype == Dtype::q4_k) return krn::WeightType::q4_k;
+  if (tensor.dtype == Dtype::q6_k) return krn::WeightType::q6_k;
   return weight_type(tensor, wide);
 }
 

@@ -90,11 +90,14 @@ struct Rows {
   krn::WeightType type;
 };
 
-// Of blocks that begin with one binary16: q8_0 and q4_0.
+// The binary16 scales of whole blocks: one or two at their beginning, or one at the end.
 bool has_finite_scales(krn::BlockFormat format, std::span<const std::uint8_t> blocks) {
   const std::size_t bytes = krn::block_shape(format).bytes;
-  for (std::size_t at = 1; at < blocks.size(); at += bytes)
-    if ((blocks[at] & 0x7c) == 0x7c) return false;
+  const auto is_finite = [&](std::size_t at) { return (blocks[at + 1] & 0x7c) != 0x7c; };
+  for (std::size_t at = 0; at < blocks.size(); at += bytes) {
+    if (!is_finite(format == krn::BlockFormat::q6_k ? at + bytes - 2 : at)) return false;
+    if (format == krn::BlockFormat::q4_k && !is_finite(at + 2)) return false;
+  }
   return true;
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/half_float.h"
 #include "kernels/pack.h"
+#include "kernels/quantized_blocks.h"
 #include "tests/unit/kernels/kernel_fixture.h"
 
 namespace sluice::krn {
@@ -141,37 +142,35 @@ struct QuantizedWeights {
   std::vector<std::uint8_t> file;  // [rows][row_bytes]
   std::vector<std::uint8_t> packed_bytes;
   PackedMatrix packed;
-  std::vector<int> q;         // [rows, cols]
-  std::vector<float> scales;  // [rows, cols / 32]
+  std::vector<float> values;  // [rows, cols], by dequantize(), which knows nothing of panels
 };
 
-// Every byte value occurs, -128 and all four-bit values included; scales of either sign and zero.
+BlockFormat format_of(WeightType type) {
+  return type == WeightType::q8_0   ? BlockFormat::q8_0
+         : type == WeightType::q4_0 ? BlockFormat::q4_0
+         : type == WeightType::q4_k ? BlockFormat::q4_k
+                                    : BlockFormat::q6_k;
+}
+
+// Every byte value occurs, in weights and in the small scales; F16 scales of either sign and zero.
 QuantizedWeights make_quantized(std::size_t rows, std::size_t cols, WeightType type,
                                 std::uint32_t seed) {
   std::mt19937 engine(seed);
-  const std::size_t blocks = cols / kQuantBlock;
-  const std::size_t block_bytes = row_bytes(kQuantBlock, type);
+  const BlockShape shape = block_shape(format_of(type));
   QuantizedWeights w;
   w.file.resize(rows * row_bytes(cols, type) + 1);
-  w.q.resize(rows * cols);
-  w.scales.resize(rows * blocks);
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t b = 0; b < blocks; ++b) {
-      std::uint8_t* block = w.file.data() + 1 + (r * blocks + b) * block_bytes;
-      const auto bits = static_cast<std::uint16_t>(
-          engine() % 17 == 0 ? 0 : small_f16(static_cast<std::uint32_t>(engine())));
-      std::memcpy(block, &bits, 2);
-      w.scales[r * blocks + b] = f16_to_float(bits);
-      for (std::size_t i = 2; i < block_bytes; ++i) block[i] = static_cast<std::uint8_t>(engine());
-      int* q = w.q.data() + r * cols + b * kQuantBlock;
-      for (std::size_t i = 0; i < kQuantBlock; ++i) {
-        if (type == WeightType::q8_0)
-          q[i] = static_cast<std::int8_t>(block[2 + i]);
-        else
-          q[i] = i < 16 ? (block[2 + i] & 15) - 8 : (block[2 + i - 16] >> 4) - 8;
-      }
-    }
+  for (std::uint8_t& byte : w.file) byte = static_cast<std::uint8_t>(engine());
+  const auto set_scale = [&](std::uint8_t* at) {
+    const auto bits = static_cast<std::uint16_t>(
+        engine() % 17 == 0 ? 0 : small_f16(static_cast<std::uint32_t>(engine())));
+    std::memcpy(at, &bits, 2);
+  };
+  for (std::size_t at = 1; at + shape.bytes <= w.file.size(); at += shape.bytes) {
+    set_scale(w.file.data() + at + (type == WeightType::q6_k ? 208 : 0));
+    if (type == WeightType::q4_k) set_scale(w.file.data() + at + 2);
   }
+  w.values.resize(rows * cols);
+  dequantize(format_of(type), w.file.data() + 1, rows * cols / shape.num_elements, w.values.data());
   w.packed_bytes.resize(packed_bytes(rows, cols, type) + 64);
   w.packed = {w.packed_bytes.data() + 4, type, rows, cols};
   const std::size_t first = rows / 3;
@@ -208,9 +207,7 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
   std::vector<float> unpacked(rows * cols);
   unpack_rows(w.packed, 0, rows / 2, unpacked.data());
   unpack_rows(w.packed, rows / 2, rows - rows / 2, unpacked.data() + rows / 2 * cols);
-  for (std::size_t i = 0; i < unpacked.size(); ++i) {
-    ASSERT_EQ(unpacked[i], w.scales[i / kQuantBlock] * static_cast<float>(w.q[i])) << i;
-  }
+  for (std::size_t i = 0; i < unpacked.size(); ++i) ASSERT_EQ(unpacked[i], w.values[i]) << i;
   const std::size_t x_stride = cols + 3;
   const std::size_t y_stride = rows + 5;
   std::vector<float> x =
@@ -230,11 +227,12 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
       double sum = 0;
       double magnitude = 0;
       for (std::size_t k = 0; k < cols; ++k) {
-        const double product = static_cast<double>(w.scales[(r * cols + k) / kQuantBlock]) *
-                               w.q[r * cols + k] *
-                               static_cast<double>(row.scales[k / kQuantBlock]) * row.q[k];
-        sum += product;
-        magnitude += std::abs(product);
+        const double x_value =
+            static_cast<double>(row.scales[k / kQuantBlock]) * static_cast<double>(row.q[k]);
+        const double weight = static_cast<double>(w.values[r * cols + k]);
+        sum += weight * x_value;
+        // q4_k adds products and minima apart: each below 2 * 63 * 15.
+        magnitude += (type == WeightType::q4_k ? 2 * 1890 : std::abs(weight)) * std::abs(x_value);
       }
       const double got = static_cast<double>(want[1 + t * y_stride + r]);
       ASSERT_LE(std::abs(got - sum), static_cast<double>(cols) * kUnit * magnitude + 1e-40);
@@ -247,33 +245,39 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
   }
 }
 
-constexpr WeightType kQuantizedTypes[] = {WeightType::q8_0, WeightType::q4_0};
+constexpr WeightType kQuantizedTypes[] = {WeightType::q8_0, WeightType::q4_0, WeightType::q4_k,
+                                          WeightType::q6_k};
+
+// Whole blocks, or whole super-blocks.
+std::size_t columns(std::size_t blocks, WeightType type) {
+  return blocks * (has_super_blocks(type) ? kSuperBlock : kQuantBlock);
+}
 
 TEST(QuantizedMatmul, AllPathsEqualTheOracleForEverySmallSize) {
   for (const WeightType type : kQuantizedTypes) {
     for (std::size_t n = 0; n <= 2 * kLanes + 1; ++n) {
-      check_quantized(n, 64, 3, type);
-      check_quantized(33, 96, n, type);
+      check_quantized(n, columns(2, type), 3, type);
+      check_quantized(33, columns(1, type), n, type);
     }
-    for (std::size_t cols = 0; cols <= 6 * kQuantBlock; cols += kQuantBlock)
-      check_quantized(17, cols, 2, type);
+    for (std::size_t blocks = 0; blocks <= 6; ++blocks)
+      check_quantized(17, columns(blocks, type), 2, type);
   }
 }
 
 TEST(QuantizedMatmul, AllPathsEqualTheOracleAcrossTilesAndBlocksOfK) {
   for (const WeightType type : kQuantizedTypes) {
-    check_quantized(16 * 9 + 5, 2080, 1, type);
-    check_quantized(16 * 19 + 5, 2080, 14, type);
-    check_quantized(16 * 3, 1056, 203, type);
-    check_quantized(16, 32 * 700, 5, type);
+    check_quantized(16 * 9 + 5, has_super_blocks(type) ? 2304 : 2080, 1, type);
+    check_quantized(16 * 19 + 5, has_super_blocks(type) ? 2304 : 2080, 14, type);
+    check_quantized(16 * 3, has_super_blocks(type) ? 1280 : 1056, 203, type);
+    check_quantized(16, 256 * 88, 5, type);
   }
 }
 
 TEST(QuantizedMatmul, ATokensRowDoesNotDependOnItsBatchOrOnThePanelSplit) {
   const std::size_t rows = 16 * 11 + 3;
-  const std::size_t cols = 2080;
   const std::size_t tokens = 103;
   for (const WeightType type : kQuantizedTypes) {
+    const std::size_t cols = has_super_blocks(type) ? 2304 : 2080;
     const QuantizedWeights w = make_quantized(rows, cols, type, 5);
     const std::vector<float> x = random_floats(tokens * cols, 6);
     for (const KernelTable* path : all_paths()) {

@@ -195,9 +195,9 @@ TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
   };
   for (const Row& row : {Row{kQ8_0, krn::BlockFormat::q8_0, krn::WeightType::q8_0},
                          Row{kQ4_0, krn::BlockFormat::q4_0, krn::WeightType::q4_0},
-                         Row{kQ4_K, krn::BlockFormat::q4_k, krn::WeightType::f16},
+                         Row{kQ4_K, krn::BlockFormat::q4_k, krn::WeightType::q4_k},
                          Row{kQ5_K, krn::BlockFormat::q5_k, krn::WeightType::f16},
-                         Row{kQ6_K, krn::BlockFormat::q6_k, krn::WeightType::f16}}) {
+                         Row{kQ6_K, krn::BlockFormat::q6_k, krn::WeightType::q6_k}}) {
     SCOPED_TRACE(row.type);
     GgufBytes file = good(shape);
     std::uint32_t seed = 0;
@@ -249,9 +249,10 @@ TEST_F(GgufModel, MixedFilesKeepEachMatrixAsNarrowAsItsPartsAllow) {
   EXPECT_EQ(layer.gate_up.type, krn::WeightType::f16);
   EXPECT_EQ(layer.down.type, krn::WeightType::bf16);
   EXPECT_EQ(layer.attention_out.type, krn::WeightType::f32);
-  EXPECT_EQ(weights->head.type, krn::WeightType::f16);
+  EXPECT_EQ(weights->head.type, krn::WeightType::q6_k);
   expect_rows(weights->head, 0, dequantized(tensor(file, "token_embd"), krn::BlockFormat::q6_k),
-              true);
+              false);
+  EXPECT_EQ(weights->embedding_type, krn::WeightType::f16);
 }
 
 TEST_F(GgufModel, WhatBinary16DoesNotHoldBecomesF32) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <functional>
 #include <string>
 #include <unordered_map>
 
@@ -117,15 +118,13 @@ struct Symbol {
 };
 constexpr std::uint32_t kNone = UINT32_MAX;
 
-// A merge that was possible when it was found; stale when one of the two has changed since.
-struct Candidate {
-  std::uint32_t rank;
-  std::uint32_t at;
-  TokenId left, right;
-  bool operator<(const Candidate& other) const {  // the heap's top is the largest
-    return std::pair(rank, at) > std::pair(other.rank, other.at);
-  }
-};
+// A merge that was possible when it was found: its rank, then the place of its left symbol, so that
+// the smallest comes first. Stale when one of the two symbols has changed since.
+using Candidate = std::uint64_t;
+
+Candidate candidate_of(std::uint32_t rank, std::uint32_t at) {
+  return std::uint64_t{rank} << 32 | at;
+}
 
 }  // namespace
 
@@ -133,7 +132,6 @@ struct ByteLevelBpe::State {
   struct Slot {
     std::uint64_t pair = UINT64_MAX;  // free
     std::uint32_t rank = 0;
-    TokenId result = 0;
   };
 
   const ByteLevelVocabulary* vocabulary;
@@ -173,7 +171,7 @@ ByteLevelBpe::ByteLevelBpe(const ByteLevelVocabulary& vocabulary, std::uint32_t 
     while (state.merges[at].pair != UINT64_MAX && state.merges[at].pair != pair)
       at = (at + 1) & (state.merges.size() - 1);
     if (state.merges[at].pair == pair) continue;  // the first rank counts
-    state.merges[at] = {pair, rank, merge.result};
+    state.merges[at] = {pair, rank};
   }
 }
 
@@ -216,35 +214,32 @@ void ByteLevelBpe::encode_word(std::string_view word, std::vector<TokenId>& ids)
   for (std::uint32_t i = 0; i < size; ++i)
     symbols.push_back({state.vocabulary->byte_ids[static_cast<std::uint8_t>(word[i])], i - 1,
                        i + 1 < size ? i + 1 : kNone});
-  const auto candidate = [&](std::uint32_t at) -> std::optional<Candidate> {
-    if (at == kNone || symbols[at].next == kNone) return std::nullopt;
-    const TokenId left = symbols[at].id, right = symbols[symbols[at].next].id;
-    const State::Slot* merge = state.find(left, right);
-    if (merge == nullptr) return std::nullopt;
-    return Candidate{merge->rank, at, left, right};
+  const auto add = [&](std::uint32_t at) {
+    if (at == kNone || symbols[at].next == kNone) return false;
+    const State::Slot* merge = state.find(symbols[at].id, symbols[symbols[at].next].id);
+    if (merge != nullptr) heap.push_back(candidate_of(merge->rank, at));
+    return merge != nullptr;
   };
-  for (std::uint32_t i = 0; i < size; ++i)
-    if (const auto found = candidate(i)) heap.push_back(*found);
-  std::make_heap(heap.begin(), heap.end());
+  for (std::uint32_t i = 0; i < size; ++i) add(i);
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
   const auto push = [&](std::uint32_t at) {
-    const auto found = candidate(at);
-    if (!found) return;
-    heap.push_back(*found);
-    std::push_heap(heap.begin(), heap.end());
+    if (add(at)) std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
   while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end());
-    const Candidate best = heap.back();
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const auto at = static_cast<std::uint32_t>(heap.back());
+    const auto& merge = state.vocabulary->merges[heap.back() >> 32];
     heap.pop_back();
-    Symbol& left = symbols[best.at];
-    if (left.id != best.left || left.next == kNone || symbols[left.next].id != best.right) continue;
+    Symbol& left = symbols[at];
+    if (left.id != merge.left || left.next == kNone || symbols[left.next].id != merge.right)
+      continue;
     const Symbol right = symbols[left.next];
     symbols[left.next].id = kNone;  // no longer there
-    left.id = state.find(best.left, best.right)->result;
+    left.id = merge.result;
     left.next = right.next;
-    if (right.next != kNone) symbols[right.next].previous = best.at;
+    if (right.next != kNone) symbols[right.next].previous = at;
     push(left.previous);
-    push(best.at);
+    push(at);
   }
   for (std::uint32_t at = 0; at != kNone; at = symbols[at].next) ids.push_back(symbols[at].id);
 }

@@ -3,9 +3,10 @@
 // the merge of the lowest rank, among equal ones the leftmost, is carried out. Every text has
 // tokens.
 //
-// The patterns are matched by PCRE2 with Unicode properties, so words of a text depend on the whole
-// text. Words go through the thread's WordCache. Time: linear in the text for the pattern, n log n
-// in the longest word. Immutable after construction; safe in any thread.
+// The patterns are matched by PCRE2 with the Unicode properties of its release (10.42: Unicode 14;
+// younger letters count as symbols); where a word ends depends on the text behind it, too. Words go
+// through the thread's WordCache. Time: linear in the text for the pattern, n log n in the longest
+// word. Immutable after construction; safe in any thread.
 #pragma once
 
 #include <cstdint>

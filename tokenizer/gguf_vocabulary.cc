@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "shared/limits.h"
+#include "tokenizer/byte_level_bpe.h"
 #include "tokenizer/model_proto.h"
 #include "tokenizer/utf8.h"
 
@@ -39,12 +40,16 @@ bool is_single_character(std::string_view text) {
   return next_utf8(text).size == text.size();
 }
 
-Result<void> check_model(const GgufHeader& header) {
+enum class VocabularyModel : std::uint8_t { sentence_piece, byte_level };
+
+Result<VocabularyModel> read_model(const GgufHeader& header) {
   const GgufValue* model = header.find(kModel);
   const auto name = model == nullptr ? std::nullopt : model->text();
   if (!name) return bad_key(kModel, "is missing or not a text");
-  if (*name == "llama") return {};
-  return bad_key(kModel, "names '" + shown(*name) + "'; 'llama' (SentencePiece) is what is read");
+  if (*name == "llama") return VocabularyModel::sentence_piece;
+  if (*name == "gpt2") return VocabularyModel::byte_level;
+  return bad_key(kModel, "names '" + shown(*name) +
+                             "'; 'llama' (SentencePiece) and 'gpt2' (byte-level BPE) are read");
 }
 
 // Of a key that may be missing.
@@ -72,8 +77,6 @@ Result<void> check_tokens(const std::vector<PieceFacts>& pieces) {
     if (text.empty()) return bad_token(id, "is empty");
     if (text.find('\0') != std::string_view::npos) return bad_token(id, "contains a NUL");
     if (!is_valid_utf8(text)) return bad_token(id, "is not valid UTF-8");
-    if (!std::isfinite(pieces[id].score))
-      return bad_key(kScores, "holds something else than numbers");
   }
   std::vector<std::string_view> texts;
   texts.reserve(pieces.size());
@@ -84,35 +87,48 @@ Result<void> check_tokens(const std::vector<PieceFacts>& pieces) {
   return {};
 }
 
+// A list with one element for each of num_tokens.
+Result<const GgufValue*> find_list(const GgufHeader& header, std::string_view key,
+                                   std::uint64_t num_tokens) {
+  const GgufValue* value = header.find(key);
+  if (value == nullptr) return bad_key(key, "is missing");
+  if (value->num_elements != num_tokens)
+    return bad_key(key, "has " + std::to_string(value->num_elements) + " elements for " +
+                            std::to_string(num_tokens) + " tokens");
+  return value;
+}
+
+// Texts and types.
 Result<std::vector<PieceFacts>> read_pieces(const GgufHeader& header) {
   const GgufValue* tokens = header.find(kTokens);
-  const GgufValue* scores = header.find(kScores);
-  const GgufValue* types = header.find(kTypes);
-  using Needed = std::pair<std::string_view, const GgufValue*>;
-  for (const auto& [key, value] :
-       {Needed{kTokens, tokens}, Needed{kScores, scores}, Needed{kTypes, types}})
-    if (value == nullptr) return bad_key(key, "is missing");
+  if (tokens == nullptr) return bad_key(kTokens, "is missing");
   if (tokens->num_elements < 1 || tokens->num_elements > kVocabularyMax)
     return bad_key(kTokens, "must be a list of 1 to " + std::to_string(kVocabularyMax) + " texts");
-  if (scores->num_elements != tokens->num_elements || types->num_elements != tokens->num_elements)
-    return bad_key(kTokens, "has " + std::to_string(tokens->num_elements) + " elements, scores " +
-                                std::to_string(scores->num_elements) + ", token_type " +
-                                std::to_string(types->num_elements));
+  const auto types = find_list(header, kTypes, tokens->num_elements);
+  if (!types) return types.error();
   const auto texts = tokens->texts();
-  const auto numbers = scores->floats();
-  const auto kinds = types->integers();
   if (!texts) return bad_key(kTokens, "must be a list of texts");
-  if (!numbers) return bad_key(kScores, "must be a list of F32 numbers");
+  const auto kinds = (*types)->integers();
   if (!kinds) return bad_key(kTypes, "must be a list of integers");
   std::vector<PieceFacts> pieces;
   pieces.reserve(texts->size());
   for (std::size_t id = 0; id < texts->size(); ++id) {
     const std::int32_t kind = (*kinds)[id];
     if (kind < 1 || kind > 6) return bad_key(kTypes, "must hold numbers from 1 to 6");
-    pieces.push_back({(*texts)[id], static_cast<PieceType>(kind), (*numbers)[id]});
+    pieces.push_back({(*texts)[id], static_cast<PieceType>(kind)});
   }
   if (auto checked = check_tokens(pieces); !checked) return checked.error();
   return pieces;
+}
+
+Result<void> read_scores(const GgufHeader& header, std::vector<PieceFacts>& pieces) {
+  const auto list = find_list(header, kScores, pieces.size());
+  if (!list) return list.error();
+  const auto scores = (*list)->floats();
+  if (!scores || !std::ranges::all_of(*scores, [](float score) { return std::isfinite(score); }))
+    return bad_key(kScores, "must be a list of F32 numbers");
+  for (std::size_t id = 0; id < pieces.size(); ++id) pieces[id].score = (*scores)[id];
+  return {};
 }
 
 // Exactly one piece of type unknown, as the library wants it.
@@ -163,11 +179,14 @@ Result<EndIds> read_end_ids(const GgufHeader& header, std::size_t num_tokens) {
   return ids;
 }
 
-// User-defined pieces become control ones, apart from single characters.
-void hide_from_text(const EndIds& ids, std::vector<PieceFacts>& pieces,
-                    std::vector<TokenId>& visible) {
+void hide_end_ids(const EndIds& ids, std::vector<PieceFacts>& pieces) {
   for (const auto& id : {ids.bos, ids.eos, ids.eot, ids.eom})
     if (id && pieces[*id].type != PieceType::unknown) pieces[*id].type = PieceType::control;
+}
+
+// User-defined pieces become control ones, apart from single characters.
+std::vector<TokenId> hide_user_defined(std::vector<PieceFacts>& pieces) {
+  std::vector<TokenId> visible;
   for (std::size_t id = 0; id < pieces.size(); ++id) {
     PieceFacts& piece = pieces[id];
     if (piece.type != PieceType::user_defined) continue;
@@ -175,42 +194,91 @@ void hide_from_text(const EndIds& ids, std::vector<PieceFacts>& pieces,
     if (piece.type == PieceType::control && !looks_special(piece.text))
       visible.push_back(static_cast<TokenId>(id));
   }
+  return visible;
+}
+
+Result<void> read_sentence_piece(const GgufHeader& header, EndIds ids,
+                                 std::vector<PieceFacts> pieces, GgufVocabulary& vocabulary) {
+  const auto space_prefix = read_flag(header, "tokenizer.ggml.add_space_prefix");
+  if (!space_prefix) return space_prefix.error();
+  const auto removes_spaces = read_flag(header, "tokenizer.ggml.remove_extra_whitespaces");
+  if (!removes_spaces) return removes_spaces.error();
+  if (auto read = read_scores(header, pieces); !read) return read;
+  settle_unknown(ids.unknown, pieces);
+  ids.bos = id_or_default(ids.bos, kBosDefault, pieces);
+  ids.eos = id_or_default(ids.eos, kEosDefault, pieces);
+  hide_end_ids(ids, pieces);
+  vocabulary.visible = hide_user_defined(pieces);
+  vocabulary.bos = ids.bos;
+  vocabulary.eos = ids.eos;
+  ModelProtoFacts facts;
+  facts.algorithm = ModelProtoFacts::Algorithm::bpe;
+  facts.byte_fallback = std::ranges::count(pieces, PieceType::byte, &PieceFacts::type) != 0;
+  facts.add_dummy_prefix = space_prefix->value_or(true);
+  facts.remove_extra_whitespaces = removes_spaces->value_or(false);
+  facts.pieces = std::move(pieces);
+  vocabulary.model_proto =
+      write_model_proto(facts, text_of(ids.bos, facts), text_of(ids.eos, facts));
+  return {};
+}
+
+Result<void> read_byte_level(const GgufHeader& header, const EndIds& ids,
+                             std::vector<PieceFacts> pieces, GgufVocabulary& vocabulary) {
+  constexpr std::string_view kPre = "tokenizer.ggml.pre";
+  constexpr std::string_view kMerges = "tokenizer.ggml.merges";
+  const GgufValue* pre = header.find(kPre);
+  const auto name = pre == nullptr ? std::nullopt : pre->text();
+  if (!name) return bad_key(kPre, "is missing or not a text");
+  const auto pattern = pre_tokenizer(*name);
+  if (!pattern)
+    return bad_key(
+        kPre, "names '" + shown(*name) + "'; 'gpt-2', 'llama-bpe', 'qwen2' and 'smollm' are read");
+  const GgufValue* list = header.find(kMerges);
+  if (list == nullptr) return bad_key(kMerges, "is missing");
+  const auto merges = list->num_elements <= kVocabularyMax ? list->texts() : std::nullopt;
+  if (!merges)
+    return bad_key(kMerges,
+                   "must be a list of at most " + std::to_string(kVocabularyMax) + " texts");
+  hide_end_ids(ids, pieces);
+  for (std::size_t id = 0; id < pieces.size(); ++id) {
+    const PieceFacts& piece = pieces[id];
+    const bool is_output = piece.type == PieceType::user_defined || piece.type == PieceType::unused;
+    if (is_output && !looks_special(piece.text))
+      vocabulary.visible.push_back(static_cast<TokenId>(id));
+  }
+  auto made = make_byte_level_vocabulary(*pattern, pieces, *merges);
+  if (!made) return made.error();
+  vocabulary.byte_level = std::move(*made);
+  vocabulary.bos = ids.bos;
+  vocabulary.eos = ids.eos;
+  // Llama-3 alone begins with bos where nothing is said.
+  if (!vocabulary.config.add_bos_token)
+    vocabulary.config.add_bos_token = *pattern == PreTokenizer::llama3;
+  return {};
 }
 
 }  // namespace
 
 Result<GgufVocabulary> read_gguf_vocabulary(const GgufHeader& header) {
-  if (auto checked = check_model(header); !checked) return checked.error();
+  const auto model = read_model(header);
+  if (!model) return model.error();
   auto pieces = read_pieces(header);
   if (!pieces) return pieces.error();
-  auto ids = read_end_ids(header, pieces->size());
+  const auto ids = read_end_ids(header, pieces->size());
   if (!ids) return ids.error();
   const auto adds_bos = read_flag(header, "tokenizer.ggml.add_bos_token");
   if (!adds_bos) return adds_bos.error();
-  const auto space_prefix = read_flag(header, "tokenizer.ggml.add_space_prefix");
-  if (!space_prefix) return space_prefix.error();
-  const auto removes_spaces = read_flag(header, "tokenizer.ggml.remove_extra_whitespaces");
-  if (!removes_spaces) return removes_spaces.error();
-
   GgufVocabulary vocabulary;
-  settle_unknown(ids->unknown, *pieces);
-  ids->bos = id_or_default(ids->bos, kBosDefault, *pieces);
-  ids->eos = id_or_default(ids->eos, kEosDefault, *pieces);
-  hide_from_text(*ids, *pieces, vocabulary.visible);
-  ModelProtoFacts facts;
-  facts.algorithm = ModelProtoFacts::Algorithm::bpe;
-  facts.byte_fallback = std::ranges::count(*pieces, PieceType::byte, &PieceFacts::type) != 0;
-  facts.add_dummy_prefix = space_prefix->value_or(true);
-  facts.remove_extra_whitespaces = removes_spaces->value_or(false);
-  facts.pieces = std::move(*pieces);
-  vocabulary.model_proto =
-      write_model_proto(facts, text_of(ids->bos, facts), text_of(ids->eos, facts));
   vocabulary.config.add_bos_token = *adds_bos;
   if (const GgufValue* source = header.find("tokenizer.chat_template")) {
     const auto text = source->text();
     if (!text) return bad_key("tokenizer.chat_template", "must be a text");
     vocabulary.config.chat_template = std::string(*text);
   }
+  const auto read = *model == VocabularyModel::byte_level
+                        ? read_byte_level(header, *ids, std::move(*pieces), vocabulary)
+                        : read_sentence_piece(header, *ids, std::move(*pieces), vocabulary);
+  if (!read) return read.error();
   return vocabulary;
 }
 

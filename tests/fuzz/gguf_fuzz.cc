@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "shared/check.h"
 #include "shared/gguf.h"
 #include "tests/support/gguf_bytes.h"
+#include "tokenizer/byte_level_bpe.h"
 #include "tokenizer/gguf_vocabulary.h"
 #include "tokenizer/model_proto.h"
 #include "worker/model/gguf_model.h"
@@ -22,6 +24,14 @@ void read_vocabulary(const GgufHeader& header) {
   const auto vocabulary = tok::read_gguf_vocabulary(header);
   if (!vocabulary) {
     CHECK(vocabulary.error().code == Errc::bad_file && !vocabulary.error().detail.empty());
+    return;
+  }
+  if (vocabulary->byte_level) {
+    // What can be made of it encodes any text in known ids.
+    const tok::ByteLevelBpe bpe(*vocabulary->byte_level, 0xFFFFFFFF);
+    std::vector<TokenId> ids;
+    for (const std::string_view word : {"abab", " a", "12\n"}) bpe.encode_word(word, ids);
+    for (const TokenId id : ids) CHECK(vocabulary->byte_level->is_normal.at(id));
     return;
   }
   const auto facts = tok::parse_model_proto(vocabulary->model_proto);

@@ -25,6 +25,19 @@ def vocabulary():
             gguf.key("tokenizer.chat_template", gguf.STRING, "{{ '<|im_start|>' }}")]
 
 
+def byte_level_vocabulary():
+    itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in itself]
+    words = [chr(byte) for byte in itself] + [chr(0x100 + i) for i in range(len(others))]
+    words += ["ab", "\u0120a", "<|end|>"]
+    return [gguf.key("tokenizer.ggml.model", gguf.STRING, "gpt2"),
+            gguf.key("tokenizer.ggml.pre", gguf.STRING, "llama-bpe"),
+            gguf.key("tokenizer.ggml.tokens", gguf.ARRAY, words, gguf.STRING),
+            gguf.key("tokenizer.ggml.token_type", gguf.ARRAY, [1] * 258 + [3], gguf.I32),
+            gguf.key("tokenizer.ggml.merges", gguf.ARRAY, ["a b", "\u0120 a"], gguf.STRING),
+            gguf.key("tokenizer.ggml.eos_token_id", gguf.U32, 258)]
+
+
 def small_model():
     """One layer: hidden size 4, two heads of 2, one of keys and values."""
     keys = [gguf.key("general.architecture", gguf.STRING, "llama"),
@@ -86,6 +99,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     gguf.write(folder / "small_model", *small_model())
     gguf.write(folder / "vocabulary", vocabulary(), [])
+    gguf.write(folder / "byte_level", byte_level_vocabulary(), [])
     gguf.write(folder / "blocks", [gguf.key("general.alignment", gguf.U32, 32)], blocks())
     for name, data in LIES.items():
         (folder / name).write_bytes(data)

@@ -13,7 +13,8 @@ import unittest
 from sluice_process import BIN, PATIENCE, SOURCE, SluiceServer, config_with, run_main
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-import gguf_format  # noqa: E402 (its folder is known only now)
+import convert_to_gguf  # noqa: E402 (their folder is known only now)
+import gguf_format  # noqa: E402
 
 BROOK = SOURCE / "models" / "brook"
 GOLDEN = SOURCE / "tests" / "golden"
@@ -145,8 +146,42 @@ class Gguf(unittest.TestCase):
             if entry.name != "small_model":
                 self.refused(entry, entry.name)
 
-    def test_a_byte_level_vocabulary_is_refused_by_name(self):
-        model = self.home / "bytes.gguf"
+    def byte_level_model(self):
+        """Brook's weights behind a vocabulary of bytes, a few merges and a special token."""
+        itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+        others = [byte for byte in range(256) if byte not in itself]
+        words = [chr(byte) for byte in itself] + [chr(0x100 + i) for i in range(len(others))]
+        merges = ["h e", "l l", "he ll", "hell o", "\u0120 w", "o r"]
+        words += [merge.replace(" ", "") for merge in merges] + ["<|end|>"]
+        spare = [f"[spare{i}]" for i in range(2048 - len(words))]
+        types = [1] * (len(words) - 1) + [3] + [5] * len(spare)
+        config = convert_to_gguf.read_json(BROOK / "config.json")
+        keys = convert_to_gguf.model_keys("bytes", config) + [
+            gguf_format.key("tokenizer.ggml.model", gguf_format.STRING, "gpt2"),
+            gguf_format.key("tokenizer.ggml.pre", gguf_format.STRING, "llama-bpe"),
+            gguf_format.key("tokenizer.ggml.tokens", gguf_format.ARRAY, words + spare, gguf_format.STRING),
+            gguf_format.key("tokenizer.ggml.token_type", gguf_format.ARRAY, types, gguf_format.I32),
+            gguf_format.key("tokenizer.ggml.merges", gguf_format.ARRAY, merges, gguf_format.STRING),
+            gguf_format.key("tokenizer.ggml.eos_token_id", gguf_format.U32, len(words) - 1)]
+        tensors = convert_to_gguf.model_tensors(config, convert_to_gguf.read_tensors(BROOK), "as-is")
+        gguf_format.write(self.home / "bytes.gguf", keys, tensors)
+        return self.home / "bytes.gguf"
+
+    def test_a_byte_level_vocabulary_is_served(self):
+        model = self.byte_level_model()
+        self.assertEqual(facts_of(model)["tokenizer"], "in the file, 2048 pieces")
+        text = "hello world <|end|>"
+        tokens = run("sluice", "tokenize", "--model", model, text).stdout.decode().splitlines()
+        self.assertEqual([line.split("\t")[1] for line in tokens],
+                         ["hello", " w", "or", "l", "d", " ", *"<|end|>"])
+        with FileServer(model) as server:
+            body = {"model": "bytes", "prompt": text, "max_tokens": 8, "temperature": 0}
+            answer = server.post("/v1/completions", body).json()
+            self.assertEqual(answer["usage"]["prompt_tokens"], len(tokens))
+            self.assertIn(answer["choices"][0]["finish_reason"], ("length", "stop"))
+
+    def test_an_unknown_vocabulary_is_refused_by_name(self):
+        model = self.home / "unknown.gguf"
         whole = self.brook.read_bytes()
         named = gguf_format.key("tokenizer.ggml.model", gguf_format.STRING, "llama")
         self.assertEqual(whole.count(named), 1)

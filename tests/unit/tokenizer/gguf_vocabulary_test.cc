@@ -199,14 +199,16 @@ TEST(GgufVocabulary, RefusesWhatItCanNotMean) {
       {"tokenizer.ggml.model",
        [](Lists&, GgufBytes& f) {
          f.entries.clear();
-         f.text("tokenizer.ggml.model", "gpt2");
+         f.text("tokenizer.ggml.model", "bert");
        },
-       "names 'gpt2'; 'llama' (SentencePiece) is what is read"},
+       "names 'bert'; 'llama' (SentencePiece) and 'gpt2' (byte-level BPE) are read"},
       {"tokenizer.ggml.tokens", without("tokenizer.ggml.tokens"), "is missing"},
       {"tokenizer.ggml.scores", without("tokenizer.ggml.scores"), "is missing"},
       {"tokenizer.ggml.token_type", without("tokenizer.ggml.token_type"), "is missing"},
-      {"tokenizer.ggml.tokens", lists([](Lists& l) { l.scores.pop_back(); }),
-       "has 267 elements, scores 266, token_type 267"},
+      {"tokenizer.ggml.scores", lists([](Lists& l) { l.scores.pop_back(); }),
+       "has 266 elements for 267 tokens"},
+      {"tokenizer.ggml.token_type", lists([](Lists& l) { l.types.push_back(1); }),
+       "has 268 elements for 267 tokens"},
       {"tokenizer.ggml.tokens", lists([](Lists& l) { l = {}; }), "must be a list of 1 to"},
       {"tokenizer.ggml.tokens", lists([](Lists& l) { l.tokens[260] = ""; }),
        "holds token 260, which is empty"},
@@ -216,10 +218,10 @@ TEST(GgufVocabulary, RefusesWhatItCanNotMean) {
       {"tokenizer.ggml.tokens", lists([](Lists& l) { l.tokens[260] = "\xff"; }),
        "is not valid UTF-8"},
       {"tokenizer.ggml.scores", lists([](Lists& l) { l.scores[260] = kNan; }),
-       "holds something else than numbers"},
+       "must be a list of F32 numbers"},
       {"tokenizer.ggml.scores",
        lists([](Lists& l) { l.scores[3] = std::numeric_limits<float>::infinity(); }),
-       "holds something else than numbers"},
+       "must be a list of F32 numbers"},
       {"tokenizer.ggml.token_type", lists([](Lists& l) { l.types[5] = 0; }), "numbers from 1 to 6"},
       {"tokenizer.ggml.token_type", lists([](Lists& l) { l.types[5] = -1; }),
        "numbers from 1 to 6"},

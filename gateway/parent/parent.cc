@@ -367,8 +367,7 @@ Actions Parent::from_worker(std::size_t index, ControlMessage& message) {
     child.last_words = std::move(message.text);
     return {};
   }
-  if (message.kind == ControlKind::drained)
-    return supervision_.worker_drained(worker, child.epoch);
+  if (message.kind == ControlKind::drained) return supervision_.worker_drained(worker, child.epoch);
   if (message.kind != ControlKind::worker_hello)
     return accuse(index, "sent a message that is not a worker's to send");
   if (supervision_.is_up(worker, child.epoch)) return accuse(index, "said hello twice");

@@ -158,6 +158,26 @@ void visit_settings(V& v, S& s) {
   v.duration("start_timeout", s.start_timeout, 100ms, 24h);
 }
 
+template <class V, Is<TenantBreakers> S>
+void visit_settings(V& v, S& s) {
+  v.boolean("enabled", s.enabled);
+  v.duration("window", s.window, 100ms, 1h);
+  v.integer("share_permille", s.share_permille, 1, 1'000'000);
+  v.duration("contended_min", s.contended_min, 1ms, 1h);
+  v.integer("bad_ends_permille", s.bad_ends_permille, 1, 1000);
+  v.integer("bad_ends_min", s.bad_ends_min, 1, 1'000'000);
+  v.integer("long_prompt_permille", s.long_prompt_permille, 1, 1000);
+  v.integer("long_prompts_max", s.long_prompts_max, 1, 1'000'000);
+  v.duration("open_min", s.open_min, 10ms, 1h);
+  v.duration("open_max", s.open_max, 10ms, 24h);
+  v.integer("probes", s.probes, 1, 1000);
+}
+
+template <class V, Is<Breakers> S>
+void visit_settings(V& v, S& s) {
+  v.section("tenants", s.tenants);
+}
+
 template <class V, Is<Config> S>
 void visit_settings(V& v, S& s) {
   v.text("state_dir", s.state_dir, kPathBytesMax);
@@ -169,6 +189,7 @@ void visit_settings(V& v, S& s) {
   v.list("models", s.models, kModelsMax);
   v.list("tenants", s.tenants, kTenantsMax);
   v.section("default_limits", s.default_limits);
+  v.section("breakers", s.breakers);
   v.section("supervision", s.supervision);
   v.integer("journal_slots", s.journal_slots, 64, 1u << 20);
   v.bytes("ring_bytes", s.ring_bytes, kRingBytesMin, kRingBytesMax);

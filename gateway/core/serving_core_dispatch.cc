@@ -58,7 +58,7 @@ std::optional<WorkerId> ServingCore::pick_worker(const Sequence& sequence) {
 }
 
 void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
-  leave_queue(index);
+  leave_queue(index, now);
   Sequence& sequence = sequences_[index];
   Request& request = requests_[sequence.request];
   Worker& worker = workers_[id.value];
@@ -68,6 +68,8 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
   sequence.held_at = static_cast<std::uint32_t>(worker.held.size());
   worker.held.push_back(index);
   ++num_on_worker_;
+  sequence.kv_held = sequence.prompt_tokens + static_cast<std::uint32_t>(sequence.outputs.size());
+  breaker_.took_kv(sequence.tenant, sequence.kv_held, now);
   worker.account.submitted(sequence.prompt_tokens + sequence.outputs.size());
   router_.remember(sequence.prefix, id, worker.account.epoch());
   request.stats.worker = id;
@@ -86,6 +88,7 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
       request.dispatched = now;
       counters.prompt_tokens += sequence.prompt_tokens;
       queue_.charge(sequence.tenant, sequence.model, sequence.size, sequence.prompt_tokens);
+      breaker_.prefilled(sequence.tenant, sequence.prompt_tokens, now);
     }
     sequence.has_slot = true;
     commands_.push_back({.kind = CommandKind::open_slot,
@@ -126,10 +129,11 @@ QueueItem ServingCore::queue_item(std::uint32_t index) const {
   return item;
 }
 
-void ServingCore::leave_queue(std::uint32_t index) {
+void ServingCore::leave_queue(std::uint32_t index, Tick now) {
   Sequence& sequence = sequences_[index];
   if (sequence.is_queued) {
     queue_.remove(queue_item(index));
+    breaker_.left_queue(sequence.tenant, now);
     sequence.is_queued = false;
   }
   if (sequence.is_resuming) {
@@ -199,6 +203,7 @@ JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
 
 void ServingCore::check_invariants() const {
   queue_.check_invariants();
+  breaker_.check_invariants();
   ledger_.check_invariants();
   for (const PoisonLedger& ledger : poison_) ledger.check_invariants();
   std::vector<std::uint64_t> pending(counters_.size(), 0);

@@ -23,6 +23,7 @@ void ServingCore::step(WorkerId id, const StepView& record, Tick now) {
   for (const StepEntry& entry : record.entries) {
     if (!take_entry(id.value, entry, now)) break;
   }
+  stop_tripped(now);
   dispatch_model(worker.account.model(), now);
 }
 
@@ -114,6 +115,8 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
   const SequenceEffects effects = sequence.state.token(entry.finish);
   CHECK(!effects.corrupt);  // phase and finish reason were checked above
   ++counters.generated;
+  ++sequence.kv_held;
+  breaker_.took_kv(sequence.tenant, 1, now);
   queue_.charge(sequence.tenant, sequence.model, sequence.size, 1);
   if (sequence.is_suspect) clear_suspect(sequence);  // it repeated the step that crashed
   if (effects.notify) {
@@ -198,7 +201,7 @@ void ServingCore::apply(std::uint32_t index, const SequenceEffects& effects, End
                          .worker = sequence.worker,
                          .value = 0});
   }
-  if (effects.worker_over) leave_worker(index);
+  if (effects.worker_over) leave_worker(index, now);
   if (effects.requeue) requeue(index, now);
   if (effects.client_over) client_over(index, reason, now);
   if (sequences_[index].state.phase() == SequencePhase::over) forget(index);
@@ -208,7 +211,7 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   Sequence& sequence = sequences_[index];
   Request& request = requests_[sequence.request];
   ModelCounters& counters = counters_[sequence.model];
-  leave_queue(index);
+  leave_queue(index, now);
   ++counters.ended[static_cast<std::size_t>(reason)];
   counters.e2e.observe(now - sequence.arrival);
   if (sequence.first_token != Tick{}) {
@@ -226,16 +229,18 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   ledger_.close_choice(request.reservation, sequence.output_tokens_granted, used);
   if (reason == EndReason::stop || reason == EndReason::length) {
     predictor(sequence.tenant, sequence.model).observe(used);
+    if (request.state == Request::State::live) request.end = TenantEnd::good;
   }
   request.choices[sequence.choice] = kNoSequence;
   CHECK(request.num_open > 0);
   if (--request.num_open > 0) return;
   typical_request_ = (typical_request_ * 7 + std::max(Duration{0}, now - request.admitted)) / 8;
-  end_request(sequence.request);
+  end_request(sequence.request, now);
 }
 
-void ServingCore::leave_worker(std::uint32_t index) {
+void ServingCore::leave_worker(std::uint32_t index, Tick now) {
   Sequence& sequence = sequences_[index];
+  breaker_.gave_kv(sequence.tenant, std::exchange(sequence.kv_held, 0), now);
   std::vector<std::uint32_t>& held = workers_[sequence.worker.value].held;
   CHECK(sequence.held_at < held.size() && held[sequence.held_at] == index);
   held[sequence.held_at] = held.back();

@@ -10,7 +10,6 @@ namespace sluice::gw {
 
 namespace {
 
-constexpr std::uint32_t kOpeningsMax = 32;
 constexpr Duration kUnit = std::chrono::microseconds(1);  // of token-time
 
 bool stops_what_runs(BreakerReason reason) {
@@ -25,12 +24,6 @@ bool is_greater(std::uint64_t a, std::uint64_t b, std::uint64_t c, std::uint64_t
 }
 
 }  // namespace
-
-std::string_view breaker_state_name(BreakerState state) {
-  constexpr std::array<std::string_view, kBreakerStates> kNames{"closed", "throttled", "open",
-                                                                "half_open"};
-  return kNames[static_cast<std::size_t>(state)];
-}
 
 std::string_view breaker_reason_name(BreakerReason reason) {
   constexpr std::array<std::string_view, 11> kNames{
@@ -172,9 +165,7 @@ void TenantBreaker::open(TenantId id, BreakerReason reason) {
   const bool was_well =
       tenant.state == BreakerState::closed || tenant.state == BreakerState::throttled;
   if (was_well && now_ - tenant.closed_at >= params_.open_max) tenant.openings = 0;
-  Duration wait = params_.open_min;
-  for (std::uint32_t i = 0; i < tenant.openings && wait < params_.open_max; ++i) wait *= 2;
-  wait = std::min(wait, params_.open_max);
+  const Duration wait = back_off(params_.open_min, params_.open_max, tenant.openings);
   tenant.openings = std::min(tenant.openings + 1, kOpeningsMax);
   tenant.retry_at = now_ + wait;
   tenant.passed = 0;
@@ -197,6 +188,11 @@ std::optional<Duration> TenantBreaker::check(TenantId id, Tick now) const {
   if (tenant.is_forced) return params_.open_max;
   if (!params_.is_enabled || now >= tenant.retry_at) return std::nullopt;
   return tenant.retry_at - now;
+}
+
+void TenantBreaker::count_refusal(TenantId id) {
+  ++tenants_[id.value].refused;
+  ++refused_[static_cast<std::size_t>(tenants_[id.value].state)];
 }
 
 bool TenantBreaker::is_throttled_out(Tenant& tenant, const TenantArrival& arrival) {

@@ -32,16 +32,13 @@
 #include <string_view>
 #include <vector>
 
+#include "gateway/core/breaker_state.h"
 #include "gateway/core/request_queue.h"
 #include "gateway/core/slot_sum.h"
 #include "shared/clock.h"
 #include "shared/ids.h"
 
 namespace sluice::gw {
-
-enum class BreakerState : std::uint8_t { closed, throttled, open, half_open };
-inline constexpr std::size_t kBreakerStates = 4;
-std::string_view breaker_state_name(BreakerState state);
 
 enum class BreakerReason : std::uint8_t {
   none,
@@ -106,7 +103,6 @@ struct TenantBreakerView {
   std::vector<BreakerEvent> history;  // oldest first, at most kBreakerHistory
 };
 inline constexpr std::size_t kBreakerHistory = 8;
-inline constexpr std::size_t kBreakerEventsMax = 1024;  // kept until taken; the oldest go first
 
 class TenantBreaker {
  public:
@@ -116,6 +112,7 @@ class TenantBreaker {
 
   // ---- questions; a value means: refused, ask again after that time
   std::optional<Duration> check(TenantId tenant, Tick now) const;  // whatever its size
+  void count_refusal(TenantId tenant);                             // what check() refused
   // Counts the arrival; may trip.
   std::optional<Duration> arrive(TenantId tenant, const TenantArrival& arrival, Tick now);
   // It was admitted everywhere. REQUIRES: arrive() let it pass just before.

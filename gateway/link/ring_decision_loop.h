@@ -50,6 +50,7 @@ struct ModelGauges {
 struct LoopHooks {
   std::function<void(const cfg::Config&)> reload;  // after limits were swapped
   std::function<void()> drain;                     // take no new connections
+  std::function<void(const BreakerEvent&, const std::string& tenant)> breaker_moved;
   // All requests ended. Whoever sets it calls say_drained() when the last bytes are written.
   std::function<void()> requests_drained;
 };
@@ -83,6 +84,10 @@ class RingDecisionLoop final : public DecisionLoop {
   ModelFacts model_facts(std::uint32_t model) const override;
 
   const ServingCore& core() const { return *core_; }
+  // By configured tenant. Opened by force: until reset.
+  TenantBreakerView breaker(TenantId tenant) const;
+  void force_open(TenantId tenant);
+  void reset_breaker(TenantId tenant);
   const Journal& journal() const { return journal_; }
   const LinkCounters& counters() const { return counters_; }
   ModelGauges gauges(std::uint32_t model) const;
@@ -113,7 +118,9 @@ class RingDecisionLoop final : public DecisionLoop {
   void spin();
   void sleep();
   void ring_bells();
+  void report_breakers();
 
+  void set_breakers(const cfg::Breakers& config);
   CoreLimits map_tenants(const cfg::Config& config);
   AccountId account_of(const std::string& tenant, const std::string& digest, CoreLimits& limits);
   TenantId inner(TenantId tenant) const;

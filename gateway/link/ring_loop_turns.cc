@@ -107,6 +107,7 @@ bool RingDecisionLoop::turn() {
     is_busy = true;
   }
   is_busy |= deliver();
+  report_breakers();
   ring_bells();
   return is_busy;
 }
@@ -299,6 +300,7 @@ void RingDecisionLoop::reload(const std::string& text) {
   queue.tokens_max = config->queue.tokens_max;
   drain_timeout_ = config->queue.drain_timeout;
   core_->reload(map_tenants(*config), queue, config->queue.wait_max, now_);
+  set_breakers(config->breakers);
   if (hooks.reload) hooks.reload(*config);
 }
 

@@ -110,6 +110,16 @@ void log_recovered(const std::vector<Journal::Recovered>& recovered) {
   spdlog::warn("event=journal_recovered slots={} accepted_tokens={}", recovered.size(), accepted);
 }
 
+void log_breaker(const BreakerEvent& event, const std::string& tenant, Tick now) {
+  const bool is_worse = event.to != BreakerState::closed && event.to != BreakerState::half_open;
+  const auto retry = std::chrono::ceil<std::chrono::seconds>(event.retry_at - now);
+  spdlog::log(is_worse ? spdlog::level::warn : spdlog::level::info,
+              "event=breaker_moved tenant=\"{}\" from={} to={} reason={} retry_after_s={}", tenant,
+              breaker_state_name(event.from), breaker_state_name(event.to),
+              breaker_reason_name(event.reason),
+              event.to == BreakerState::open ? retry.count() : 0);
+}
+
 // Saying `drained` takes both: no request runs, and the last answer has left.
 class DrainState {
  public:
@@ -180,6 +190,9 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
       spdlog::error("event=certificate_kept reason=\"{}\"", tls.error().detail);
   };
   loop.hooks.drain = [&] { drain.begin(); };
+  loop.hooks.breaker_moved = [&](const BreakerEvent& event, const std::string& tenant) {
+    log_breaker(event, tenant, clock.now());
+  };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   warn_of_few_descriptors(config.http.connections_max);
   spdlog::info("event=listening address={} port={}", config.listen.address, *bound);

@@ -157,8 +157,25 @@ struct TenantBreakers {
   bool operator==(const TenantBreakers&) const = default;
 };
 
+// When a worker gets no new work, and how much work may be done twice (worker_breaker.h).
+struct WorkerBreakers {
+  bool enabled = true;
+  std::uint32_t failures_max = 3;    // in a row
+  std::uint32_t bad_logits_max = 2;  // in a row
+  std::uint32_t slow_factor = 8;     // times what steps of that size take
+  milliseconds slow_floor{100};
+  std::uint32_t slow_steps_max = 8;  // of 32
+  milliseconds open_min{5'000};
+  milliseconds open_max{300'000};
+  std::uint32_t probes = 3;
+  std::uint32_t retry_permille = 100;  // of first dispatches
+  std::uint32_t retries_burst = 256;
+  bool operator==(const WorkerBreakers&) const = default;
+};
+
 struct Breakers {
   TenantBreakers tenants;
+  WorkerBreakers workers;
   bool operator==(const Breakers&) const = default;
 };
 

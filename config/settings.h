@@ -173,9 +173,25 @@ void visit_settings(V& v, S& s) {
   v.integer("probes", s.probes, 1, 1000);
 }
 
+template <class V, Is<WorkerBreakers> S>
+void visit_settings(V& v, S& s) {
+  v.boolean("enabled", s.enabled);
+  v.integer("failures_max", s.failures_max, 1, 1000);
+  v.integer("bad_logits_max", s.bad_logits_max, 1, 1000);
+  v.integer("slow_factor", s.slow_factor, 2, 10'000);
+  v.duration("slow_floor", s.slow_floor, 1ms, 1h);
+  v.integer("slow_steps_max", s.slow_steps_max, 1, 32);
+  v.duration("open_min", s.open_min, 10ms, 1h);
+  v.duration("open_max", s.open_max, 10ms, 24h);
+  v.integer("probes", s.probes, 1, 1000);
+  v.integer("retry_permille", s.retry_permille, 0, 1000);
+  v.integer("retries_burst", s.retries_burst, 1, 1'000'000);
+}
+
 template <class V, Is<Breakers> S>
 void visit_settings(V& v, S& s) {
   v.section("tenants", s.tenants);
+  v.section("workers", s.workers);
 }
 
 template <class V, Is<Config> S>

@@ -42,6 +42,7 @@ ServingCore::ServingCore(CoreParams params)
     : params_(std::move(params)),
       ledger_(LedgerParams{params_.num_models, params_.sequences_max}),
       breaker_(params_.tenant_breaker, params_.limits.num_tenants),
+      worker_breaker_(params_.worker_breaker, params_.num_workers, params_.num_models),
       queue_(params_.queue, params_.num_models, params_.limits.num_tenants),
       poison_(params_.num_models),
       index_(params_.sequences_max),
@@ -495,6 +496,7 @@ void ServingCore::tick(Tick now) {
   ledger_.advance(now);
   enforce_limits(now);
   for (Worker& worker : workers_) worker.account.retry();
+  breaker_due_.reset();
   stop_tripped(now);
   dispatch(now);
 }
@@ -502,7 +504,7 @@ void ServingCore::tick(Tick now) {
 std::optional<Tick> ServingCore::next_due() const {
   std::optional<Tick> due = due_.next_due();
   if (num_live_requests_ == 0) return due;
-  for (const std::optional<Tick> other : {drain_until_, ledger_.next_change()}) {
+  for (const std::optional<Tick> other : {drain_until_, ledger_.next_change(), breaker_due_}) {
     if (other) due = due ? std::min(*due, *other) : *other;
   }
   return due;

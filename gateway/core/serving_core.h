@@ -39,6 +39,7 @@
 #include "gateway/core/router.h"
 #include "gateway/core/tenant_breaker.h"
 #include "gateway/core/worker_account.h"
+#include "gateway/core/worker_breaker.h"
 #include "shared/result.h"
 
 namespace sluice::gw {
@@ -60,6 +61,7 @@ struct CoreParams {
   std::uint32_t num_workers = 1;
   CoreLimits limits;
   TenantBreakerParams tenant_breaker;
+  WorkerBreakerParams worker_breaker;
   SequenceId first_id{1};  // smaller ids belonged to a former gateway
 };
 
@@ -146,6 +148,7 @@ class ServingCore {
   // newest first.
   void reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max, Tick now);
   void set_tenant_breaker(const TenantBreakerParams& params) { breaker_.set_params(params); }
+  void set_worker_breaker(const WorkerBreakerParams& params) { worker_breaker_.set_params(params); }
   // Until reset. What the tenant runs ends at once with tenant_circuit_open.
   void force_open(TenantId tenant, Tick now);
   void reset_breaker(TenantId tenant, Tick now);
@@ -155,6 +158,7 @@ class ServingCore {
   std::vector<Command>& commands() { return commands_; }
   std::vector<Notice>& notices() { return notices_; }
   std::deque<BreakerEvent>& breaker_events() { return breaker_.events(); }
+  std::deque<WorkerBreakerEvent>& worker_breaker_events() { return worker_breaker_.events(); }
   // The notice is being carried out: later tokens make a new one.
   bool take_token_notice(const Notice& notice);
   bool is_live(GenerationHandle handle) const;
@@ -171,6 +175,7 @@ class ServingCore {
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
   const Ledger& ledger() const { return ledger_; }
   const TenantBreaker& tenant_breaker() const { return breaker_; }
+  const WorkerBreaker& worker_breaker() const { return worker_breaker_; }
   const RequestQueue& queue() const { return queue_; }
   const PoisonLedger& poison(std::uint32_t model) const { return poison_[model]; }
   std::uint64_t num_live_requests() const { return num_live_requests_; }
@@ -236,7 +241,9 @@ class ServingCore {
   // serving_core_dispatch.cc: from the queue to workers
   void dispatch(Tick now);
   void dispatch_model(std::uint32_t model, Tick now);
-  std::optional<WorkerId> pick_worker(const Sequence& sequence);
+  bool can_take(std::uint32_t worker, Tick now) const;
+  void look_again_at(Tick due);
+  std::optional<WorkerId> pick_worker(const Sequence& sequence, Tick now);
   void send(std::uint32_t sequence, WorkerId worker, Tick now);
   void requeue(std::uint32_t sequence, Tick now);
   QueueItem queue_item(std::uint32_t sequence) const;
@@ -246,6 +253,7 @@ class ServingCore {
   Ledger ledger_;
   std::vector<OutputPredictor> predictors_;  // [tenant][model]
   TenantBreaker breaker_;
+  WorkerBreaker worker_breaker_;
   RequestQueue queue_;
   Router router_;
   std::vector<PoisonLedger> poison_;  // per model: one model's trials hold up no other's
@@ -268,6 +276,7 @@ class ServingCore {
   std::uint64_t num_on_worker_ = 0;
   Duration typical_request_{std::chrono::seconds{1}};
   std::optional<Tick> drain_until_;
+  std::optional<Tick> breaker_due_;  // something waits for a breaker or for the retry budget
   bool drained_ = false;
 };
 

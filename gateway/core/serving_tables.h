@@ -57,8 +57,11 @@ struct ServingCore::Sequence {
   bool is_queued = false;            // waits for the first time
   bool is_resuming = false;          // waits again
   bool was_sent = false;
-  bool has_slot = false;    // in the journal
-  bool is_dirty = false;    // a notice about its tokens is under way
+  bool is_retry = false;  // its epoch ended: the next dispatch takes from the retry budget
+  bool is_probe = false;  // of its worker's breaker
+  WorkerEnd worker_end = WorkerEnd::neutral;  // what that breaker will hear
+  bool has_slot = false;                      // in the journal
+  bool is_dirty = false;                      // a notice about its tokens is under way
   bool is_suspect = false;  // was in a crashed step and has not delivered a token since
   std::uint64_t weights_digest = 0, kernel_path = 0;  // of the first worker, once sent
   Tick arrival{}, admitted{}, waiting_since{};

@@ -46,6 +46,22 @@ TenantBreakerParams breaker_params(const cfg::TenantBreakers& config) {
   return params;
 }
 
+WorkerBreakerParams breaker_params(const cfg::WorkerBreakers& config) {
+  WorkerBreakerParams params;
+  params.is_enabled = config.enabled;
+  params.failures_max = config.failures_max;
+  params.bad_logits_max = config.bad_logits_max;
+  params.slow_factor = config.slow_factor;
+  params.slow_floor = config.slow_floor;
+  params.slow_steps_max = config.slow_steps_max;
+  params.open_min = config.open_min;
+  params.open_max = config.open_max;
+  params.probes = config.probes;
+  params.retry_permille = config.retry_permille;
+  params.retries_burst = config.retries_burst;
+  return params;
+}
+
 // The configuration writes 0 for no limit.
 AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode) {
   AccountSpec spec;
@@ -96,6 +112,7 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   for (const cfg::Model& model : config.models) params.num_workers += model.workers;
   params.limits = map_tenants(config);
   params.tenant_breaker = breaker_params(config.breakers.tenants);
+  params.worker_breaker = breaker_params(config.breakers.workers);
   params.first_id = SequenceId{journal_.take_id()};
   core_ = std::make_unique<ServingCore>(std::move(params));
   read_wall();
@@ -237,6 +254,7 @@ LimitsView RingDecisionLoop::limits(Caller caller) const {
 
 void RingDecisionLoop::set_breakers(const cfg::Breakers& config) {
   core_->set_tenant_breaker(breaker_params(config.tenants));
+  core_->set_worker_breaker(breaker_params(config.workers));
 }
 
 TenantBreakerView RingDecisionLoop::breaker(TenantId tenant) const {
@@ -258,6 +276,10 @@ void RingDecisionLoop::report_breakers() {
   for (; !events.empty(); events.pop_front()) {
     if (hooks.breaker_moved)
       hooks.breaker_moved(events.front(), tenant_names_[events.front().tenant.value]);
+  }
+  std::deque<WorkerBreakerEvent>& workers = core_->worker_breaker_events();
+  for (; !workers.empty(); workers.pop_front()) {
+    if (hooks.worker_breaker_moved) hooks.worker_breaker_moved(workers.front());
   }
 }
 

@@ -51,6 +51,7 @@ struct LoopHooks {
   std::function<void(const cfg::Config&)> reload;  // after limits were swapped
   std::function<void()> drain;                     // take no new connections
   std::function<void(const BreakerEvent&, const std::string& tenant)> breaker_moved;
+  std::function<void(const WorkerBreakerEvent&)> worker_breaker_moved;
   // All requests ended. Whoever sets it calls say_drained() when the last bytes are written.
   std::function<void()> requests_drained;
 };

@@ -190,6 +190,15 @@ void append_breakers(Page& page) {
             [&](BreakerState state) { return breaker.transitions_to(state); });
   per_state("sluice_breaker_refused_total", "counter", "Requests refused, by the state.",
             [&](BreakerState state) { return breaker.refused_in(state); });
+  const WorkerBreaker& workers = page.loop.core().worker_breaker();
+  per_state("sluice_breaker_workers", "gauge", "Workers by the state of their circuit breaker.",
+            [&](BreakerState state) { return workers.num_in(state); });
+  per_state("sluice_breaker_worker_transitions_total", "counter",
+            "Transitions of workers, by the state entered.",
+            [&](BreakerState state) { return workers.transitions_to(state); });
+  append_metric_head(page.out, "sluice_breaker_retries_total", "counter",
+                     "Sequences sent again after the end of their worker.");
+  append_sample(page.out, "sluice_breaker_retries_total", "", workers.retries());
 }
 
 }  // namespace

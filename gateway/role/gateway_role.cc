@@ -120,6 +120,15 @@ void log_breaker(const BreakerEvent& event, const std::string& tenant, Tick now)
               event.to == BreakerState::open ? retry.count() : 0);
 }
 
+void log_worker_breaker(const WorkerBreakerEvent& event, Tick now) {
+  const bool is_open = event.to == BreakerState::open;
+  const auto retry = std::chrono::ceil<std::chrono::seconds>(event.retry_at - now);
+  spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
+              "event=worker_breaker_moved worker={} from={} to={} reason={} retry_after_s={}",
+              event.worker.value, breaker_state_name(event.from), breaker_state_name(event.to),
+              worker_breaker_reason_name(event.reason), is_open ? retry.count() : 0);
+}
+
 // Saying `drained` takes both: no request runs, and the last answer has left.
 class DrainState {
  public:
@@ -192,6 +201,9 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.breaker_moved = [&](const BreakerEvent& event, const std::string& tenant) {
     log_breaker(event, tenant, clock.now());
+  };
+  loop.hooks.worker_breaker_moved = [&](const WorkerBreakerEvent& event) {
+    log_worker_breaker(event, clock.now());
   };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   warn_of_few_descriptors(config.http.connections_max);

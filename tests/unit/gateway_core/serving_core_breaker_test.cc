@@ -132,5 +132,81 @@ TEST(ServingCoreBreaker, AnOperatorOpensAndResets) {
   EXPECT_EQ(h.core.breaker_events().back().reason, BreakerReason::operator_reset);
 }
 
+// The worker gives up the sequence that it holds longest.
+void give_up(CoreHarness& h, std::uint32_t worker) {
+  StepEntry entry{};
+  entry.sequence = h.workers[worker].sequences.front().head.sequence;
+  entry.kind = EntryKind::finished;
+  entry.finish = FinishReason::error;
+  h.workers[worker].sequences.pop_front();
+  h.publish(worker, std::span(&entry, 1));
+  h.deliver();
+}
+
+TEST(ServingCoreBreaker, AWorkerWithBadLogitsGetsNoNewWorkButProbes) {
+  CoreParams params = CoreHarness::params(2);
+  CoreHarness h(params);
+  for (std::uint32_t id = 0; id < 2; ++id) {
+    h.up(id);
+    h.publish(id, {});
+  }
+  for (std::uint32_t i = 0; i < 4; ++i) ASSERT_TRUE(h.submit(spec_of(0, i + 1)));
+  ASSERT_EQ(h.core.num_held(WorkerId{0}), 2u);
+  for (int i = 0; i < 2; ++i) give_up(h, 0);
+  EXPECT_EQ(h.core.worker_breaker().view(WorkerId{0}).reason, WorkerBreakerReason::bad_logits);
+  for (std::uint32_t i = 0; i < 4; ++i) ASSERT_TRUE(h.submit(spec_of(0, i + 20)));
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 0u);
+  EXPECT_EQ(h.core.num_held(WorkerId{1}), 6u);
+  h.now += params.worker_breaker.open_min;
+  ASSERT_TRUE(h.submit(spec_of(0, 30)));
+  ASSERT_TRUE(h.submit(spec_of(0, 31)));
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 1u) << "one probe";
+}
+
+TEST(ServingCoreBreaker, TheOnlyWorkerIsNeverEjected) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  h.publish(0, {});
+  for (std::uint32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(h.submit(spec_of(0, i + 1)));
+    ASSERT_EQ(h.core.num_held(WorkerId{0}), 1u) << i;
+    give_up(h, 0);
+  }
+  EXPECT_GT(h.core.worker_breaker().transitions_to(BreakerState::open), 0u);
+}
+
+TEST(ServingCoreBreaker, ResubmissionsBeyondTheBudgetWaitAndAllAreServed) {
+  CoreParams params = CoreHarness::params(2);
+  params.worker_breaker.retries_burst = 1;
+  params.worker_breaker.retry_permille = 0;
+  CoreHarness h(params);
+  h.up(0);
+  h.publish(0, {});
+  std::vector<GenerationHandle> handles;
+  for (std::uint32_t i = 0; i < 4; ++i) handles.push_back(*h.submit(spec_of(0, i + 1)));
+  ASSERT_EQ(h.core.num_held(WorkerId{0}), 4u);
+  h.up(1);
+  h.publish(1, {});
+  h.down(0, DownReason::killed, {});
+  EXPECT_EQ(h.core.num_held(WorkerId{1}), 1u);
+  for (std::uint32_t i = 2; i <= 4; ++i) {
+    const auto due = h.core.next_due();
+    ASSERT_TRUE(due);
+    EXPECT_LE(*due, h.now + params.worker_breaker.retry_interval);
+    h.now = *due;
+    h.core.tick(h.now);
+    h.carry_out();
+    EXPECT_EQ(h.core.num_held(WorkerId{1}), i);
+  }
+  for (int i = 0; i < 40; ++i) {
+    h.step(1);
+    h.deliver();
+  }
+  for (const GenerationHandle handle : handles) {
+    const Client& client = h.clients.at(handle.value);
+    EXPECT_EQ(client.taken[0], undisturbed(client.spec, 0));
+  }
+}
+
 }  // namespace
 }  // namespace sluice::gw

@@ -190,9 +190,13 @@ std::optional<Duration> TenantBreaker::check(TenantId id, Tick now) const {
   return tenant.retry_at - now;
 }
 
+// Nobody knows its size yet. After a burst of long prompts it is taken for one more of them: else
+// the first one behind the back-off would be let in as a probe while the flood goes on.
 void TenantBreaker::count_refusal(TenantId id) {
-  ++tenants_[id.value].refused;
-  ++refused_[static_cast<std::size_t>(tenants_[id.value].state)];
+  Tenant& tenant = tenants_[id.value];
+  ++tenant.refused;
+  ++refused_[static_cast<std::size_t>(tenant.state)];
+  if (tenant.reason == BreakerReason::long_prompts) tenant.long_prompts.add(slot(), 1);
 }
 
 bool TenantBreaker::is_throttled_out(Tenant& tenant, const TenantArrival& arrival) {

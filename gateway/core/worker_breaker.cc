@@ -9,8 +9,8 @@
 namespace sluice::gw {
 
 namespace {
-constexpr std::uint64_t kWhole = 1000;          // of the retry credit: one resubmission
-constexpr std::uint32_t kStepsLearned = 8;      // of a size, before any of it can be slow
+constexpr std::uint64_t kWhole = 1000;      // of the retry credit: one resubmission
+constexpr std::uint32_t kStepsLearned = 8;  // of a size, before any of it can be slow
 constexpr std::int64_t kStepNsBound = std::int64_t{1} << 50;  // keeps products far from overflow
 }  // namespace
 
@@ -192,8 +192,7 @@ std::optional<Tick> WorkerBreaker::next_retry(Tick now) const {
   std::optional<Tick> due;
   if (num_in(BreakerState::open) == 0) return due;
   for (const Worker& worker : workers_) {
-    if (!worker.is_up || worker.state != BreakerState::open || worker.retry_at <= now)
-      continue;
+    if (!worker.is_up || worker.state != BreakerState::open || worker.retry_at <= now) continue;
     due = due ? std::min(*due, worker.retry_at) : worker.retry_at;
   }
   return due;

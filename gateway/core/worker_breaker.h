@@ -89,7 +89,7 @@ class WorkerBreaker {
   void ended(WorkerId worker, WorkerEnd end, bool was_probe, Tick now);
 
   bool may_retry(Tick now);
-  Tick retry_due(Tick now);               // when may_retry() says yes at the latest
+  Tick retry_due(Tick now);                        // when may_retry() says yes at the latest
   std::optional<Tick> next_retry(Tick now) const;  // later than now, of an open worker that is up
 
   std::deque<WorkerBreakerEvent>& events() { return events_; }  // bounded, the oldest go first
@@ -99,7 +99,9 @@ class WorkerBreaker {
     return transitions_[static_cast<std::size_t>(state)];
   }
   std::uint64_t retries() const { return retries_; }
-  std::uint64_t num_in(BreakerState state) const { return num_in_[static_cast<std::size_t>(state)]; }
+  std::uint64_t num_in(BreakerState state) const {
+    return num_in_[static_cast<std::size_t>(state)];
+  }
   void check_invariants() const;
 
  private:

@@ -141,6 +141,20 @@ TEST(TenantBreaker, ABurstOfLongPromptsOpensAndAFloodThatGoesOnGetsNoProbe) {
   EXPECT_TRUE(f.arrive(kHeavy, kSmallOne)) << "a small one may probe meanwhile";
 }
 
+TEST(TenantBreaker, RequestsRefusedBeforeTheirSizeIsKnownCountAfterABurst) {
+  Fixture f;
+  f.burst();
+  while (f.breaker.check(kHeavy, f.now)) {
+    f.now += milliseconds(100);
+    f.run(kLight, kSmallOne, TenantEnd::good);
+    if (f.breaker.check(kHeavy, f.now)) f.breaker.count_refusal(kHeavy);
+  }
+  EXPECT_FALSE(f.arrive(kHeavy, kLongOne)) << "the flood goes on";
+  EXPECT_TRUE(f.arrive(kHeavy, kSmallOne));
+  f.now += f.params.window + f.params.window / 8;
+  EXPECT_TRUE(f.arrive(kHeavy, kLongOne)) << "it is over";
+}
+
 TEST(TenantBreaker, RetryAfterIsWhenTheProbeIsDue) {
   Fixture f;
   f.burst();

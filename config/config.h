@@ -100,7 +100,7 @@ struct Cors {
 
 enum class ModelKind : std::uint8_t {
   canned,  // answers made of a hash; no weights
-  llama,   // a Hugging Face directory of the Llama architecture
+  llama,   // a Hugging Face directory or GGUF file of the Llama architecture
 };
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
@@ -108,7 +108,7 @@ enum class DeviceKind : std::uint8_t { cpu, cuda };
 struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
-  std::string path;                     // model directory; empty: the built-in one of its kind
+  std::string path;                     // directory or GGUF file; empty: the built-in one
   std::string tokenizer;                // SentencePiece file; empty: beside the model
   std::string chat_template;            // family name; empty: recognised
   std::uint32_t workers = 1;            // processes
@@ -120,7 +120,7 @@ struct Model {
   bool prefix_cache = true;
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
-  std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512
+  std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512, avx512vnni
   // Cost units per token, for monthly_budget.
   std::uint64_t price_input = 0;
   std::uint64_t price_cached = 0;  // prompt tokens found in the prefix cache; at most price_input

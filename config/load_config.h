@@ -44,9 +44,11 @@ std::vector<SettingFacts> known_settings();
 std::string default_data_dir();
 // A file in the folder of the running program.
 std::string beside_program(const std::string& file);
-// The model's directory: as configured, else the built-in one of its kind (brook, canned).
+// The model's directory or GGUF file: as configured, else the built-in one of its kind (brook,
+// canned).
 std::string model_path(const Model& model);
-// The model's SentencePiece file: as configured, else beside the model.
+// The model's vocabulary: as configured, else the GGUF file itself or tokenizer.model in the
+// directory.
 std::string tokenizer_path(const Model& model);
 // Where the journal and the lock lie: as configured, else /var/lib/sluice as root, else
 // $XDG_STATE_HOME/sluice, else $HOME/.local/state/sluice. Errors: bad_config when none is known.

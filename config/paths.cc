@@ -46,7 +46,10 @@ std::string beside_program(const std::string& file) {
 
 std::string tokenizer_path(const Model& model) {
   if (!model.tokenizer.empty()) return model.tokenizer;
-  return (fs::path(model_path(model)) / "tokenizer.model").string();
+  const fs::path path = model_path(model);
+  std::error_code error;
+  if (fs::is_regular_file(path, error)) return path.string();
+  return (path / "tokenizer.model").string();
 }
 
 Result<std::string> effective_state_dir(const Config& config) {

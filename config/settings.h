@@ -37,7 +37,8 @@ inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 3> kReservingNames{
     "exact", "incremental", "quantile"};  // in the order of Reserving
-inline constexpr std::array<std::string_view, 4> kKernelNames{"auto", "scalar", "avx2", "avx512"};
+inline constexpr std::array<std::string_view, 5> kKernelNames{"auto", "scalar", "avx2", "avx512",
+                                                              "avx512vnni"};
 inline constexpr std::array<std::string_view, 5> kTemplateNames{"", "plain", "chatml", "llama2",
                                                                 "llama3"};
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <filesystem>
 #include <set>
 
 #include "config/load_config.h"
@@ -80,7 +81,9 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
   if (model.price_cached > model.price_input)
     return wrong(key + ".price_cached", "dearer than price_input",
                  "at most " + std::to_string(model.price_input));
-  if (auto r = check_file(key + ".path", model.path, R_OK | X_OK); !r) return r;
+  std::error_code failed;
+  const bool is_file = std::filesystem::is_regular_file(model.path, failed);
+  if (auto r = check_file(key + ".path", model.path, is_file ? R_OK : R_OK | X_OK); !r) return r;
   if (model.kind != ModelKind::llama && model.device != DeviceKind::cpu)
     return wrong(key + ".device", "not the CPU", "cpu where kind is not llama");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);

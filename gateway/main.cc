@@ -40,9 +40,11 @@ Result<cfg::Config> effective_config(const ServeFlags& flags) {
     cfg::Model& model = config.models.front();
     model.path = *flags.model;
     model.kind = cfg::ModelKind::llama;
-    // The name that requests use: the configuration's, else the directory's.
-    if (model.name == cfg::Model{}.name)
-      model.name = std::filesystem::weakly_canonical(*flags.model).filename().string();
+    // The name that requests use: the configuration's, else the directory's or the file's.
+    if (model.name == cfg::Model{}.name) {
+      const auto path = std::filesystem::weakly_canonical(*flags.model);
+      model.name = (path.extension() == ".gguf" ? path.stem() : path.filename()).string();
+    }
   }
   if (flags.workers) config.models.front().workers = *flags.workers;
   if (auto checked = cfg::validate(config); !checked) return checked.error();
@@ -72,9 +74,9 @@ int serve(const ServeFlags& flags) {
 }
 
 // The worker's program knows models; this one takes its place.
-int inspect(const std::string& directory) {
+int inspect(const std::string& model) {
   const std::string program = (own_program().parent_path() / "sluice-worker").string();
-  ::execl(program.c_str(), "sluice-worker", "inspect", directory.c_str(), nullptr);
+  ::execl(program.c_str(), "sluice-worker", "inspect", model.c_str(), nullptr);
   std::cerr << "sluice: " << program << ": " << std::strerror(errno) << '\n';
   return 1;
 }
@@ -92,8 +94,9 @@ int run(int argc, char** argv) {
   serve_command->add_option("--config", flags.config_file, "YAML file; SIGHUP reads it again");
   serve_command->add_option("--port", flags.port, "TCP port; 0: the system picks one");
   serve_command->add_option("--address", flags.address, "Address to bind");
-  serve_command->add_option("--model", flags.model,
-                            "Model directory (Hugging Face layout) served as the first model");
+  serve_command->add_option(
+      "--model", flags.model,
+      "Model directory (Hugging Face layout) or GGUF file, served as the first model");
   serve_command->add_option("--workers", flags.workers, "Worker processes of the first model");
   serve_command->add_option("--state-dir", flags.state_dir, "Directory of journal and lock");
 
@@ -104,7 +107,8 @@ int run(int argc, char** argv) {
   CLI::App* const tokenize_command =
       app.add_subcommand("tokenize", "Print ids and pieces of a text");
   tokenize_command->add_option("--config", tokenize_flags.config_file, "YAML file");
-  tokenize_command->add_option("--model", tokenize_flags.model, "Directory of the model");
+  tokenize_command->add_option("--model", tokenize_flags.model,
+                               "Directory or GGUF file of the model");
   tokenize_command->add_option("text", text, "The text, or - for standard input")->required();
 
   std::string file;
@@ -112,10 +116,11 @@ int run(int argc, char** argv) {
       app.add_subcommand("check-config", "Check a configuration file and print what it amounts to");
   check_command->add_option("file", file, "YAML file")->required();
 
-  std::string directory;
+  std::string model;
   CLI::App* const inspect_command =
-      app.add_subcommand("inspect", "Validate a model directory and print what it holds");
-  inspect_command->add_option("model", directory, "Directory (Hugging Face layout)")->required();
+      app.add_subcommand("inspect", "Validate a model and print what it holds");
+  inspect_command->add_option("model", model, "Directory (Hugging Face layout) or GGUF file")
+      ->required();
 
   CLI::App* const key_command = app.add_subcommand("key", "API keys");
   key_command->require_subcommand(1);
@@ -140,7 +145,7 @@ int run(int argc, char** argv) {
     return 1;
   }
   if (check_command->parsed()) return gw::check_config(file);
-  if (inspect_command->parsed()) return inspect(directory);
+  if (inspect_command->parsed()) return inspect(model);
   if (hash_command->parsed()) return gw::hash_key();
   if (new_command->parsed()) return gw::make_key();
   return 1;

@@ -10,11 +10,12 @@ namespace sluice::krn {
 namespace {
 
 struct Usable {
-  const KernelTable* tables[4] = {};
+  const KernelTable* tables[5] = {};
   Usable() {
     std::size_t n = 0;
 #ifdef __x86_64__
     const CpuFeatures cpu = detect_cpu();
+    if (cpu.avx512vnni) tables[n++] = &kAvx512VnniKernels;
     if (cpu.avx512) tables[n++] = &kAvx512Kernels;
     if (cpu.avx2) tables[n++] = &kAvx2Kernels;
 #endif

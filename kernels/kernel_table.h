@@ -7,7 +7,8 @@
 // row padded with zeros, in order; then lanes are added in a tree (l and l + 8, + 4, + 2, + 1).
 //
 // Error bounds against exact arithmetic, u = 2^-24 (held by tests/unit/kernels):
-//   matmul    |error| <= K u sum_k |w x|             rms_norm  relative <= (n / 16 + 12) u
+//   matmul    |error| <= K u sum_k |w x| (quantized: of the quantized x)
+//                                                    rms_norm  relative <= (n / 16 + 12) u
 //   swiglu    relative <= 16 u where |gate| < 87     rope      |error| <= 3 u (|a| + |b|)
 //   attend    |error| <= (head_dim max_p sum_d |q k| scale + limit + 40) u max_p |v|
 //
@@ -22,6 +23,15 @@ namespace sluice::krn {
 
 // y [num_tokens, rows] = x [num_tokens, cols] * w^T. One output: acc = 0; for k ascending
 // acc = fma(w[r][k], x[t][k], acc).
+//
+// Quantized weights: x is quantized first, each block of 32 columns of a row by itself: m = max
+// |x|,
+//   s = m / 127, q = nearest-even(x * (127 / m));  m < 2^-100: s = 0, q = 0;
+//   an x that is no finite number: s = NaN, q = 0, so that it does not vanish.
+// One output: acc = 0; for blocks ascending acc = fma(float(sum of w.q * x.q), w.d * s, acc), where
+// the sum is of integers and exact. q4_k, further: acc = fma(-float(sum of x.q), w.min * s, acc),
+// with w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each half
+// block times its int8 scale are summed, in integers, too.
 struct MatmulJob {
   PackedMatrix w;
   const float* x = nullptr;
@@ -67,7 +77,7 @@ struct AttentionItem {
 };
 
 struct KernelTable {
-  const char* name;  // scalar, avx2, avx512
+  const char* name;  // scalar, avx2, avx512, avx512vnni
   // Panels [panel_begin, panel_end) of the output rows.
   void (*matmul)(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end);
   // out[i] = (x[i] * r) * weight[i], r = 1 / sqrt(lane sum of squares (fma) / n + eps). out may be
@@ -81,7 +91,7 @@ struct KernelTable {
   void (*swiglu)(const float* gate, const float* up, float* out, std::size_t n);
   // x[i] += y[i]
   void (*add)(float* x, const float* y, std::size_t n);
-  // out[i] = row[i] as float, exact; row need not be aligned.
+  // out[i] = row[i] as float, exact; row need not be aligned. Not for quantized types.
   void (*widen)(const void* row, WeightType type, float* out, std::size_t n);
   void (*attend)(const AttentionJob& job, const AttentionItem& item);
 };

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "kernels/half_float.h"
+#include "kernels/panel_block.h"
+#include "kernels/quantized_blocks.h"
 
 namespace sluice::krn {
 namespace {
@@ -43,11 +45,118 @@ void unpack(const PackedMatrix& matrix, std::size_t first_row, std::size_t rows,
   }
 }
 
+// Where a row's part of a panel goes.
+class PanelRow {
+ public:
+  PanelRow(char* panel, WeightType type, std::size_t lane)
+      : panel_(panel), type_(type), lane_(lane) {}
+
+  // Element `at` of an array [..][16 rows] of `bytes` each that begins `offset` behind the scales.
+  void scale(std::size_t block, std::size_t offset, std::size_t at, const void* from,
+             std::size_t bytes) const {
+    std::memcpy(panel_ + scales_at(block, type_) + offset + (at * kLanes + lane_) * bytes, from,
+                bytes);
+  }
+  std::uint8_t& byte(std::size_t block, std::size_t group, std::size_t i) const {
+    char* at = panel_ + weights_at(block, type_) + (group * kLanes + lane_) * 4 + i;
+    return reinterpret_cast<std::uint8_t&>(*at);
+  }
+  // Four bits of a column of q4_0, q4_k and q6_k.
+  void nibble(std::size_t block, std::size_t column, unsigned bits) const {
+    std::uint8_t& to = byte(block, column % 16 / 4, column % 4);
+    to = static_cast<std::uint8_t>(column < 16 ? (to & 0xf0u) | bits : (to & 0x0fu) | bits << 4);
+  }
+  // The upper two bits of a column of q6_k.
+  void upper(std::size_t block, std::size_t column, unsigned bits) const {
+    std::uint8_t& to = byte(block, 4 + column / 16, column % 4);
+    const auto shift = static_cast<unsigned>(column % 16 / 4 * 2);
+    to = static_cast<std::uint8_t>((to & ~(3u << shift)) | bits << shift);
+  }
+
+ private:
+  char* panel_;
+  WeightType type_;
+  std::size_t lane_;
+};
+
+void pack_q8_0(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+  to.scale(block, 0, block % 2, from, 2);
+  for (std::size_t c = 0; c < kQuantBlock; ++c)  // int8 + 128 is the same bits with the sign turned
+    to.byte(block, c / 4, c % 4) = from[2 + c] ^ 0x80;
+}
+
+void pack_q4_0(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+  to.scale(block, 0, block % 2, from, 2);
+  for (std::size_t i = 0; i < kQuantBlock / 2; ++i) to.byte(block, i / 4, i % 4) = from[2 + i];
+}
+
+void pack_q4_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+  to.scale(block, 0, 0, from, 2);
+  to.scale(block, 32, 0, from + 2, 2);
+  for (std::size_t b = 0; b < 8; ++b) {
+    const SixBits six = scale_and_min(from + 4, b);
+    to.scale(block, 64, b, &six.scale, 1);
+    to.scale(block, 64 + kSuperBlock / 2, b, &six.min, 1);
+    const std::uint8_t* q = from + 16 + b / 2 * 32;
+    for (std::size_t c = 0; c < kQuantBlock; ++c)
+      to.nibble(block + b, c, b % 2 == 0 ? q[c] & 15u : q[c] >> 4u);
+  }
+}
+
+void pack_q6_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+  to.scale(block, 0, 0, from + 208, 2);
+  for (std::size_t i = 0; i < 16; ++i) to.scale(block, 64, i, from + 192 + i, 1);
+  for (std::size_t b = 0; b < 8; ++b) {  // elements 32 b .. 32 b + 31: a quarter of a half
+    const std::uint8_t* low = from + b / 4 * 64 + b % 2 * 32;
+    const std::uint8_t* high = from + 128 + b / 4 * 32;
+    for (std::size_t c = 0; c < kQuantBlock; ++c) {
+      to.nibble(block + b, c, b % 4 < 2 ? low[c] & 15u : low[c] >> 4u);
+      to.upper(block + b, c, high[c] >> (b % 4 * 2) & 3u);
+    }
+  }
+}
+
+void pack_quantized_row(const std::uint8_t* from, WeightType type, std::size_t cols, char* panel,
+                        std::size_t lane) {
+  const PanelRow to(panel, type, lane);
+  const std::size_t step = has_super_blocks(type) ? kSuperBlock : kQuantBlock;
+  const std::size_t bytes = row_bytes(step, type);
+  for (std::size_t column = 0; column < cols; column += step, from += bytes) {
+    const std::size_t block = column / kQuantBlock;
+    switch (type) {
+      case WeightType::q8_0:
+        pack_q8_0(from, block, to);
+        break;
+      case WeightType::q4_0:
+        pack_q4_0(from, block, to);
+        break;
+      case WeightType::q4_k:
+        pack_q4_k(from, block, to);
+        break;
+      case WeightType::q6_k:
+        pack_q6_k(from, block, to);
+        break;
+      default:
+        return;
+    }
+  }
+}
+
 }  // namespace
 
 void pack_rows(const void* source, WeightType source_type, std::size_t rows, std::size_t cols,
                std::size_t first_row, void* panels, WeightType panel_type) {
   const char* from = static_cast<const char*>(source);
+  if (is_quantized(panel_type)) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      char* panel =
+          static_cast<char*>(panels) + (first_row + r) / kLanes * panel_bytes(cols, panel_type);
+      pack_quantized_row(
+          reinterpret_cast<const std::uint8_t*>(from) + r * row_bytes(cols, panel_type), panel_type,
+          cols, panel, (first_row + r) % kLanes);
+    }
+    return;
+  }
   const std::size_t bytes = weight_bytes(source_type);
   if (panel_type != WeightType::f32) {
     pack(from, bytes, rows, cols, first_row, static_cast<std::uint16_t*>(panels), read_u16);
@@ -63,6 +172,11 @@ void pack_rows(const void* source, WeightType source_type, std::size_t rows, std
     case WeightType::f16:
       return pack(from, bytes, rows, cols, first_row, to,
                   [](const char* p) { return f16_to_float(read_u16(p)); });
+    case WeightType::q8_0:
+    case WeightType::q4_0:
+    case WeightType::q4_k:
+    case WeightType::q6_k:
+      return;  // excluded by the contract
   }
 }
 
@@ -74,6 +188,22 @@ void unpack_rows(const PackedMatrix& matrix, std::size_t first_row, std::size_t 
       return unpack<std::uint16_t>(matrix, first_row, rows, out, bf16_to_float);
     case WeightType::f16:
       return unpack<std::uint16_t>(matrix, first_row, rows, out, f16_to_float);
+    case WeightType::q8_0:
+    case WeightType::q4_0:
+    case WeightType::q4_k:
+    case WeightType::q6_k:
+      break;
+  }
+  for (std::size_t r = first_row; r < first_row + rows; ++r) {
+    const char* panel = static_cast<const char*>(matrix.panels) +
+                        r / kLanes * panel_bytes(matrix.cols, matrix.type);
+    for (std::size_t b = 0; b < matrix.cols / kQuantBlock; ++b) {
+      const PanelBlock block = read_panel_block(panel, matrix.type, r % kLanes, b);
+      for (std::size_t c = 0; c < kQuantBlock; ++c) {
+        const int q = block.q[c] * block.half_scales[c / 16];
+        *out++ = block.scale * static_cast<float>(q) - block.min;
+      }
+    }
   }
 }
 

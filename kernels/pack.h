@@ -8,11 +8,12 @@ namespace sluice::krn {
 
 // Size of the packed matrix in bytes.
 static inline std::size_t packed_bytes(std::size_t rows, std::size_t cols, WeightType type) {
-  return num_panels(rows) * cols * kLanes * weight_bytes(type);
+  return num_panels(rows) * panel_bytes(cols, type);
 }
 
 // Writes `rows` rows of a row-major source (unaligned, little-endian) as rows [first_row, first_row
-// + rows) of the packed matrix of `cols` columns. Both types equal, or the target is f32 (exact).
+// + rows) of the packed matrix of `cols` columns. Both types equal, or the target is f32 (exact)
+// and the source not quantized.
 void pack_rows(const void* source, WeightType source_type, std::size_t rows, std::size_t cols,
                std::size_t first_row, void* panels, WeightType panel_type);
 

@@ -2,6 +2,8 @@
 #include "tokenizer/model_proto.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <optional>
 
 #include "shared/limits.h"
@@ -12,9 +14,10 @@ namespace {
 // Field numbers of sentencepiece_model.proto.
 constexpr std::uint32_t kModelPieces = 1, kModelTrainer = 2, kModelNormalizer = 3,
                         kModelSelfTest = 4;
-constexpr std::uint32_t kPieceText = 1, kPieceType = 3;
+constexpr std::uint32_t kPieceText = 1, kPieceScore = 2, kPieceType = 3;
 constexpr std::uint32_t kTrainerModelType = 3, kTrainerWhitespaceAsSuffix = 24,
-                        kTrainerByteFallback = 35, kTrainerUnkSurface = 44;
+                        kTrainerByteFallback = 35, kTrainerUnkSurface = 44, kTrainerUnkPiece = 45,
+                        kTrainerBosPiece = 46, kTrainerEosPiece = 47;
 constexpr std::uint32_t kNormalizerCharsmap = 2, kNormalizerDummyPrefix = 3,
                         kNormalizerRemoveExtra = 4, kNormalizerEscape = 5;
 constexpr std::uint32_t kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed32 = 5;
@@ -23,7 +26,7 @@ struct Field {
   std::uint32_t number = 0;
   std::uint32_t wire_type = 0;
   std::uint64_t value = 0;  // varint
-  std::string_view bytes;   // length-delimited
+  std::string_view bytes;   // length-delimited or of fixed size
   std::string_view whole;   // tag and all
 };
 
@@ -95,6 +98,17 @@ void append_tag(std::uint32_t number, std::uint32_t wire_type, std::string& out)
   append_varint((std::uint64_t{number} << 3) | wire_type, out);
 }
 
+void append_number(std::uint32_t number, std::uint64_t value, std::string& out) {
+  append_tag(number, kVarint, out);
+  append_varint(value, out);
+}
+
+void append_bytes(std::uint32_t number, std::string_view bytes, std::string& out) {
+  append_tag(number, kLengthDelimited, out);
+  append_varint(bytes.size(), out);
+  out += bytes;
+}
+
 Error malformed(const std::string& what) {
   return make_error(Errc::bad_file, "not a SentencePiece model: " + what);
 }
@@ -111,6 +125,8 @@ Result<PieceFacts> parse_piece(std::string_view bytes) {
   while (const auto field = reader.next()) {
     if (field->number == kPieceText && field->wire_type == kLengthDelimited) {
       piece.text = field->bytes;
+    } else if (field->number == kPieceScore && field->wire_type == kFixed32) {
+      std::memcpy(&piece.score, field->bytes.data(), sizeof piece.score);
     } else if (field->number == kPieceType && field->wire_type == kVarint) {
       if (field->value < 1 || field->value > 6) return malformed("a piece of an unknown type");
       piece.type = static_cast<PieceType>(field->value);
@@ -157,6 +173,10 @@ Result<void> parse_normalizer(std::string_view bytes, ModelProtoFacts& facts) {
 
 }  // namespace
 
+bool looks_special(std::string_view text) {
+  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
+}
+
 Result<ModelProtoFacts> parse_model_proto(std::string_view bytes) {
   ModelProtoFacts facts;
   FieldReader reader(bytes);
@@ -190,11 +210,8 @@ std::string edit_model_proto(std::string_view bytes, const ModelProtoEdit& edit)
     if (is_piece && control != edit.make_control.end() && *control == id) {
       // The last occurrence of a field counts: the new type goes behind the old one.
       std::string piece(field->bytes);
-      append_tag(kPieceType, kVarint, piece);
-      append_varint(static_cast<std::uint64_t>(PieceType::control), piece);
-      append_tag(kModelPieces, kLengthDelimited, out);
-      append_varint(piece.size(), out);
-      out += piece;
+      append_number(kPieceType, static_cast<std::uint64_t>(PieceType::control), piece);
+      append_bytes(kModelPieces, piece, out);
       ++control;
     } else if (field->number != kModelSelfTest) {
       out += field->whole;
@@ -204,12 +221,39 @@ std::string edit_model_proto(std::string_view bytes, const ModelProtoEdit& edit)
   if (edit.disable_dummy_prefix) {
     // Occurrences of a message field are merged: this one overrides a single flag.
     std::string normalizer;
-    append_tag(kNormalizerDummyPrefix, kVarint, normalizer);
-    append_varint(0, normalizer);
-    append_tag(kModelNormalizer, kLengthDelimited, out);
-    append_varint(normalizer.size(), out);
-    out += normalizer;
+    append_number(kNormalizerDummyPrefix, 0, normalizer);
+    append_bytes(kModelNormalizer, normalizer, out);
   }
+  return out;
+}
+
+std::string write_model_proto(const ModelProtoFacts& facts, std::string_view bos,
+                              std::string_view eos) {
+  static_assert(std::endian::native == std::endian::little, "floats are written as they lie");
+  std::string out, part;
+  for (const PieceFacts& piece : facts.pieces) {
+    part.clear();
+    append_bytes(kPieceText, piece.text, part);
+    append_tag(kPieceScore, kFixed32, part);
+    part.append(reinterpret_cast<const char*>(&piece.score), sizeof piece.score);
+    append_number(kPieceType, static_cast<std::uint64_t>(piece.type), part);
+    append_bytes(kModelPieces, part, out);
+  }
+  part.clear();
+  append_number(kTrainerModelType, static_cast<std::uint64_t>(facts.algorithm), part);
+  append_number(kTrainerWhitespaceAsSuffix, facts.whitespace_as_suffix ? 1 : 0, part);
+  append_number(kTrainerByteFallback, facts.byte_fallback ? 1 : 0, part);
+  append_bytes(kTrainerUnkSurface, facts.unk_surface, part);
+  const auto unknown = std::ranges::find(facts.pieces, PieceType::unknown, &PieceFacts::type);
+  if (unknown != facts.pieces.end()) append_bytes(kTrainerUnkPiece, unknown->text, part);
+  if (!bos.empty()) append_bytes(kTrainerBosPiece, bos, part);
+  if (!eos.empty()) append_bytes(kTrainerEosPiece, eos, part);
+  append_bytes(kModelTrainer, part, out);
+  part.clear();
+  append_number(kNormalizerDummyPrefix, facts.add_dummy_prefix ? 1 : 0, part);
+  append_number(kNormalizerRemoveExtra, facts.remove_extra_whitespaces ? 1 : 0, part);
+  append_number(kNormalizerEscape, facts.escape_whitespaces ? 1 : 0, part);
+  append_bytes(kModelNormalizer, part, out);
   return out;
 }
 

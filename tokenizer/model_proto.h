@@ -1,5 +1,5 @@
-// The parts of a SentencePiece model file that we need ourselves: a reader and an editor of its
-// protocol-buffer bytes (sentencepiece_model.proto of SentencePiece 0.1.97; the message
+// The parts of a SentencePiece model file that we need ourselves: a reader, an editor and a writer
+// of its protocol-buffer bytes (sentencepiece_model.proto of SentencePiece 0.1.97; the message
 // ModelProto). The library parses the same bytes again; here they are input: every length is
 // checked. Pure functions; no thread rule.
 #pragma once
@@ -25,7 +25,11 @@ enum class PieceType : std::uint8_t {
 struct PieceFacts {
   std::string_view text;  // into the parsed bytes
   PieceType type = PieceType::normal;
+  float score = 0;
 };
+
+// How vocabularies write tokens that frame a conversation: <|...|>.
+bool looks_special(std::string_view text);
 
 struct ModelProtoFacts {
   enum class Algorithm : std::uint8_t { unigram = 1, bpe = 2 };
@@ -52,5 +56,10 @@ struct ModelProtoEdit {
 // REQUIRES: parse_model_proto(bytes) succeeded. Self-test samples are dropped: they describe the
 // unedited model.
 std::string edit_model_proto(std::string_view bytes, const ModelProtoEdit& edit);
+
+// A model of its own that parse_model_proto and the library read as `facts`; bos and eos are the
+// texts of control pieces, empty where there is none. REQUIRES: no charsmap; pieces valid.
+std::string write_model_proto(const ModelProtoFacts& facts, std::string_view bos,
+                              std::string_view eos);
 
 }  // namespace sluice::tok

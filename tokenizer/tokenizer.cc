@@ -1,5 +1,6 @@
 // The tokenizer on libsentencepiece: two processors over one model file (with and without the dummy
-// prefix), a table of what each id adds to a text, and the word cache in front; see tokenizer.h.
+// prefix), a table of what each id adds to a text, and the word cache in front; or on byte-level
+// BPE with the same table. See tokenizer.h.
 #include "tokenizer/tokenizer.h"
 
 #include <sentencepiece_processor.h>
@@ -10,7 +11,10 @@
 #include <unordered_map>
 
 #include "shared/check.h"
+#include "shared/gguf_file.h"
 #include "shared/limits.h"
+#include "tokenizer/byte_level_bpe.h"
+#include "tokenizer/gguf_vocabulary.h"
 #include "tokenizer/model_proto.h"
 #include "tokenizer/piece_borders.h"
 #include "tokenizer/tokenizer_config.h"
@@ -55,8 +59,24 @@ std::optional<char> byte_of_piece(std::string_view piece) {
   return static_cast<char>(high * 16 + low);
 }
 
-bool looks_special(std::string_view text) {
-  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
+// A vocabulary of either format, with what the files say beyond it.
+Result<GgufVocabulary> read_source(const std::string& path) {
+  if (is_gguf_file(path)) {
+    const Result<GgufFile> file = GgufFile::read(path);
+    if (!file) return file.error();
+    Result<GgufVocabulary> vocabulary = read_gguf_vocabulary(file->header());
+    if (!vocabulary) return make_error(Errc::bad_file, path + ": " + vocabulary.error().detail);
+    return vocabulary;
+  }
+  Result<std::string> bytes = read_model_file(path, kModelBytesMax);
+  if (!bytes) return bytes.error();
+  const auto config_path = std::filesystem::path(path).parent_path() / "tokenizer_config.json";
+  Result<TokenizerConfig> config = load_tokenizer_config(config_path.string());
+  if (!config) return config.error();
+  GgufVocabulary vocabulary;
+  vocabulary.model_proto = std::move(*bytes);
+  vocabulary.config = std::move(*config);
+  return vocabulary;
 }
 
 }  // namespace
@@ -67,6 +87,8 @@ struct Tokenizer::State {
   sentencepiece::SentencePieceProcessor first;      // adds the dummy prefix if the model does
   sentencepiece::SentencePieceProcessor following;  // never does
   PieceBorders borders;
+  ByteLevelVocabulary byte_level;   // of those that are not SentencePiece's
+  std::optional<ByteLevelBpe> bpe;  // over byte_level; encodes in place of the library
   bool add_dummy_prefix = true;
   bool strips_leading_spaces = false;  // decode: all of them, not only the dummy prefix
   int unknown_id = -1;                 // its mark keeps its spaces
@@ -79,18 +101,22 @@ struct Tokenizer::State {
   std::string_view piece(TokenId id) const {
     return std::string_view(bytes).substr(begins[id], begins[id + 1] - begins[id]);
   }
-  Result<void> fill_pieces(const ModelProtoFacts& model);
+  Result<void> load_sentence_piece(std::string_view file, std::span<const TokenId> visible);
+  void load_byte_level(GgufVocabulary source);
+  Result<void> fill_pieces(const ModelProtoFacts& model, std::span<const TokenId> visible);
   void encode_word(std::string_view word, std::vector<TokenId>& ids) const;
   void encode_cut(std::string_view text, std::vector<TokenId>& ids) const;
 };
 
-Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model) {
+Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model,
+                                           std::span<const TokenId> visible) {
   const bool keeps_text = !model.has_charsmap && !model.remove_extra_whitespaces;
   for (const PieceFacts& piece : model.pieces) {
     const auto id = static_cast<TokenId>(begins.size());
     begins.push_back(static_cast<std::uint32_t>(bytes.size()));
     const bool unreachable = piece.type == PieceType::unknown && model.byte_fallback;
-    special.push_back(piece.type == PieceType::control || unreachable);
+    const bool is_visible = std::ranges::binary_search(visible, id);
+    special.push_back((piece.type == PieceType::control && !is_visible) || unreachable);
     if (special.back()) {
       // The library looks single characters up among all pieces: such a one could be written in
       // text.
@@ -124,56 +150,82 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Result<Tokenizer> Tokenizer::load(const std::string& path) {
-  const auto failed = [&](const std::string& why) {
-    return make_error(Errc::bad_file, path + ": " + why);
-  };
-  const Result<std::string> file = read_model_file(path, kModelBytesMax);
-  if (!file) return file.error();
-  Result<ModelProtoFacts> model = parse_model_proto(*file);
-  if (!model) return failed(model.error().detail);
-  Tokenizer tokenizer;
-  State& state = *tokenizer.state_;
-  const auto config_path = std::filesystem::path(path).parent_path() / "tokenizer_config.json";
-  Result<TokenizerConfig> config = load_tokenizer_config(config_path.string());
-  if (!config) return config.error();
-  state.config = std::move(*config);
-
+Result<void> Tokenizer::State::load_sentence_piece(std::string_view file,
+                                                   std::span<const TokenId> visible) {
+  const auto failed = [](const std::string& why) { return make_error(Errc::bad_file, why); };
+  Result<ModelProtoFacts> model = parse_model_proto(file);
+  if (!model) return model.error();
   // User-defined pieces are matched in text; those that frame a conversation must not be.
   ModelProtoEdit edit;
   for (std::uint32_t id = 0; id < model->pieces.size(); ++id) {
     PieceFacts& piece = model->pieces[id];
     if (piece.type != PieceType::user_defined) continue;
-    if (!looks_special(piece.text) && std::ranges::find(state.config.special_tokens, piece.text) ==
-                                          state.config.special_tokens.end())
+    if (!looks_special(piece.text) &&
+        std::ranges::find(config.special_tokens, piece.text) == config.special_tokens.end())
       continue;
     piece.type = PieceType::control;
     edit.make_control.push_back(id);
   }
-  auto status = state.first.LoadFromSerializedProto(edit_model_proto(*file, edit));
+  auto status = first.LoadFromSerializedProto(edit_model_proto(file, edit));
   if (!status.ok()) return failed(status.ToString());
   edit.disable_dummy_prefix = true;
-  status = state.following.LoadFromSerializedProto(edit_model_proto(*file, edit));
+  status = following.LoadFromSerializedProto(edit_model_proto(file, edit));
   if (!status.ok()) return failed(status.ToString());
 
-  if (auto r = state.fill_pieces(*model); !r) return failed(r.error().detail);
-  if (static_cast<std::size_t>(state.first.GetPieceSize()) != model->pieces.size())
+  if (auto r = fill_pieces(*model, visible); !r) return r;
+  if (static_cast<std::size_t>(first.GetPieceSize()) != model->pieces.size())
     return failed("the library sees another number of pieces");
-  state.borders = PieceBorders(*model);
-  state.add_dummy_prefix = model->add_dummy_prefix;
-  state.strips_leading_spaces = model->remove_extra_whitespaces;
-  state.unknown_id = state.first.unk_id();
+  borders = PieceBorders(*model);
+  add_dummy_prefix = model->add_dummy_prefix;
+  strips_leading_spaces = model->remove_extra_whitespaces;
+  unknown_id = first.unk_id();
   const auto id_or_nothing = [](int id) {
     return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
   };
-  state.vocabulary.bos = id_or_nothing(state.first.bos_id());
-  state.vocabulary.eos = id_or_nothing(state.first.eos_id());
-  state.vocabulary.adds_bos =
-      state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
+  vocabulary.bos = id_or_nothing(first.bos_id());
+  vocabulary.eos = id_or_nothing(first.eos_id());
+  return {};
+}
+
+void Tokenizer::State::load_byte_level(GgufVocabulary source) {
+  byte_level = std::move(*source.byte_level);
+  for (TokenId id = 0; id < byte_level.pieces.size(); ++id) {
+    const std::string& piece = byte_level.pieces[id];
+    begins.push_back(static_cast<std::uint32_t>(bytes.size()));
+    special.push_back(!byte_level.is_normal[id] && !std::ranges::binary_search(source.visible, id));
+    if (special.back())
+      special_ids.emplace(piece, id);
+    else
+      bytes += piece;
+    if (byte_level.is_normal[id])
+      vocabulary.longest_piece_bytes =
+          std::max(vocabulary.longest_piece_bytes, static_cast<std::uint32_t>(piece.size()));
+  }
+  vocabulary.size = static_cast<std::uint32_t>(begins.size());
+  begins.push_back(static_cast<std::uint32_t>(bytes.size()));
+  vocabulary.bos = source.bos;
+  vocabulary.eos = source.eos;
+  add_dummy_prefix = false;
+  bpe.emplace(byte_level, serial);
+}
+
+Result<Tokenizer> Tokenizer::load(const std::string& path) {
+  Result<GgufVocabulary> source = read_source(path);
+  if (!source) return source.error();
+  Tokenizer tokenizer;
+  State& state = *tokenizer.state_;
+  state.config = std::move(source->config);
   // A number is never used again, so that no cache holds words of a vocabulary that is gone.
   static std::atomic<std::uint32_t> serials{0};
   state.serial = ++serials;
   CHECK(state.serial != 0);
+  if (source->byte_level) {
+    state.load_byte_level(std::move(*source));
+  } else if (auto r = state.load_sentence_piece(source->model_proto, source->visible); !r) {
+    return make_error(Errc::bad_file, path + ": " + r.error().detail);
+  }
+  state.vocabulary.adds_bos =
+      state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
   return tokenizer;
 }
 
@@ -219,6 +271,10 @@ void Tokenizer::encode(std::string_view text, Segment segment, std::vector<Token
     text = repaired;
   }
   const State& state = *state_;
+  if (state.bpe) {
+    state.bpe->encode(text, ids);
+    return;
+  }
   if (!state.borders.can_cut()) {
     encode_with(segment == Segment::first ? state.first : state.following, text, ids);
     return;

@@ -1,5 +1,5 @@
-// Tokenizer: text to token ids and back, for one vocabulary. The same object counts, admits, bills
-// and decodes, so there is one truth about tokens.
+// Tokenizer: text to token ids and back, for one vocabulary (SentencePiece, or byte-level BPE). The
+// same object counts, admits, bills and decodes, so there is one truth about tokens.
 //
 // User text never yields a special token: those enter only by id, from a chat template. Special are
 // the vocabulary's control pieces, its user-defined pieces that look like one (<|...|>, or marked
@@ -45,7 +45,8 @@ struct Vocabulary {
 
 class Tokenizer {
  public:
-  // A SentencePiece model file (BPE or unigram), and tokenizer_config.json beside it if it exists.
+  // A SentencePiece model file (BPE or unigram), and tokenizer_config.json beside it if it exists;
+  // or a GGUF file with a SentencePiece or byte-level vocabulary (gguf_vocabulary.h).
   // Errors: bad_file (path and reason).
   static Result<Tokenizer> load(const std::string& path);
   Tokenizer(Tokenizer&&) noexcept;

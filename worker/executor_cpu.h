@@ -1,4 +1,4 @@
-// ExecutorCpu: a Llama model from a Hugging Face directory on the CPU kernels.
+// ExecutorCpu: a Llama model from a Hugging Face directory or a GGUF file on the CPU kernels.
 //
 // One forward() computes the tokens of all spans together (matrices see one batch; attention runs
 // per sequence) and keeps K and V as float in one arena of blocks. By the kernels' contract a row's
@@ -18,14 +18,14 @@
 namespace sluice::eng {
 
 struct ExecutorCpuOptions {
-  std::string directory;                // config.json and safetensors
+  std::string directory;                // config.json and safetensors; or a GGUF file
   std::uint32_t context_tokens = 4096;  // the model's own bound holds too
   std::uint32_t block_tokens = 16;      // 8, 16, 32 or 64
   std::uint32_t num_blocks = 4096;
   std::uint32_t sequences_max = 64;     // spans of a step
   std::uint32_t step_tokens_max = 512;  // new tokens of a step
   std::uint32_t threads = 1;            // of the team, the caller included; 1..64
-  std::string kernels = "auto";         // or scalar, avx2, avx512
+  std::string kernels = "auto";         // or scalar, avx2, avx512, avx512vnni
   bool measures_limits = false;         // of this machine, for the facts: takes some 30 ms
 };
 

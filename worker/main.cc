@@ -159,7 +159,7 @@ int main(int argc, char** argv) {
   if (argc == 3 && std::string_view(argv[1]) == "inspect")
     return sluice::eng::inspect_model(argv[2], std::cout, std::cerr);
   if (argc != 1) {
-    std::fputs("usage: sluice-worker [--version | inspect DIR]\n", stderr);
+    std::fputs("usage: sluice-worker [--version | inspect MODEL]\n", stderr);
     return 2;
   }
   return sluice::eng::worker_main();

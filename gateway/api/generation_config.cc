@@ -1,12 +1,15 @@
-// Reads the few keys that matter, with the ranges that requests have.
+// Reads the few keys that matter in either format, with the ranges that requests have.
 #include "gateway/api/generation_config.h"
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 
 #include "gateway/api/field_reader.h"
 #include "gateway/api/json_document.h"
+#include "shared/gguf_file.h"
 
 namespace sluice::gw {
 namespace {
@@ -61,6 +64,46 @@ Error bad_file(const std::string& detail) {
   return make_error(Errc::bad_file, detail);
 }
 
+Error bad_key(std::string_view key, const std::string& allowed) {
+  return bad_file("key '" + std::string(key) + "' must be " + allowed);
+}
+
+Result<void> read_gguf_number(const GgufHeader& header, std::string_view key, double low,
+                              double high, const char* allowed, std::optional<float>& out) {
+  const GgufValue* value = header.find(key);
+  if (value == nullptr) return {};
+  const auto number = value->number();
+  if (!number || !(*number >= low && *number <= high)) return bad_key(key, allowed);
+  out = static_cast<float>(*number);
+  return {};
+}
+
+Result<void> read_gguf_top_k(const GgufHeader& header, std::optional<std::uint32_t>& out) {
+  constexpr std::string_view kKey = "general.sampling.top_k";
+  const GgufValue* value = header.find(kKey);
+  if (value == nullptr) return {};
+  const auto number = value->number();
+  if (!number || !(*number >= -1 && *number <= std::numeric_limits<std::int32_t>::max()) ||
+      *number != std::floor(*number))
+    return bad_key(kKey, "an integer from -1");
+  out = *number < 0 ? 0 : static_cast<std::uint32_t>(*number);
+  return {};
+}
+
+Result<void> read_gguf_end_ids(const GgufHeader& header, std::uint32_t vocab_size,
+                               std::vector<TokenId>& out) {
+  for (const std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                     "tokenizer.ggml.eom_token_id"}) {
+    const GgufValue* value = header.find(key);
+    if (value == nullptr) continue;
+    const auto id = value->unsigned_number();
+    if (!id || *id >= vocab_size) return bad_key(key, "an id below " + std::to_string(vocab_size));
+    const auto token = static_cast<TokenId>(*id);
+    if (std::ranges::find(out, token) == out.end()) out.push_back(token);
+  }
+  return {};
+}
+
 }  // namespace
 
 void GenerationConfig::apply_to(GenerationRequest& request) const {
@@ -89,9 +132,35 @@ Result<GenerationConfig> parse_generation_config(std::string text, std::uint32_t
   return config;
 }
 
-Result<GenerationConfig> load_generation_config(const std::string& directory,
+Result<GenerationConfig> read_gguf_generation(const GgufHeader& header, std::uint32_t vocab_size) {
+  GenerationConfig config;
+  Result<void> read = read_gguf_number(header, "general.sampling.temp", 0, 2,
+                                       "a number from 0 to 2", config.temperature);
+  if (read)
+    read = read_gguf_number(header, "general.sampling.top_p", kTiny, 1,
+                            "a number above 0, at most 1", config.top_p);
+  if (read)
+    read = read_gguf_number(header, "general.sampling.min_p", 0, 1, "a number from 0 to 1",
+                            config.min_p);
+  if (read)
+    read = read_gguf_number(header, "general.sampling.penalty_repeat", kTiny, 2,
+                            "a number above 0, at most 2", config.repetition_penalty);
+  if (read) read = read_gguf_top_k(header, config.top_k);
+  if (read) read = read_gguf_end_ids(header, vocab_size, config.eos_ids);
+  if (!read) return read.error();
+  return config;
+}
+
+Result<GenerationConfig> load_generation_config(const std::string& model,
                                                 std::uint32_t vocab_size) {
-  const std::filesystem::path path = std::filesystem::path(directory) / "generation_config.json";
+  if (is_gguf_file(model)) {
+    const Result<GgufFile> file = GgufFile::read(model);
+    if (!file) return file.error();
+    Result<GenerationConfig> config = read_gguf_generation(file->header(), vocab_size);
+    if (!config) return bad_file(model + ": " + config.error().detail);
+    return config;
+  }
+  const std::filesystem::path path = std::filesystem::path(model) / "generation_config.json";
   std::error_code failed;
   if (!std::filesystem::exists(path, failed)) return GenerationConfig{};
   std::string text(kGenerationConfigBytesMax + 1, '\0');

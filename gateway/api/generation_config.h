@@ -1,7 +1,7 @@
-// GenerationConfig: what a model's own directory says about generating with it. Hugging Face's
-// `generation_config.json` holds the sampling parameters that its makers recommend and the ids that
-// end its output. They hold where a request says nothing, as in vLLM (`--generation-config auto`).
-// Constant after loading.
+// GenerationConfig: what a model's own files say about generating with it. Hugging Face's
+// `generation_config.json`, and in a GGUF file the keys `general.sampling.*`, give the sampling
+// parameters that its makers recommend and the ids that end its output. They hold where a request
+// says nothing, as in vLLM (`--generation-config auto`). Constant after loading.
 #pragma once
 
 #include <optional>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gateway/api/openai_types.h"
+#include "shared/gguf.h"
 #include "shared/ids.h"
 #include "shared/result.h"
 
@@ -33,9 +34,12 @@ struct GenerationConfig {
 // the key and what is allowed.
 Result<GenerationConfig> parse_generation_config(std::string text, std::uint32_t vocab_size);
 
-// The file of that name in `directory`; one that is not there says nothing. Errors: bad_file with
-// the path.
-Result<GenerationConfig> load_generation_config(const std::string& directory,
-                                                std::uint32_t vocab_size);
+// From the keys of a GGUF file; a top_k of -1 is off, too. Errors: bad_file, with the key and what
+// is allowed.
+Result<GenerationConfig> read_gguf_generation(const GgufHeader& header, std::uint32_t vocab_size);
+
+// model: a directory, whose generation_config.json says nothing where it is missing, or a GGUF
+// file. Errors: bad_file with the path.
+Result<GenerationConfig> load_generation_config(const std::string& model, std::uint32_t vocab_size);
 
 }  // namespace sluice::gw

@@ -43,6 +43,7 @@ double best_rate(double amount, const Work& work) {
 const LimitProbe* usable_probe() {
 #ifdef __x86_64__
   const CpuFeatures cpu = detect_cpu();
+  if (cpu.avx512vnni) return &kAvx512VnniProbe;
   if (cpu.avx512) return &kAvx512Probe;
   if (cpu.avx2) return &kAvx2Probe;
 #endif

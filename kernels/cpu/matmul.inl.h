@@ -130,21 +130,24 @@ template <WeightType type>
 static void matmul_typed(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   for (std::size_t token = 0; token < job.num_tokens; token += kBlockTokens) {
     const std::size_t left = job.num_tokens - token;
-    if (job.w.cols > 0) {
-      matmul_block<type>(job, token, left < kBlockTokens ? left : kBlockTokens, panel_begin,
-                         panel_end);
-      continue;
-    }
-    for (std::size_t t = token; t < job.num_tokens && t < token + kBlockTokens;
-         ++t) {  // empty sums
-      for (std::size_t r = panel_begin * kLanes; r < job.w.rows && r < panel_end * kLanes; ++r) {
-        job.y[t * job.y_stride + r] = 0;
-      }
+    matmul_block<type>(job, token, left < kBlockTokens ? left : kBlockTokens, panel_begin,
+                       panel_end);
+  }
+}
+
+template <WeightType type>  // quantized_matmul.inl.h
+static void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end);
+
+static void store_empty_sums(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  for (std::size_t t = 0; t < job.num_tokens; ++t) {
+    for (std::size_t r = panel_begin * kLanes; r < job.w.rows && r < panel_end * kLanes; ++r) {
+      job.y[t * job.y_stride + r] = 0;
     }
   }
 }
 
 static void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  if (job.w.cols == 0) return store_empty_sums(job, panel_begin, panel_end);
   switch (job.w.type) {
     case WeightType::f32:
       return matmul_typed<WeightType::f32>(job, panel_begin, panel_end);
@@ -152,5 +155,13 @@ static void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t pa
       return matmul_typed<WeightType::bf16>(job, panel_begin, panel_end);
     case WeightType::f16:
       return matmul_typed<WeightType::f16>(job, panel_begin, panel_end);
+    case WeightType::q8_0:
+      return quantized_matmul<WeightType::q8_0>(job, panel_begin, panel_end);
+    case WeightType::q4_0:
+      return quantized_matmul<WeightType::q4_0>(job, panel_begin, panel_end);
+    case WeightType::q4_k:
+      return quantized_matmul<WeightType::q4_k>(job, panel_begin, panel_end);
+    case WeightType::q6_k:
+      return quantized_matmul<WeightType::q6_k>(job, panel_begin, panel_end);
   }
 }

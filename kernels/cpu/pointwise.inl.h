@@ -111,5 +111,10 @@ static void widen(const void* row, WeightType type, float* out, std::size_t n) {
       return widen_row<WeightType::bf16>(row, out, n);
     case WeightType::f16:
       return widen_row<WeightType::f16>(row, out, n);
+    case WeightType::q8_0:
+    case WeightType::q4_0:
+    case WeightType::q4_k:
+    case WeightType::q6_k:
+      return;  // excluded by the contract
   }
 }

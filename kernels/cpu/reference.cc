@@ -4,10 +4,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "kernels/cpu/exp_constants.h"
 #include "kernels/cpu/targets.h"
 #include "kernels/half_float.h"
+#include "kernels/panel_block.h"
 
 namespace sluice::krn {
 namespace {
@@ -43,7 +45,51 @@ float tree_sum(float* lanes) {
   return lanes[0];
 }
 
+// The block of 32 that begins at x. Returns the scale.
+float quantize(const float* x, int* q) {
+  float largest = 0;
+  bool is_finite = true;
+  for (std::size_t i = 0; i < kQuantBlock; ++i) {
+    is_finite = is_finite && std::isfinite(x[i]);
+    largest = std::max(largest, std::abs(x[i]));
+    q[i] = 0;
+  }
+  if (!is_finite) return std::numeric_limits<float>::quiet_NaN();
+  if (largest < kQuantFloor) return 0;
+  const float inverse = 127.0f / largest;
+  for (std::size_t i = 0; i < kQuantBlock; ++i)
+    q[i] = static_cast<int>(std::nearbyint(x[i] * inverse));
+  return largest / 127.0f;
+}
+
+void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
+  for (std::size_t t = 0; t < job.num_tokens; ++t) {
+    for (std::size_t row = panel_begin * kLanes; row < row_end; ++row) {
+      const char* panel = static_cast<const char*>(job.w.panels) +
+                          row / kLanes * panel_bytes(job.w.cols, job.w.type);
+      float total = 0;
+      for (std::size_t b = 0; b < job.w.cols / kQuantBlock; ++b) {
+        int x[kQuantBlock];
+        const float x_scale = quantize(job.x + t * job.x_stride + b * kQuantBlock, x);
+        const PanelBlock w = read_panel_block(panel, job.w.type, row % kLanes, b);
+        int products = 0;
+        int x_sum = 0;
+        for (std::size_t c = 0; c < kQuantBlock; ++c) {
+          products += w.half_scales[c / 16] * w.q[c] * x[c];
+          x_sum += x[c];
+        }
+        total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
+        if (job.w.type == WeightType::q4_k)
+          total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
+      }
+      job.y[t * job.y_stride + row] = total;
+    }
+  }
+}
+
 void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
+  if (is_quantized(job.w.type)) return quantized_matmul(job, panel_begin, panel_end);
   const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
   for (std::size_t t = 0; t < job.num_tokens; ++t) {
     const float* x = job.x + t * job.x_stride;

@@ -15,9 +15,13 @@ namespace {
 
 #include "kernels/cpu/pointwise.inl.h"
 
+#include "kernels/cpu/int8_avx2.inl.h"
+
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul.inl.h"
 #include "kernels/cpu/probe.inl.h"
+
+#include "kernels/cpu/quantized_matmul.inl.h"
 
 }  // namespace
 }  // namespace avx2
@@ -25,6 +29,7 @@ namespace {
 const KernelTable kAvx2Kernels = {"avx2",       avx2::matmul,   avx2::rms_norm, avx2::rope,
                                   avx2::swiglu, avx2::add_rows, avx2::widen,    avx2::attend};
 
-const LimitProbe kAvx2Probe = {2 * kLanes * avx2::kProbeChains, avx2::fma_chains, avx2::read_sum};
+const LimitProbe kAvx2Probe = {2 * kLanes * avx2::kProbeChains, avx2::fma_chains, avx2::read_sum,
+                               8 * kLanes* avx2::kProbeChains, avx2::int8_chains};
 
 }  // namespace sluice::krn

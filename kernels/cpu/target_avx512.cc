@@ -15,9 +15,13 @@ namespace {
 
 #include "kernels/cpu/pointwise.inl.h"
 
+#include "kernels/cpu/int8_avx512.inl.h"
+
 #include "kernels/cpu/attention.inl.h"
 #include "kernels/cpu/matmul.inl.h"
 #include "kernels/cpu/probe.inl.h"
+
+#include "kernels/cpu/quantized_matmul.inl.h"
 
 }  // namespace
 }  // namespace avx512
@@ -27,6 +31,7 @@ const KernelTable kAvx512Kernels = {"avx512",      avx512::matmul, avx512::rms_n
                                     avx512::widen, avx512::attend};
 
 const LimitProbe kAvx512Probe = {2 * kLanes * avx512::kProbeChains, avx512::fma_chains,
-                                 avx512::read_sum};
+                                 avx512::read_sum, 8 * kLanes* avx512::kProbeChains,
+                                 avx512::int8_chains};
 
 }  // namespace sluice::krn

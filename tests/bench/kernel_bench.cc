@@ -1,8 +1,8 @@
-// Kernels and the forward pass against this machine's measured limits: GFLOPS of the FMA peak, GB/s
-// of the read bandwidth, tokens per second of seeded random models, single stream and batched. Each
-// number is the median of some repeats with its range, limits and kernels from the same run. With
-// one thread time is that thread's CPU time, so that neighbours on the machine count less; with
-// more it is wall clock.
+// Kernels and the forward pass against this machine's measured limits: GFLOPS of the FMA peak (of
+// quantized matmul: of the int8 peak), GB/s of the read bandwidth, tokens per second of seeded
+// random models, single stream and batched. Each number is the median of some repeats with its
+// range, limits and kernels from the same run. With one thread time is that thread's CPU time, so
+// that neighbours on the machine count less; with more it is wall clock.
 //
 //   kernel_bench [--threads N] [--repeats N] [--kernels NAME] [--only probe|kernels|model]
 #include <algorithm>
@@ -71,6 +71,7 @@ void keep(float value) {
 struct Limits {
   double gflops = 0;
   double gbytes = 0;
+  double gops = 0;  // int8
 };
 
 Limits probe(const Options& options, krn::ThreadPool& team) {
@@ -97,19 +98,43 @@ Limits probe(const Options& options, krn::ThreadPool& team) {
   });
   std::printf("limit  FMA   %7.1f GFLOPS  (%.1f..%.1f)\n", fma.median, fma.low, fma.high);
   std::printf("limit  read  %7.2f GB/s    (%.2f..%.2f)\n", read.median, read.low, read.high);
-  limits = {fma.median, read.median};
+  const double operations = static_cast<double>(loops->int8_operations_per_round * kRounds) *
+                            static_cast<double>(options.threads);
+  const Sample int8 = rate(operations / 1e9, options, [&] {
+    team.parallel_for(options.threads, 1, [&](std::size_t begin, std::size_t end) {
+      for (; begin < end; ++begin) keep(static_cast<float>(loops->int8_chains(kRounds)));
+    });
+  });
+  std::printf("limit  int8  %7.1f GOPS    (%.1f..%.1f)\n", int8.median, int8.low, int8.high);
+  limits = {fma.median, read.median, int8.median};
   return limits;
 }
 
 const char* name_of(krn::WeightType type) {
-  return type == krn::WeightType::f32 ? "f32" : type == krn::WeightType::bf16 ? "bf16" : "f16";
+  switch (type) {
+    case krn::WeightType::f32:
+      return "f32";
+    case krn::WeightType::bf16:
+      return "bf16";
+    case krn::WeightType::f16:
+      return "f16";
+    case krn::WeightType::q8_0:
+      return "q8_0";
+    case krn::WeightType::q4_0:
+      return "q4_0";
+    case krn::WeightType::q4_k:
+      return "q4_k";
+    case krn::WeightType::q6_k:
+      return "q6_k";
+  }
+  return "?";
 }
 
 void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::ThreadPool& team,
                   const Limits& limits, std::size_t rows, std::size_t cols, krn::WeightType type) {
   const std::size_t bytes = krn::packed_bytes(rows, cols, type);
   const krn::AlignedBuffer panels = krn::AlignedBuffer::allocate(bytes);
-  std::memset(panels.data(), 0x11, bytes);  // a small normal number in all three formats
+  std::memset(panels.data(), 0x11, bytes);  // a small normal number in all formats
   const krn::PackedMatrix w{panels.data(), type, rows, cols};
   const std::size_t x_stride = krn::activation_stride(cols);
   const std::size_t y_stride = krn::activation_stride(rows);
@@ -128,7 +153,8 @@ void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::
         "matmul %-4s %5zux%-5zu tokens %3zu  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  %6.2f GB/s %3.0f "
         "%%\n",
         name_of(type), rows, cols, tokens, got.median, got.low, got.high,
-        100 * got.median / limits.gflops, gbytes, 100 * gbytes / limits.gbytes);
+        100 * got.median / (krn::is_quantized(type) ? limits.gops : limits.gflops), gbytes,
+        100 * gbytes / limits.gbytes);
   }
 }
 
@@ -286,7 +312,8 @@ int main(int argc, char** argv) {
   const Limits limits = probe(options, team);
   if (options.only.empty() || options.only == "kernels") {
     for (const krn::WeightType type :
-         {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16}) {
+         {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16, krn::WeightType::q8_0,
+          krn::WeightType::q4_0, krn::WeightType::q4_k, krn::WeightType::q6_k}) {
       bench_matmul(options, *kernels, team, limits, 8192, 2048, type);
     }
     bench_matmul(options, *kernels, team, limits, 1024, 384, krn::WeightType::f32);

@@ -21,14 +21,13 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
 import yardsticks
-from yardsticks import Beast, Nginx, Sluice, process_cpu_seconds, tree_of
+from yardsticks import Beast, Figures, Nginx, Sluice, process_cpu_seconds, tree_of
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 from sluice_process import canned_model  # noqa: E402
@@ -37,24 +36,6 @@ PROMPT = "Once there was a river that ran through a quiet town to the sea."
 IGNORE_EOS = '{"ignore_eos":true,"temperature":0}'
 OPEN_RATE = 900
 PROMPT_WORDS = 220_000  # 1 MB
-
-
-class Figures:
-    """Repeats of one number."""
-
-    def __init__(self, values):
-        self.values = list(values)
-
-    @property
-    def median(self):
-        return statistics.median(self.values)
-
-    def as_json(self):
-        return {"median": self.median, "min": min(self.values), "max": max(self.values),
-                "repeats": len(self.values)}
-
-    def text(self, digits=0):
-        return f"{self.median:,.{digits}f} ({min(self.values):,.{digits}f} .. {max(self.values):,.{digits}f})"
 
 
 class Bench:

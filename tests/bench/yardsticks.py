@@ -1,10 +1,11 @@
-"""The servers that run_http.py compares: nginx, bare Beast and Sluice, each on loopback with a port of
-its own and a temporary folder. Standard library only."""
+"""What the benches share: repeated figures, and the servers that run_http.py compares (nginx, bare Beast
+and Sluice), each on loopback with a port of its own and a temporary folder. Standard library only."""
 import os
 import pathlib
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,24 @@ http {{
   }}
 }}
 """
+
+
+class Figures:
+    """Repeats of one number."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    @property
+    def median(self):
+        return statistics.median(self.values)
+
+    def as_json(self):
+        return {"median": self.median, "min": min(self.values), "max": max(self.values),
+                "repeats": len(self.values)}
+
+    def text(self, digits=0):
+        return f"{self.median:,.{digits}f} ({min(self.values):,.{digits}f} .. {max(self.values):,.{digits}f})"
 
 
 def process_cpu_seconds(pid):

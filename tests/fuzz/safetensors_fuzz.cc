@@ -28,7 +28,7 @@ ModelConfig small_config() {
   return config;
 }
 
-void check_header(const SafetensorsHeader& header, std::size_t file_bytes) {
+void check_header(const TensorTable& header, std::size_t file_bytes) {
   std::uint64_t end = 0;
   for (const TensorInfo& tensor : header.tensors) {
     CHECK(tensor.offset == end);
@@ -60,7 +60,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   check_header(*header, size);
   std::vector<Shard> shards;
   shards.push_back({"model.safetensors", std::move(*header)});
-  const auto plan = make_weight_plan(small_config(), shards);
+  const auto plan = make_weight_plan(small_config(), shards, {});
   CHECK(plan || plan.error().code == Errc::bad_file);
   return 0;
 }

@@ -95,7 +95,7 @@ class Inspect(unittest.TestCase):
 
     def test_missing_and_wrong_kinds_of_file(self):
         self.refused("config.json", "No such file", directory=self.home / "nowhere")
-        self.refused("config.json", directory=self.weights)  # not a directory
+        self.refused("model.safetensors", "is not a GGUF file", directory=self.weights)  # not a directory
         self.weights.rename(self.home / "aside")
         self.refused("model.safetensors", "No such file")
         os.mkfifo(self.weights)

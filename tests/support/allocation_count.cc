@@ -20,6 +20,11 @@ void* operator new(std::size_t bytes) {
   if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
   std::abort();
 }
+// Shared libraries use it (simdjson): left to a sanitizer's runtime, its memory would come here to
+// be freed.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return operator new(bytes);
+}
 void operator delete(void* memory) noexcept {
   std::free(memory);
 }

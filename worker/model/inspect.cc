@@ -5,6 +5,8 @@
 #include <ostream>
 
 #include "kernels/kernel_table.h"
+#include "shared/gguf_file.h"
+#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "worker/model/weights.h"
 
@@ -19,6 +21,14 @@ const char* type_name(krn::WeightType type) {
       return "BF16";
     case krn::WeightType::f16:
       return "F16";
+    case krn::WeightType::q8_0:
+      return "Q8_0";
+    case krn::WeightType::q4_0:
+      return "Q4_0";
+    case krn::WeightType::q4_k:
+      return "Q4_K";
+    case krn::WeightType::q6_k:
+      return "Q6_K";
   }
   return "";
 }
@@ -35,43 +45,88 @@ const char* scaling_name(RopeScalingKind kind) {
   return "";
 }
 
-// In words; an error when there is one that cannot serve this model.
-Result<std::string> describe_tokenizer(const std::string& directory, std::uint32_t vocab_size) {
-  const std::string name = "tokenizer.model";
-  std::error_code failed;
-  const auto status = std::filesystem::symlink_status(directory + "/" + name, failed);
-  if (status.type() == std::filesystem::file_type::not_found)
-    return "none: to be served, the model needs " + name;
-  const auto tokenizer = tok::Tokenizer::load(directory + "/" + name);
+// As its format names it.
+const char* architecture_of(const ModelWeights& weights) {
+  return weights.format.starts_with("GGUF") ? "llama" : "LlamaForCausalLM";
+}
+
+// How many tensors are stored in which type.
+std::string stored_types_of(const ModelWeights& weights) {
+  std::string text;
+  for (const auto& [type, count] : weights.stored_types) {
+    if (!text.empty()) text += ", ";
+    text += std::to_string(count) + " " + type;
+  }
+  return text;
+}
+
+std::string dequantized_of(const ModelWeights& weights) {
+  if (weights.num_dequantized == 0) return {};
+  return ", " + std::to_string(weights.num_dequantized) + " quantized tensors dequantized on load";
+}
+
+struct TokenizerText {
+  std::string tokenizer;      // in words
+  std::string chat_template;  // empty without a tokenizer
+};
+
+// Of an existing vocabulary; an error when it cannot serve this model.
+Result<TokenizerText> describe_vocabulary(const std::string& path, const std::string& name,
+                                          std::uint32_t vocab_size) {
+  const auto tokenizer = tok::Tokenizer::load(path);
   if (!tokenizer) return tokenizer.error();
   const std::uint32_t num_pieces = tokenizer->vocabulary().size;
   if (num_pieces != vocab_size)
     return make_error(Errc::bad_file, name + ": has " + std::to_string(num_pieces) +
                                           " pieces, the model " + std::to_string(vocab_size) +
                                           " token rows");
-  return name + ", " + std::to_string(num_pieces) + " pieces";
+  std::string family(tok::template_family_name(tok::recognise_family(*tokenizer)));
+  const bool is_published = !tokenizer->chat_template_source().empty();
+  const bool is_recognised = tok::recognise_template(tokenizer->chat_template_source()).has_value();
+  if (is_published && !is_recognised) family += " (the model's own is of no known family)";
+  if (!is_published) family += " (the model has none)";
+  return TokenizerText{name + ", " + std::to_string(num_pieces) + " pieces", family};
+}
+
+Result<TokenizerText> describe_tokenizer(const std::string& model, std::uint32_t vocab_size) {
+  if (is_gguf_file(model)) {
+    const auto file = GgufFile::read(model);
+    if (!file) return file.error();
+    if (file->header().find("tokenizer.ggml.model") == nullptr)
+      return TokenizerText{"none: to be served, the model needs a vocabulary in the file", {}};
+    return describe_vocabulary(model, "in the file", vocab_size);
+  }
+  const std::string name = "tokenizer.model";
+  std::error_code failed;
+  const auto status = std::filesystem::symlink_status(model + "/" + name, failed);
+  if (status.type() == std::filesystem::file_type::not_found)
+    return TokenizerText{"none: to be served, the model needs " + name, {}};
+  return describe_vocabulary(model + "/" + name, name, vocab_size);
 }
 
 }  // namespace
 
-int inspect_model(const std::string& directory, std::ostream& out, std::ostream& errors) {
-  const Result<ModelWeights> loaded = load_weights(directory);
+int inspect_model(const std::string& model, std::ostream& out, std::ostream& errors) {
+  const Result<ModelWeights> loaded = load_weights(model);
   if (!loaded) {
     errors << "error: " << loaded.error().detail << "\n";
     return 1;
   }
   const ModelWeights& w = *loaded;
   const ModelConfig& c = w.config;
-  const auto tokenizer = describe_tokenizer(directory, c.vocab_size);
+  const auto tokenizer = describe_tokenizer(model, c.vocab_size);
   if (!tokenizer) {
     errors << "error: " << tokenizer.error().detail << "\n";
     return 1;
   }
   const std::size_t kv_bytes = std::size_t{2} * c.num_layers * c.kv_width() * sizeof(float);
-  out << "architecture         LlamaForCausalLM\n"
+  out << "architecture         " << architecture_of(w) << "\n"
+      << "format               " << w.format << "\n"
       << "vocabulary           " << c.vocab_size << "\n"
-      << "tokenizer            " << *tokenizer << "\n"
-      << "context_tokens       " << c.context_tokens << "\n"
+      << "tokenizer            " << tokenizer->tokenizer << "\n";
+  if (!tokenizer->chat_template.empty())
+    out << "chat_template        " << tokenizer->chat_template << "\n";
+  out << "context_tokens       " << c.context_tokens << "\n"
       << "layers               " << c.num_layers << "\n"
       << "hidden_size          " << c.hidden_size << "\n"
       << "intermediate_size    " << c.intermediate_size << "\n"
@@ -79,16 +134,18 @@ int inspect_model(const std::string& directory, std::ostream& out, std::ostream&
       << " of K and V), head_dim " << c.head_dim << "\n"
       << "rope                 theta " << c.rope_theta << ", pairs "
       << (c.rope_pairing == krn::RopePairing::half ? "half" : "interleaved") << ", scaling "
-      << scaling_name(c.rope_scaling.kind) << "\n"
+      << scaling_name(c.rope_scaling.kind)
+      << (c.rope_divisors.empty() ? "" : ", frequencies divided by rope_freqs.weight") << "\n"
       << "embeddings           " << (c.tied_embeddings ? "tied" : "separate") << ", "
       << type_name(w.embedding_type) << "\n"
-      << "matrices             " << type_name(w.layers.front().gate_up.type) << "\n"
+      << "matrices             " << type_name(w.layers.front().gate_up.type) << dequantized_of(w)
+      << "\n"
       << "end_ids             ";
   for (const TokenId id : c.eos_ids) out << " " << id;
   out << "\nfiles               ";
   for (const std::string& file : w.files) out << " " << file;
   out << "\nfile_bytes           " << w.file_bytes << "\n"
-      << "tensors              " << w.num_tensors << "\n"
+      << "tensors              " << w.num_tensors << " (" << stored_types_of(w) << ")\n"
       << "parameters           " << w.num_parameters << "\n"
       << "memory_bytes         " << w.memory.bytes() << "\n"
       << "kv_bytes_per_token   " << kv_bytes << "\n"

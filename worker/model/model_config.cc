@@ -220,6 +220,7 @@ std::vector<double> rope_frequencies(const ModelConfig& config) {
       const double kept = std::fmin(1.0, std::fmax(0.0, blend));
       frequency = (1 - kept) * frequency / scaling.factor + kept * frequency;
     }
+    if (!config.rope_divisors.empty()) frequency /= static_cast<double>(config.rope_divisors[i]);
     frequencies[i] = frequency;
   }
   return frequencies;

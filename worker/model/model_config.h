@@ -39,6 +39,7 @@ struct ModelConfig {
   float norm_eps = 1e-6f;               // 0..0.1
   double rope_theta = 10000;            // 1..1e12
   RopeScaling rope_scaling;
+  std::vector<float> rope_divisors;  // of the frequencies, [head_dim / 2] above 0; empty: none
   krn::RopePairing rope_pairing = krn::RopePairing::half;  // "rope_interleaved": true for the other
   bool tied_embeddings = false;
   std::vector<TokenId> eos_ids;  // below vocab_size; may be empty

@@ -70,24 +70,68 @@ Result<ModelFile> ModelFile::open(const std::string& directory, const std::strin
   return ModelFile(std::move(fd), name, static_cast<std::uint64_t>(status.st_size));
 }
 
-Result<void> ModelFile::read(std::span<std::uint8_t> out) {
+// At the end of what was hashed, which position_ may be behind of.
+Result<void> ModelFile::read_hashed(std::span<std::uint8_t> out) {
+  const std::uint64_t begin = std::max(position_, ahead_begin_ + ahead_.size());
   std::size_t done = 0;
   while (done < out.size()) {
     const ssize_t n = ::read(fd_.get(), out.data() + done, out.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return make_error(Errc::io_error, printable(name_) + ": " + std::strerror(errno));
     if (n == 0) {
-      return error("ends at byte " + std::to_string(position_ + done) + ", expected " +
-                   std::to_string(position_ + out.size()));
+      return error("ends at byte " + std::to_string(begin + done) + ", expected " +
+                   std::to_string(begin + out.size()));
     }
     done += static_cast<std::size_t>(n);
   }
   CHECK(EVP_DigestUpdate(hash_.get(), out.data(), out.size()) == 1);
+  return {};
+}
+
+Result<void> ModelFile::read(std::span<std::uint8_t> out) {
+  const std::uint64_t ahead_end = ahead_begin_ + ahead_.size();
+  std::size_t known = 0;
+  if (position_ < ahead_end) {
+    known = std::min<std::uint64_t>(out.size(), ahead_end - position_);
+    std::memcpy(out.data(), ahead_.data() + (position_ - ahead_begin_), known);
+  }
+  if (known < out.size()) {
+    if (auto fresh = read_hashed(out.subspan(known)); !fresh) return fresh;
+  }
   position_ += out.size();
   return {};
 }
 
+Result<void> ModelFile::skip_to(std::uint64_t position) {
+  CHECK(position >= position_);
+  std::array<std::uint8_t, 4096> ignored;
+  while (position_ < position) {
+    const std::size_t step = std::min<std::uint64_t>(ignored.size(), position - position_);
+    if (auto skipped = read(std::span(ignored).first(step)); !skipped) return skipped;
+  }
+  return {};
+}
+
+Result<std::string_view> ModelFile::peek(std::uint64_t count) {
+  if (position_ >= ahead_begin_ + ahead_.size()) {
+    ahead_.clear();
+    ahead_begin_ = position_;
+  }
+  const std::size_t used = position_ - ahead_begin_;
+  const std::size_t wanted = used + std::min(count, bytes_ - std::min(bytes_, position_));
+  if (wanted > ahead_.size()) {
+    // Grows only once the bytes are there: read_hashed goes on behind what ahead_ holds.
+    std::string fresh(wanted - ahead_.size(), '\0');
+    const Result<void> read =
+        read_hashed({reinterpret_cast<std::uint8_t*>(fresh.data()), fresh.size()});
+    if (!read) return read.error();
+    ahead_ += fresh;
+  }
+  return std::string_view(ahead_).substr(used, wanted - used);
+}
+
 Sha256 ModelFile::finish() {
+  ahead_ = {};
   Sha256 digest{};
   CHECK(EVP_DigestFinal_ex(hash_.get(), digest.data(), nullptr) == 1);
   return digest;

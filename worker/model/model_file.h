@@ -40,6 +40,11 @@ class ModelFile {
   std::uint64_t position() const { return position_; }
   // The next out.size() bytes; an error when the file ends before.
   Result<void> read(std::span<std::uint8_t> out);
+  // Reads up to a position behind or at this one, for the digest alone.
+  Result<void> skip_to(std::uint64_t position);
+  // The next `count` bytes, or what the file has left, without taking them: read() gives the same
+  // bytes again. Valid until the next peek(); kept until finish().
+  Result<std::string_view> peek(std::uint64_t count);
   // Digest of all bytes read so far; ends reading.
   Sha256 finish();
   Error error(std::string reason) const;  // bad_file, "NAME: reason"
@@ -50,12 +55,15 @@ class ModelFile {
   };
 
   ModelFile(UniqueFd fd, std::string name, std::uint64_t bytes);
+  Result<void> read_hashed(std::span<std::uint8_t> out);
 
   UniqueFd fd_;
   std::string name_;
   std::uint64_t bytes_ = 0;
   std::uint64_t position_ = 0;
   std::unique_ptr<evp_md_ctx_st, FreeContext> hash_;
+  std::string ahead_;  // hashed bytes from ahead_begin_ on
+  std::uint64_t ahead_begin_ = 0;
 };
 
 // The whole file; an error when it is longer than bytes_max. Sets digest where one is given.

@@ -21,18 +21,18 @@ struct DtypeRow {
 constexpr std::array<DtypeRow, 15> kDtypes = {{{"F32", Dtype::f32, 4},
                                                {"F16", Dtype::f16, 2},
                                                {"BF16", Dtype::bf16, 2},
-                                               {"F64", Dtype::f64, 8},
-                                               {"F8_E4M3", Dtype::f8, 1},
-                                               {"F8_E5M2", Dtype::f8, 1},
-                                               {"BOOL", Dtype::i8, 1},
-                                               {"U8", Dtype::i8, 1},
-                                               {"I8", Dtype::i8, 1},
-                                               {"U16", Dtype::i16, 2},
-                                               {"I16", Dtype::i16, 2},
-                                               {"U32", Dtype::i32, 4},
-                                               {"I32", Dtype::i32, 4},
-                                               {"U64", Dtype::i64, 8},
-                                               {"I64", Dtype::i64, 8}}};
+                                               {"F64", Dtype::other, 8},
+                                               {"F8_E4M3", Dtype::other, 1},
+                                               {"F8_E5M2", Dtype::other, 1},
+                                               {"BOOL", Dtype::other, 1},
+                                               {"U8", Dtype::other, 1},
+                                               {"I8", Dtype::other, 1},
+                                               {"U16", Dtype::other, 2},
+                                               {"I16", Dtype::other, 2},
+                                               {"U32", Dtype::other, 4},
+                                               {"I32", Dtype::other, 4},
+                                               {"U64", Dtype::other, 8},
+                                               {"I64", Dtype::other, 8}}};
 
 Error bad(std::string detail) {
   return make_error(Errc::bad_file, std::move(detail));
@@ -78,6 +78,7 @@ Result<TensorInfo> read_tensor(std::string_view name, simdjson::dom::element val
                                 [&](const DtypeRow& r) { return r.name == dtype; });
   if (row == kDtypes.end()) return bad_tensor(name, "unknown dtype '" + printable(dtype) + "'");
   tensor.dtype = row->dtype;
+  tensor.type_name = row->name;
   simdjson::dom::array shape;
   if (fields["shape"].get(shape) != simdjson::SUCCESS || shape.size() > kTensorDimsMax) {
     return bad_tensor(name, "shape is not an array of at most 8 numbers");
@@ -104,7 +105,7 @@ Result<TensorInfo> read_tensor(std::string_view name, simdjson::dom::element val
 }
 
 // Names unique, data covered exactly.
-Result<void> check_layout(const SafetensorsHeader& header, std::uint64_t data_bytes) {
+Result<void> check_layout(const TensorTable& header, std::uint64_t data_bytes) {
   std::vector<std::string_view> names;
   names.reserve(header.tensors.size());
   std::uint64_t end = 0;
@@ -135,15 +136,6 @@ bool is_shard_name(std::string_view name) {
 
 }  // namespace
 
-std::string shape_text(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (const std::uint64_t size : shape) {
-    if (text.size() > 1) text += ", ";
-    text += std::to_string(size);
-  }
-  return text + "]";
-}
-
 Result<std::uint64_t> safetensors_header_length(std::span<const std::uint8_t, 8> prefix,
                                                 std::uint64_t file_bytes) {
   std::uint64_t length = 0;
@@ -159,13 +151,12 @@ Result<std::uint64_t> safetensors_header_length(std::span<const std::uint8_t, 8>
   return length;
 }
 
-Result<SafetensorsHeader> parse_safetensors_header(std::string_view json,
-                                                   std::uint64_t file_bytes) {
+Result<TensorTable> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes) {
   if (json.size() + 8 > file_bytes) return bad("the header exceeds the file");
   JsonDocument document;
   Result<simdjson::dom::object> root = document.parse_object(json, "header");
   if (!root) return root.error();
-  SafetensorsHeader header;
+  TensorTable header;
   header.data_begin = 8 + json.size();
   const std::uint64_t data_bytes = file_bytes - header.data_begin;
   for (const simdjson::dom::key_value_pair field : *root) {

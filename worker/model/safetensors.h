@@ -14,9 +14,9 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "shared/result.h"
+#include "worker/model/tensor_info.h"
 
 namespace sluice::eng {
 
@@ -26,38 +26,11 @@ inline constexpr std::size_t kTensorDimsMax = 8;
 inline constexpr std::size_t kTensorNameMax = 512;
 inline constexpr std::size_t kShardsMax = 1024;
 
-enum class Dtype : std::uint8_t {
-  f32,
-  f16,
-  bf16,
-  f64,
-  f8,
-  i8,
-  i16,
-  i32,
-  i64
-};  // i: integer or bool
-
-struct TensorInfo {
-  std::string name;
-  Dtype dtype;
-  std::vector<std::uint64_t> shape;
-  std::uint64_t offset;  // from the start of the data
-  std::uint64_t bytes;
-};
-
-struct SafetensorsHeader {
-  std::uint64_t data_begin;         // 8 + header length
-  std::vector<TensorInfo> tensors;  // by offset
-};
-
-std::string shape_text(std::span<const std::uint64_t> shape);  // [2, 3]
-
 // The length of the JSON text from the first 8 bytes of a file of file_bytes.
 Result<std::uint64_t> safetensors_header_length(std::span<const std::uint8_t, 8> prefix,
                                                 std::uint64_t file_bytes);
 // json: the header text. Errors (bad_file) name the tensor and the reason.
-Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes);
+Result<TensorTable> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes);
 
 // model.safetensors.index.json: {"weight_map": {tensor: file}}. File names are plain names that end
 // in .safetensors, so that an index can't point out of its directory.

@@ -1,4 +1,4 @@
-// The names of Hugging Face's Llama, their shapes, and where each tensor goes.
+// The names of a Llama's tensors in each format, their shapes, and where each tensor goes.
 #include "worker/model/weight_plan.h"
 
 #include <algorithm>
@@ -14,10 +14,58 @@ Error bad_tensor(std::string_view file, std::string_view name, std::string reaso
                     std::string(file) + ": tensor '" + printable(name) + "' " + std::move(reason));
 }
 
+struct TensorNames {
+  std::string_view embedding, head, final_norm, rope_divisors;  // rope_divisors: empty, none
+  std::string_view layer;                                       // before the layer's number
+  std::string_view attention_norm, q, k, v, attention_out, mlp_norm, gate, up, down;  // behind it
+  // By their ends: what follows from the configuration and is stored all the same by old exports.
+  std::string_view ignored;
+  std::string_view types;  // for messages: what tensors may be stored as
+};
+
+constexpr TensorNames kHuggingFaceNames{.embedding = "model.embed_tokens.weight",
+                                        .head = "lm_head.weight",
+                                        .final_norm = "model.norm.weight",
+                                        .rope_divisors = "",
+                                        .layer = "model.layers.",
+                                        .attention_norm = ".input_layernorm.weight",
+                                        .q = ".self_attn.q_proj.weight",
+                                        .k = ".self_attn.k_proj.weight",
+                                        .v = ".self_attn.v_proj.weight",
+                                        .attention_out = ".self_attn.o_proj.weight",
+                                        .mlp_norm = ".post_attention_layernorm.weight",
+                                        .gate = ".mlp.gate_proj.weight",
+                                        .up = ".mlp.up_proj.weight",
+                                        .down = ".mlp.down_proj.weight",
+                                        .ignored = ".rotary_emb.inv_freq",
+                                        .types = "F32, F16 and BF16"};
+
+constexpr TensorNames kGgufNames{.embedding = "token_embd.weight",
+                                 .head = "output.weight",
+                                 .final_norm = "output_norm.weight",
+                                 .rope_divisors = "rope_freqs.weight",
+                                 .layer = "blk.",
+                                 .attention_norm = ".attn_norm.weight",
+                                 .q = ".attn_q.weight",
+                                 .k = ".attn_k.weight",
+                                 .v = ".attn_v.weight",
+                                 .attention_out = ".attn_output.weight",
+                                 .mlp_norm = ".ffn_norm.weight",
+                                 .gate = ".ffn_gate.weight",
+                                 .up = ".ffn_up.weight",
+                                 .down = ".ffn_down.weight",
+                                 .ignored = ".attn_rot_embd.weight",
+                                 .types = "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K"};
+
+const TensorNames& names_of(TensorNaming naming) {
+  return naming == TensorNaming::gguf ? kGgufNames : kHuggingFaceNames;
+}
+
 // Adds the regions and the expected tensors of a configuration; types and offsets come later.
 class PlanBuilder {
  public:
-  PlanBuilder(const ModelConfig& config, WeightPlan& plan) : config_(config), plan_(plan) {}
+  PlanBuilder(const ModelConfig& config, const TensorNames& names, WeightPlan& plan)
+      : config_(config), names_(names), plan_(plan) {}
 
   std::size_t vector(const std::string& name, std::size_t size) {
     const std::size_t region = add_region(Region::Kind::vector, 1, size);
@@ -37,22 +85,20 @@ class PlanBuilder {
   }
 
   void layer(std::size_t index) {
-    const std::string prefix = "model.layers." + std::to_string(index) + ".";
+    const auto full = [&](std::string_view name) {
+      return std::string(names_.layer) + std::to_string(index) + std::string(name);
+    };
     const std::size_t hidden = config_.hidden_size;
     const std::size_t inner = config_.intermediate_size;
     const std::size_t q = config_.q_width();
     const std::size_t kv = config_.kv_width();
     WeightPlan::Layer layer{};
-    layer.attention_norm = vector(prefix + "input_layernorm.weight", hidden);
-    layer.qkv = packed({{prefix + "self_attn.q_proj.weight", q},
-                        {prefix + "self_attn.k_proj.weight", kv},
-                        {prefix + "self_attn.v_proj.weight", kv}},
-                       hidden);
-    layer.attention_out = packed({{prefix + "self_attn.o_proj.weight", hidden}}, q);
-    layer.mlp_norm = vector(prefix + "post_attention_layernorm.weight", hidden);
-    layer.gate_up = packed(
-        {{prefix + "mlp.gate_proj.weight", inner}, {prefix + "mlp.up_proj.weight", inner}}, hidden);
-    layer.down = packed({{prefix + "mlp.down_proj.weight", hidden}}, inner);
+    layer.attention_norm = vector(full(names_.attention_norm), hidden);
+    layer.qkv = packed({{full(names_.q), q}, {full(names_.k), kv}, {full(names_.v), kv}}, hidden);
+    layer.attention_out = packed({{full(names_.attention_out), hidden}}, q);
+    layer.mlp_norm = vector(full(names_.mlp_norm), hidden);
+    layer.gate_up = packed({{full(names_.gate), inner}, {full(names_.up), inner}}, hidden);
+    layer.down = packed({{full(names_.down), hidden}}, inner);
     plan_.layers.push_back(layer);
   }
 
@@ -60,8 +106,8 @@ class PlanBuilder {
   void ends(bool has_embedding) {
     const std::size_t vocab = config_.vocab_size;
     const std::size_t hidden = config_.hidden_size;
-    const std::string embedding = "model.embed_tokens.weight";
-    const std::string head = "lm_head.weight";
+    const std::string embedding(names_.embedding);
+    const std::string head(names_.head);
     plan_.embedding = add_region(Region::Kind::rows, vocab, hidden);
     plan_.head = add_region(Region::Kind::packed, vocab, hidden);
     if (!config_.tied_embeddings) {
@@ -83,15 +129,17 @@ class PlanBuilder {
   }
 
   const ModelConfig& config_;
+  const TensorNames& names_;
   WeightPlan& plan_;
   std::string spare_;
 };
 
 // Finds each tensor of the shards among the expected ones.
-Result<void> match(const std::vector<Shard>& shards, const std::string& spare, WeightPlan& plan) {
+Result<void> match(const std::vector<Shard>& shards, const std::string& spare,
+                   const TensorNames& names, WeightPlan& plan) {
   for (const Shard& shard : shards) {
-    for (const TensorInfo& tensor : shard.header.tensors) {
-      if (tensor.name == spare || tensor.name.ends_with(".rotary_emb.inv_freq")) continue;
+    for (const TensorInfo& tensor : shard.table.tensors) {
+      if (tensor.name == spare || tensor.name.ends_with(names.ignored)) continue;
       const auto expected = plan.tensors.find(tensor.name);
       if (expected == plan.tensors.end()) {
         return bad_tensor(shard.name, tensor.name, "does not belong to this architecture");
@@ -105,8 +153,10 @@ Result<void> match(const std::vector<Shard>& shards, const std::string& spare, W
                           "has shape " + shape_text(tensor.shape) + ", the configuration needs " +
                               shape_text(slot.shape));
       }
-      if (tensor.dtype > Dtype::bf16) {
-        return bad_tensor(shard.name, tensor.name, "must be of dtype F32, F16 or BF16");
+      if (tensor.dtype == Dtype::other) {
+        return bad_tensor(shard.name, tensor.name,
+                          "is of type " + std::string(tensor.type_name) + "; read are " +
+                              std::string(names.types));
       }
       slot.found = &tensor;
       slot.file = shard.name;
@@ -120,30 +170,64 @@ Result<void> match(const std::vector<Shard>& shards, const std::string& spare, W
   return {};
 }
 
-krn::WeightType weight_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f16:
-      return krn::WeightType::f16;
+krn::WeightType weight_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
+  switch (tensor.dtype) {
+    case Dtype::f32:
+    case Dtype::other:
+      return krn::WeightType::f32;
     case Dtype::bf16:
       return krn::WeightType::bf16;
-    default:
-      return krn::WeightType::f32;
+    case Dtype::f16:
+      return krn::WeightType::f16;
+    case Dtype::q8_0:
+    case Dtype::q4_0:
+    case Dtype::q4_k:
+    case Dtype::q5_k:
+    case Dtype::q6_k:
+      return wide.contains(tensor.name) ? krn::WeightType::f32 : krn::WeightType::f16;
   }
+  return krn::WeightType::f32;
 }
 
-// A matrix keeps the type of its tensors; where they differ it becomes float, which is exact.
-void choose_types(WeightPlan& plan) {
-  std::vector<std::vector<krn::WeightType>> types(plan.regions.size());
+// Of a packed matrix: what the kernels multiply as it is stored.
+krn::WeightType packed_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
+  if (tensor.dtype == Dtype::q8_0) return krn::WeightType::q8_0;
+  if (tensor.dtype == Dtype::q4_0) return krn::WeightType::q4_0;
+  if (tensor.dtype == Dtype::q4_k) return krn::WeightType::q4_k;
+  if (tensor.dtype == Dtype::q6_k) return krn::WeightType::q6_k;
+  return weight_type(tensor, wide);
+}
+
+// The type that all tensors have, if they have one.
+template <class TypeOf>
+std::optional<krn::WeightType> common_type(const std::vector<const TensorInfo*>& tensors,
+                                           const TypeOf& type_of) {
+  const krn::WeightType type = type_of(*tensors.front());
+  const auto has_it = [&](const TensorInfo* tensor) { return type_of(*tensor) == type; };
+  if (!std::ranges::all_of(tensors, has_it)) return std::nullopt;
+  return type;
+}
+
+// A matrix keeps the type of its tensors; where they differ even after the quantized ones were
+// widened it becomes float, which is exact.
+void choose_types(const std::set<std::string>& wide, WeightPlan& plan) {
+  std::vector<std::vector<const TensorInfo*>> tensors(plan.regions.size());
   for (const auto& [name, slot] : plan.tensors) {
-    for (const Placement& placement : slot.placements) {
-      types[placement.region].push_back(weight_type(slot.found->dtype));
-    }
+    for (const Placement& placement : slot.placements)
+      tensors[placement.region].push_back(slot.found);
   }
   for (std::size_t i = 0; i < plan.regions.size(); ++i) {
-    const bool uniform = std::all_of(types[i].begin(), types[i].end(),
-                                     [&](auto type) { return type == types[i][0]; });
-    const bool narrow = uniform && plan.regions[i].kind != Region::Kind::vector;
-    plan.regions[i].type = narrow ? types[i][0] : krn::WeightType::f32;
+    Region& region = plan.regions[i];
+    std::optional<krn::WeightType> type;
+    if (region.kind == Region::Kind::packed) {
+      type = common_type(tensors[i],
+                         [&](const TensorInfo& tensor) { return packed_type(tensor, wide); });
+    }
+    if (!type && region.kind != Region::Kind::vector) {
+      type = common_type(tensors[i],
+                         [&](const TensorInfo& tensor) { return weight_type(tensor, wide); });
+    }
+    region.type = type.value_or(krn::WeightType::f32);
   }
 }
 
@@ -162,21 +246,25 @@ void place(WeightPlan& plan) {
 
 }  // namespace
 
-Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards) {
+Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards,
+                                    const PlanOptions& options) {
   WeightPlan plan;
-  PlanBuilder builder(config, plan);
-  bool has_embedding = false;
-  for (const Shard& shard : shards) {
-    for (const TensorInfo& tensor : shard.header.tensors) {
-      has_embedding = has_embedding || tensor.name == "model.embed_tokens.weight";
-    }
-  }
-  builder.ends(has_embedding);
+  const TensorNames& names = names_of(options.naming);
+  PlanBuilder builder(config, names, plan);
+  const auto has = [&](std::string_view name) {
+    return !name.empty() && std::ranges::any_of(shards, [&](const Shard& shard) {
+      return std::ranges::find(shard.table.tensors, name, &TensorInfo::name) !=
+             shard.table.tensors.end();
+    });
+  };
+  builder.ends(has(names.embedding));
   for (std::size_t i = 0; i < config.num_layers; ++i) builder.layer(i);
-  plan.final_norm = builder.vector("model.norm.weight", config.hidden_size);
-  Result<void> matched = match(shards, builder.spare(), plan);
+  plan.final_norm = builder.vector(std::string(names.final_norm), config.hidden_size);
+  if (has(names.rope_divisors))
+    plan.rope_divisors = builder.vector(std::string(names.rope_divisors), config.head_dim / 2);
+  Result<void> matched = match(shards, builder.spare(), names, plan);
   if (!matched) return matched.error();
-  choose_types(plan);
+  choose_types(options.wide, plan);
   place(plan);
   return plan;
 }

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "kernels/shapes.h"
 #include "worker/model/model_config.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/tensor_info.h"
 
 namespace sluice::eng {
 
@@ -44,6 +46,7 @@ struct WeightPlan {
   std::size_t embedding = 0;
   std::size_t final_norm = 0;
   std::size_t head = 0;
+  std::optional<std::size_t> rope_divisors;
   struct Layer {
     std::size_t attention_norm, qkv, attention_out, mlp_norm, gate_up, down;
   };
@@ -52,10 +55,21 @@ struct WeightPlan {
 
 struct Shard {
   std::string name;
-  SafetensorsHeader header;
+  TensorTable table;
 };
 
-// Errors (bad_file) name the file and the tensor: missing, unexpected, twice, wrong shape or dtype.
-Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards);
+// How the tensors of a Llama model are called.
+enum class TensorNaming : std::uint8_t { hugging_face, gguf };
+
+struct PlanOptions {
+  TensorNaming naming = TensorNaming::hugging_face;
+  std::set<std::string> wide;  // quantized tensors that binary16 does not hold: stored as F32
+};
+
+// Matrices of Q8_0, Q4_0, Q4_K or Q6_K alone stay what they are; all other quantized tensors, the embedding
+// included, become F16, or F32 where they are wide. Errors (bad_file) name the file and
+// the tensor: missing, unexpected, twice, wrong shape or dtype.
+Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards,
+                                    const PlanOptions& options);
 
 }  // namespace sluice::eng

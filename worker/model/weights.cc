@@ -4,10 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <set>
 
+#include "kernels/half_float.h"
 #include "kernels/kernel_table.h"
 #include "kernels/pack.h"
+#include "shared/gguf_file.h"
+#include "worker/model/gguf_model.h"
 #include "worker/model/safetensors.h"
 #include "worker/model/weight_plan.h"
 
@@ -42,7 +47,7 @@ Result<std::vector<std::string>> list_shards(const std::string& directory,
 }
 
 // Reads the header and leaves the file at the first data byte.
-Result<SafetensorsHeader> read_header(ModelFile& file) {
+Result<TensorTable> read_header(ModelFile& file) {
   std::array<std::uint8_t, 8> prefix{};
   const Result<void> read = file.read(prefix);
   if (!read) return read.error();
@@ -52,7 +57,7 @@ Result<SafetensorsHeader> read_header(ModelFile& file) {
   const Result<void> read_json =
       file.read({reinterpret_cast<std::uint8_t*>(json.data()), json.size()});
   if (!read_json) return read_json.error();
-  Result<SafetensorsHeader> header = parse_safetensors_header(json, file.bytes());
+  Result<TensorTable> header = parse_safetensors_header(json, file.bytes());
   if (!header) return file.error(header.error().detail);
   return header;
 }
@@ -62,7 +67,7 @@ Result<void> check_index(const std::map<std::string, std::string>& index,
                          const std::vector<Shard>& shards) {
   std::size_t found = 0;
   for (const Shard& shard : shards) {
-    for (const TensorInfo& tensor : shard.header.tensors) {
+    for (const TensorInfo& tensor : shard.table.tensors) {
       const auto entry = index.find(tensor.name);
       if (entry != index.end() && entry->second == shard.name) ++found;
     }
@@ -79,53 +84,125 @@ krn::WeightType type_of(const TensorInfo& tensor) {
                                        : krn::WeightType::f16;
 }
 
+// Rows as the kernels can take them.
+struct Rows {
+  const std::uint8_t* data;
+  krn::WeightType type;
+};
+
+// The binary16 scales of whole blocks: one or two at their beginning, or one at the end.
+bool has_finite_scales(krn::BlockFormat format, std::span<const std::uint8_t> blocks) {
+  const std::size_t bytes = krn::block_shape(format).bytes;
+  const auto is_finite = [&](std::size_t at) { return (blocks[at + 1] & 0x7c) != 0x7c; };
+  for (std::size_t at = 0; at < blocks.size(); at += bytes) {
+    if (!is_finite(format == krn::BlockFormat::q6_k ? at + bytes - 2 : at)) return false;
+    if (format == krn::BlockFormat::q4_k && !is_finite(at + 2)) return false;
+  }
+  return true;
+}
+
+// Turns blocks into F16 or F32, through buffers that live as long as it does.
+class Dequantizer {
+ public:
+  // [num_blocks] of `blocks` become rows of `type`; nothing when a value is not finite. is_wide is
+  // set when binary16 does not hold one of them: the rows are then of no use.
+  std::optional<Rows> convert(krn::BlockFormat format, std::span<const std::uint8_t> blocks,
+                              krn::WeightType type, bool& is_wide) {
+    const krn::BlockShape shape = krn::block_shape(format);
+    const std::size_t num_blocks = blocks.size() / shape.bytes;
+    floats_.resize(num_blocks * shape.num_elements);
+    krn::dequantize(format, blocks.data(), num_blocks, floats_.data());
+    float largest = 0;
+    bool is_finite = true;
+    for (const float value : floats_) {
+      is_finite = is_finite && std::isfinite(value);
+      largest = std::max(largest, std::abs(value));
+    }
+    if (!is_finite) return std::nullopt;
+    if (type == krn::WeightType::f32)
+      return Rows{reinterpret_cast<const std::uint8_t*>(floats_.data()), type};
+    constexpr float kHalfMax = 65504;
+    is_wide = is_wide || largest > kHalfMax;
+    halves_.resize(floats_.size());
+    std::ranges::transform(floats_, halves_.begin(), krn::float_to_f16);
+    return Rows{reinterpret_cast<const std::uint8_t*>(halves_.data()), krn::WeightType::f16};
+  }
+
+ private:
+  std::vector<float> floats_;
+  std::vector<std::uint16_t> halves_;
+};
+
 class Loader {
  public:
   Loader(const WeightPlan& plan, ModelWeights& weights)
       : plan_(plan), memory_(static_cast<std::uint8_t*>(weights.memory.data())) {}
 
-  // The file stands at its first data byte; tensors follow each other without holes.
+  // The file stands at or before its first data byte; it is read to its end.
   Result<void> read_tensors(ModelFile& file, const Shard& shard) {
-    for (const TensorInfo& tensor : shard.header.tensors) {
+    for (const TensorInfo& tensor : shard.table.tensors) {
+      if (auto skipped = file.skip_to(shard.table.data_begin + tensor.offset); !skipped)
+        return skipped;
       const auto planned = plan_.tensors.find(tensor.name);
-      const std::size_t rows = tensor.shape.size() == 2 ? tensor.shape[0] : 1;
-      const std::size_t row_bytes = tensor.bytes / std::max<std::size_t>(rows, 1);
-      const std::size_t step = planned == plan_.tensors.end() || row_bytes == 0
-                                   ? kPieceBytes
-                                   : std::max<std::size_t>(kPieceBytes / row_bytes, 1) * row_bytes;
-      for (std::uint64_t at = 0; at < tensor.bytes; at += step) {
-        piece_.resize(std::min<std::uint64_t>(step, tensor.bytes - at));
-        const Result<void> read = file.read(piece_);
-        if (!read) return read;
-        if (planned == plan_.tensors.end()) continue;
-        const std::size_t first_row = at / row_bytes;
-        const std::size_t num_rows = piece_.size() / row_bytes;
-        for (const Placement& placement : planned->second.placements) {
-          put(tensor, placement, first_row, num_rows);
+      const bool is_used = planned != plan_.tensors.end() && tensor.bytes != 0;
+      if (!is_used) continue;  // skipped with what is before the next one
+      if (auto read = read_tensor(file, tensor, planned->second); !read) return read;
+    }
+    return file.skip_to(file.bytes());
+  }
+
+  // Tensors that need F32 and did not have it: what was loaded is of no use.
+  const std::set<std::string>& wide() const { return wide_; }
+
+ private:
+  Result<void> read_tensor(ModelFile& file, const TensorInfo& tensor,
+                           const ExpectedTensor& planned) {
+    const std::size_t rows = tensor.shape.size() == 2 ? tensor.shape[0] : 1;
+    const std::size_t row_bytes = tensor.bytes / rows;
+    const std::size_t step = std::max<std::size_t>(kPieceBytes / row_bytes, 1) * row_bytes;
+    const auto format = block_format(tensor.dtype);
+    bool is_wide = false;
+    for (std::uint64_t at = 0; at < tensor.bytes; at += step) {
+      piece_.resize(std::min<std::uint64_t>(step, tensor.bytes - at));
+      if (auto read = file.read(piece_); !read) return read;
+      for (const Placement& placement : planned.placements) {
+        const krn::WeightType wanted = plan_.regions[placement.region].type;
+        std::optional<Rows> ready;
+        if (krn::is_quantized(wanted)) {
+          if (has_finite_scales(*format, piece_)) ready = Rows{piece_.data(), wanted};
+        } else if (format) {
+          ready = dequantizer_.convert(*format, piece_, wanted, is_wide);
+        } else {
+          ready = Rows{piece_.data(), type_of(tensor)};
         }
+        if (!ready)
+          return file.error("tensor '" + printable(tensor.name) +
+                            "' holds values that are not finite");
+        put(*ready, placement, at / row_bytes, piece_.size() / row_bytes);
       }
     }
+    if (is_wide) wide_.insert(tensor.name);
     return {};
   }
 
- private:
-  void put(const TensorInfo& tensor, const Placement& placement, std::size_t first_row,
+  void put(const Rows& from, const Placement& placement, std::size_t first_row,
            std::size_t num_rows) {
     const Region& region = plan_.regions[placement.region];
     std::uint8_t* to = memory_ + region.offset;
     switch (region.kind) {
       case Region::Kind::vector:
-        krn::find_kernels("scalar")->widen(piece_.data(), type_of(tensor),
-                                           reinterpret_cast<float*>(to), region.cols);
+        krn::find_kernels("scalar")->widen(from.data, from.type, reinterpret_cast<float*>(to),
+                                           region.cols);
         return;
       case Region::Kind::rows: {  // one tensor, so the types are equal
         const std::size_t row_bytes = region.cols * krn::weight_bytes(region.type);
-        std::copy(piece_.begin(), piece_.end(), to + (placement.first_row + first_row) * row_bytes);
+        std::copy_n(from.data, num_rows * row_bytes,
+                    to + (placement.first_row + first_row) * row_bytes);
         return;
       }
       case Region::Kind::packed:
-        krn::pack_rows(piece_.data(), type_of(tensor), num_rows, region.cols,
-                       placement.first_row + first_row, to, region.type);
+        krn::pack_rows(from.data, from.type, num_rows, region.cols, placement.first_row + first_row,
+                       to, region.type);
         return;
     }
   }
@@ -133,6 +210,8 @@ class Loader {
   const WeightPlan& plan_;
   std::uint8_t* memory_;
   std::vector<std::uint8_t> piece_;
+  Dequantizer dequantizer_;
+  std::set<std::string> wide_;
 };
 
 // Turns the plan's regions into pointers.
@@ -157,33 +236,35 @@ void point(const WeightPlan& plan, ModelWeights& weights) {
   }
 }
 
-struct OpenedShards {
+// A model's files with their headers read and checked, standing before their data.
+struct OpenedModel {
+  ModelConfig config;
+  TensorNaming naming = TensorNaming::hugging_face;
+  std::string format;
+  std::vector<std::string> names;  // of all files, config.json first
+  std::string digest_lines;        // of files that are read already
   std::vector<ModelFile> files;
   std::vector<Shard> shards;  // in the order of files
 };
 
-Result<OpenedShards> open_shards(const std::string& directory) {
+Result<void> open_shards(const std::string& directory, OpenedModel& opened) {
   std::map<std::string, std::string> index;
   const Result<std::vector<std::string>> names = list_shards(directory, index);
   if (!names) return names.error();
-  OpenedShards opened;
   for (const std::string& name : *names) {
     Result<ModelFile> file = ModelFile::open(directory, name);
     if (!file) return file.error();
-    Result<SafetensorsHeader> header = read_header(*file);
-    if (!header) return header.error();
+    Result<TensorTable> table = read_header(*file);
+    if (!table) return table.error();
+    opened.names.push_back(name);
     opened.files.push_back(std::move(*file));
-    opened.shards.push_back({name, std::move(*header)});
+    opened.shards.push_back({name, std::move(*table)});
   }
-  const Result<void> agrees = check_index(index, opened.shards);
-  if (!agrees) return agrees.error();
-  return opened;
+  return check_index(index, opened.shards);
 }
 
-}  // namespace
-
-Result<ModelWeights> load_weights(const std::string& directory) {
-  ModelWeights weights;
+Result<OpenedModel> open_directory(const std::string& directory) {
+  OpenedModel opened;
   Sha256 digest{};
   const Result<std::string> text =
       read_text_file(directory, "config.json", kModelConfigBytesMax, &digest);
@@ -193,37 +274,120 @@ Result<ModelWeights> load_weights(const std::string& directory) {
     return make_error(Errc::bad_file, "config.json: " + config.error().detail,
                       config.error().param);
   }
-  weights.config = std::move(*config);
-  weights.files = {"config.json"};
-  std::string lines = hex_of(digest) + "  config.json\n";
+  opened.config = std::move(*config);
+  opened.format = "safetensors";
+  opened.names = {"config.json"};
+  opened.digest_lines = hex_of(digest) + "  config.json\n";
+  if (auto shards = open_shards(directory, opened); !shards) return shards.error();
+  return opened;
+}
 
-  Result<OpenedShards> opened = open_shards(directory);
+Result<OpenedModel> open_gguf(const std::filesystem::path& path) {
+  const std::string folder = path.has_parent_path() ? path.parent_path().string() : ".";
+  Result<ModelFile> file = ModelFile::open(folder, path.filename().string());
+  if (!file) return file.error();
+  OpenedModel opened;
+  for (std::uint64_t size = kGgufPrefixBytes; opened.shards.empty(); size *= 2) {
+    const Result<std::string_view> prefix = file->peek(size);
+    if (!prefix) return prefix.error();
+    const auto header = parse_gguf_header(*prefix, file->bytes());
+    if (!header) return file->error(header.error().detail);
+    if (!*header) continue;
+    Result<ModelConfig> config = read_gguf_config(**header);
+    if (!config) return file->error(config.error().detail);
+    opened.config = std::move(*config);
+    opened.naming = TensorNaming::gguf;
+    opened.format = "GGUF v" + std::to_string((*header)->version);
+    opened.names = {file->name()};
+    opened.shards.push_back({file->name(), gguf_tensor_table(**header)});
+  }
+  opened.files.push_back(std::move(*file));
+  return opened;
+}
+
+Result<OpenedModel> open_model(const std::string& path) {
+  std::error_code failed;
+  if (std::filesystem::is_regular_file(path, failed)) return open_gguf(path);
+  return open_directory(path);
+}
+
+// What the headers alone say.
+void describe(const OpenedModel& opened, const WeightPlan& plan, ModelWeights& weights) {
+  weights.config = opened.config;
+  weights.format = opened.format;
+  weights.files = opened.names;
+  for (const ModelFile& file : opened.files) weights.file_bytes += file.bytes();
+  for (const Shard& shard : opened.shards) {
+    for (const TensorInfo& tensor : shard.table.tensors) {
+      ++weights.num_tensors;
+      ++weights.stored_types[std::string(tensor.type_name)];
+    }
+  }
+  for (const auto& [name, tensor] : plan.tensors) {
+    std::uint64_t elements = 1;
+    for (const std::uint64_t size : tensor.shape) elements *= size;
+    weights.num_parameters += elements;
+    const bool is_widened = std::ranges::any_of(tensor.placements, [&](const Placement& placement) {
+      return !krn::is_quantized(plan.regions[placement.region].type);
+    });
+    weights.num_dequantized += block_format(tensor.found->dtype) && is_widened ? 1 : 0;
+  }
+}
+
+Result<void> take_rope_divisors(const OpenedModel& opened, const WeightPlan& plan,
+                                ModelWeights& weights) {
+  if (!plan.rope_divisors) return {};
+  const Region& region = plan.regions[*plan.rope_divisors];
+  const auto* divisors = reinterpret_cast<const float*>(
+      static_cast<const std::uint8_t*>(weights.memory.data()) + region.offset);
+  weights.config.rope_divisors.assign(divisors, divisors + region.cols);
+  for (const float divisor : weights.config.rope_divisors) {
+    if (!(divisor > 0) || !std::isfinite(divisor))
+      return opened.files.front().error("tensor 'rope_freqs.weight' must hold numbers above 0");
+  }
+  return {};
+}
+
+// Fills `wide` with the tensors that need F32; when there are any, the weights are of no use.
+Result<ModelWeights> try_load(const std::string& path, std::set<std::string>& wide) {
+  Result<OpenedModel> opened = open_model(path);
   if (!opened) return opened.error();
-  const Result<WeightPlan> plan = make_weight_plan(weights.config, opened->shards);
+  const Result<WeightPlan> plan =
+      make_weight_plan(opened->config, opened->shards, {opened->naming, wide});
   if (!plan) return plan.error();
+  ModelWeights weights;
   weights.memory = krn::AlignedBuffer::allocate(plan->bytes);
   if (weights.memory.empty()) {
     return make_error(Errc::over_capacity, "the system refuses " + std::to_string(plan->bytes) +
                                                " bytes for the weights");
   }
+  describe(*opened, *plan, weights);
   Loader loader(*plan, weights);
   for (std::size_t i = 0; i < opened->files.size(); ++i) {
     ModelFile& file = opened->files[i];
-    const Shard& shard = opened->shards[i];
-    const Result<void> read = loader.read_tensors(file, shard);
+    const Result<void> read = loader.read_tensors(file, opened->shards[i]);
     if (!read) return read.error();
-    weights.files.push_back(file.name());
-    weights.file_bytes += file.bytes();
-    weights.num_tensors += shard.header.tensors.size();
-    lines += hex_of(file.finish()) + "  " + file.name() + "\n";
+    weights.digest = file.finish();
+    opened->digest_lines += hex_of(weights.digest) + "  " + file.name() + "\n";
   }
-  for (const auto& [name, tensor] : plan->tensors) {
-    std::uint64_t elements = 1;
-    for (const std::uint64_t size : tensor.shape) elements *= size;
-    weights.num_parameters += elements;
-  }
-  weights.digest = sha256_of(lines);
+  if (opened->naming == TensorNaming::hugging_face)
+    weights.digest = sha256_of(opened->digest_lines);
+  wide = loader.wide();
+  if (auto taken = take_rope_divisors(*opened, *plan, weights); !taken) return taken.error();
   point(*plan, weights);
+  return weights;
+}
+
+}  // namespace
+
+Result<ModelWeights> load_weights(const std::string& path) {
+  std::set<std::string> wide;
+  Result<ModelWeights> weights = try_load(path, wide);
+  if (!weights || wide.empty()) return weights;
+  weights = make_error(Errc::bad_file, "");  // frees its memory first
+  weights = try_load(path, wide);
+  if (weights && !wide.empty())
+    return make_error(Errc::bad_file, printable(path) + ": changes while it is read");
   return weights;
 }
 

@@ -7,6 +7,7 @@
 // with its shape, no unexpected one. Constant after loading; readable by any thread.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -37,19 +38,25 @@ struct ModelWeights {
   const float* final_norm = nullptr;  // [hidden_size]
   krn::PackedMatrix head;             // [vocab_size, hidden_size]
 
-  std::vector<std::string> files;  // config.json, then the shards by name
+  std::string format;                               // safetensors or GGUF v3, as people read it
+  std::map<std::string, std::size_t> stored_types;  // F32, Q4_K, ...: number of tensors
+  std::size_t num_dequantized = 0;                  // of them, tensors held as F16 or F32
+  std::vector<std::string> files;  // config.json, then the shards by name; or the GGUF file
   std::uint64_t file_bytes = 0;
   std::size_t num_tensors = 0;
   std::uint64_t num_parameters = 0;        // as stored; a tied matrix counts once
   std::size_t matrix_bytes_per_token = 0;  // what one decode step reads of the packed matrices
-  // SHA-256 of the lines "SHA256  NAME\n" of `files`: `sha256sum config.json *.safetensors |
-  // sha256sum`.
+  // Of a directory the SHA-256 of the lines "SHA256  NAME\n" of `files` (`sha256sum config.json
+  // *.safetensors | sha256sum`), of a GGUF file its own.
   Sha256 digest{};
   krn::AlignedBuffer memory;  // owns everything above
 };
 
-// directory: config.json with model.safetensors or model.safetensors.index.json and its shards.
-// Errors name file, tensor and reason.
-Result<ModelWeights> load_weights(const std::string& directory);
+// path: a directory (config.json with model.safetensors or model.safetensors.index.json and its
+// shards) or a GGUF file. Matrices of Q8_0, Q4_0, Q4_K or Q6_K alone stay as they are; GGUF's other
+// quantized tensors (Q5_K, mixtures within one matrix), and every embedding, are dequantized while they are read: to
+// F16, off by at most 2^-11 of a weight, or to F32 where a weight is too large for that (the file
+// is then read twice). Errors name file, tensor and reason.
+Result<ModelWeights> load_weights(const std::string& path);
 
 }  // namespace sluice::eng

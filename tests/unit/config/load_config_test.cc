@@ -2,8 +2,10 @@
 #include "config/load_config.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 namespace sluice::cfg {
@@ -240,6 +242,12 @@ TEST(LoadConfig, FindsTheBuiltInModel) {
   Model named;
   named.path = "/models/m";
   EXPECT_EQ(tokenizer_path(named), "/models/m/tokenizer.model");
+  const std::string file = testing::TempDir() + "model_file_" + std::to_string(::getpid());
+  std::ofstream(file) << "GGUF";
+  named.path = file;
+  EXPECT_EQ(tokenizer_path(named), file);  // it holds its own vocabulary
+  EXPECT_TRUE(parse_config("models:\n  - path: " + file + "\n", "f"));
+  std::filesystem::remove(file);
   named.tokenizer = "/t.model";
   EXPECT_EQ(tokenizer_path(named), "/t.model");
 }

@@ -1,5 +1,5 @@
-// A model's generation_config.json: what is taken from it, what yields to the request, and the
-// files that are refused.
+// A model's generation_config.json or GGUF keys: what is taken from it, what yields to the request,
+// and the files that are refused.
 #include "gateway/api/generation_config.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "gateway/api/parse_request.h"
+#include "tests/support/gguf_bytes.h"
 
 namespace sluice::gw {
 namespace {
@@ -91,6 +92,47 @@ TEST(GenerationConfig, RefusesWhatNoRequestCouldAskFor) {
   std::string ids = "{\"eos_token_id\":[0";
   for (std::size_t i = 0; i < kEosIdsMax; ++i) ids += ",1";
   EXPECT_FALSE(parse_generation_config(ids + "]}", kVocabulary));
+}
+
+Result<GenerationConfig> gguf_config_of(const test::GgufBytes& file) {
+  const std::string bytes = file.bytes();
+  const auto header = parse_gguf_header(bytes, bytes.size());
+  return read_gguf_generation(**header, kVocabulary);
+}
+
+TEST(GenerationConfig, ComesFromTheKeysOfAGgufFile) {
+  test::GgufBytes file;
+  const auto nothing = gguf_config_of(file);
+  ASSERT_TRUE(nothing);
+  EXPECT_FALSE(nothing->temperature || nothing->top_k || !nothing->eos_ids.empty());
+  file.f32("general.sampling.temp", 0.5f).f32("general.sampling.top_p", 0.75f);
+  file.f32("general.sampling.min_p", 0.25f).f32("general.sampling.penalty_repeat", 1.5f);
+  file.i32("general.sampling.top_k", 40).u32("tokenizer.ggml.eos_token_id", 2);
+  file.u32("tokenizer.ggml.eot_token_id", 4).u32("tokenizer.ggml.eom_token_id", 2);
+  const auto config = gguf_config_of(file);
+  ASSERT_TRUE(config) << config.error().detail;
+  EXPECT_EQ(config->temperature, 0.5f);
+  EXPECT_EQ(config->top_p, 0.75f);
+  EXPECT_EQ(config->min_p, 0.25f);
+  EXPECT_EQ(config->repetition_penalty, 1.5f);
+  EXPECT_EQ(config->top_k, 40u);
+  EXPECT_EQ(config->eos_ids, (std::vector<TokenId>{2, 4}));
+  EXPECT_EQ(gguf_config_of(test::GgufBytes().i32("general.sampling.top_k", -1))->top_k, 0u);
+
+  const std::pair<const char*, float> cases[] = {
+      {"general.sampling.temp", 2.5f},      {"general.sampling.top_p", 0.0f},
+      {"general.sampling.min_p", -0.5f},    {"general.sampling.penalty_repeat", 3.0f},
+      {"general.sampling.top_k", 1.5f},     {"general.sampling.top_k", -2.0f},
+      {"tokenizer.ggml.eos_token_id", 1.0f}};
+  for (const auto& [key, value] : cases) {
+    const auto wrong = gguf_config_of(test::GgufBytes().f32(key, value));
+    ASSERT_FALSE(wrong) << key;
+    EXPECT_NE(wrong.error().detail.find(std::string("key '") + key + "' must be"),
+              std::string::npos)
+        << wrong.error().detail;
+  }
+  EXPECT_FALSE(gguf_config_of(test::GgufBytes().u32("tokenizer.ggml.eot_token_id", kVocabulary)));
+  EXPECT_FALSE(gguf_config_of(test::GgufBytes().text("general.sampling.temp", "hot")));
 }
 
 TEST(GenerationConfig, ComesFromTheModelsDirectory) {

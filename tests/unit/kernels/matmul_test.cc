@@ -5,6 +5,7 @@
 
 #include "kernels/half_float.h"
 #include "kernels/pack.h"
+#include "kernels/quantized_blocks.h"
 #include "tests/unit/kernels/kernel_fixture.h"
 
 namespace sluice::krn {
@@ -133,6 +134,183 @@ TEST(Matmul, ATokensRowDoesNotDependOnItsBatchOrOnThePanelSplit) {
         ASSERT_TRUE(same_bits(alone.data(), whole.data() + t * rows, rows)) << path->name << t;
       }
     }
+  }
+}
+
+// ---- quantized weights
+struct QuantizedWeights {
+  std::vector<std::uint8_t> file;  // [rows][row_bytes]
+  std::vector<std::uint8_t> packed_bytes;
+  PackedMatrix packed;
+  std::vector<float> values;  // [rows, cols], by dequantize(), which knows nothing of panels
+};
+
+BlockFormat format_of(WeightType type) {
+  return type == WeightType::q8_0   ? BlockFormat::q8_0
+         : type == WeightType::q4_0 ? BlockFormat::q4_0
+         : type == WeightType::q4_k ? BlockFormat::q4_k
+                                    : BlockFormat::q6_k;
+}
+
+// Every byte value occurs, in weights and in the small scales; F16 scales of either sign and zero.
+QuantizedWeights make_quantized(std::size_t rows, std::size_t cols, WeightType type,
+                                std::uint32_t seed) {
+  std::mt19937 engine(seed);
+  const BlockShape shape = block_shape(format_of(type));
+  QuantizedWeights w;
+  w.file.resize(rows * row_bytes(cols, type) + 1);
+  for (std::uint8_t& byte : w.file) byte = static_cast<std::uint8_t>(engine());
+  const auto set_scale = [&](std::uint8_t* at) {
+    const auto bits = static_cast<std::uint16_t>(
+        engine() % 17 == 0 ? 0 : small_f16(static_cast<std::uint32_t>(engine())));
+    std::memcpy(at, &bits, 2);
+  };
+  for (std::size_t at = 1; at + shape.bytes <= w.file.size(); at += shape.bytes) {
+    set_scale(w.file.data() + at + (type == WeightType::q6_k ? 208 : 0));
+    if (type == WeightType::q4_k) set_scale(w.file.data() + at + 2);
+  }
+  w.values.resize(rows * cols);
+  dequantize(format_of(type), w.file.data() + 1, rows * cols / shape.num_elements, w.values.data());
+  w.packed_bytes.resize(packed_bytes(rows, cols, type) + 64);
+  w.packed = {w.packed_bytes.data() + 4, type, rows, cols};
+  const std::size_t first = rows / 3;
+  pack_rows(w.file.data() + 1, type, first, cols, 0, w.packed_bytes.data() + 4, type);
+  pack_rows(w.file.data() + 1 + first * row_bytes(cols, type), type, rows - first, cols, first,
+            w.packed_bytes.data() + 4, type);
+  return w;
+}
+
+struct QuantizedRow {
+  std::vector<int> q;
+  std::vector<float> scales;
+};
+
+// The contract of kernel_table.h, said once more.
+QuantizedRow quantize_row(const float* x, std::size_t cols) {
+  QuantizedRow row;
+  row.q.resize(cols);
+  for (std::size_t b = 0; b < cols; b += kQuantBlock) {
+    float largest = 0;
+    for (std::size_t i = 0; i < kQuantBlock; ++i) largest = std::max(largest, std::abs(x[b + i]));
+    row.scales.push_back(largest < 0x1p-100f ? 0 : largest / 127.0f);
+    for (std::size_t i = 0; i < kQuantBlock && row.scales.back() != 0; ++i)
+      row.q[b + i] = static_cast<int>(std::nearbyint(x[b + i] * (127.0f / largest)));
+  }
+  return row;
+}
+
+void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, WeightType type) {
+  SCOPED_TRACE(testing::Message() << rows << "x" << cols << " tokens " << tokens << " type "
+                                  << static_cast<int>(type));
+  const QuantizedWeights w =
+      make_quantized(rows, cols, type, static_cast<std::uint32_t>(rows * 131 + cols));
+  std::vector<float> unpacked(rows * cols);
+  unpack_rows(w.packed, 0, rows / 2, unpacked.data());
+  unpack_rows(w.packed, rows / 2, rows - rows / 2, unpacked.data() + rows / 2 * cols);
+  for (std::size_t i = 0; i < unpacked.size(); ++i) ASSERT_EQ(unpacked[i], w.values[i]) << i;
+  const std::size_t x_stride = cols + 3;
+  const std::size_t y_stride = rows + 5;
+  std::vector<float> x =
+      random_floats(tokens * x_stride + 1, static_cast<std::uint32_t>(tokens + 7), 3.0f);
+  for (std::size_t i = 0; i + 40 < x.size(); i += 97) std::fill_n(x.begin() + i, 37, 0.0f);
+  for (std::size_t i = 11; i < x.size(); i += 101) x[i] *= 100.0f;  // outliers
+  constexpr float kUntouched = -12345.0f;
+  std::vector<float> want(tokens * y_stride + 1, kUntouched);
+  const auto multiply = [&](const KernelTable& path, std::vector<float>& y) {
+    path.matmul({w.packed, x.data() + 1, x_stride, tokens, y.data() + 1, y_stride}, 0,
+                num_panels(rows));
+  };
+  multiply(oracle(), want);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const QuantizedRow row = quantize_row(x.data() + 1 + t * x_stride, cols);
+    for (std::size_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      double magnitude = 0;
+      for (std::size_t k = 0; k < cols; ++k) {
+        const double x_value =
+            static_cast<double>(row.scales[k / kQuantBlock]) * static_cast<double>(row.q[k]);
+        const double weight = static_cast<double>(w.values[r * cols + k]);
+        sum += weight * x_value;
+        // q4_k adds products and minima apart: each below 2 * 63 * 15.
+        magnitude += (type == WeightType::q4_k ? 2 * 1890 : std::abs(weight)) * std::abs(x_value);
+      }
+      const double got = static_cast<double>(want[1 + t * y_stride + r]);
+      ASSERT_LE(std::abs(got - sum), static_cast<double>(cols) * kUnit * magnitude + 1e-40);
+    }
+  }
+  for (const KernelTable* path : all_paths()) {
+    std::vector<float> got(tokens * y_stride + 1, kUntouched);
+    multiply(*path, got);
+    ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name;
+  }
+}
+
+constexpr WeightType kQuantizedTypes[] = {WeightType::q8_0, WeightType::q4_0, WeightType::q4_k,
+                                          WeightType::q6_k};
+
+// Whole blocks, or whole super-blocks.
+std::size_t columns(std::size_t blocks, WeightType type) {
+  return blocks * (has_super_blocks(type) ? kSuperBlock : kQuantBlock);
+}
+
+TEST(QuantizedMatmul, AllPathsEqualTheOracleForEverySmallSize) {
+  for (const WeightType type : kQuantizedTypes) {
+    for (std::size_t n = 0; n <= 2 * kLanes + 1; ++n) {
+      check_quantized(n, columns(2, type), 3, type);
+      check_quantized(33, columns(1, type), n, type);
+    }
+    for (std::size_t blocks = 0; blocks <= 6; ++blocks)
+      check_quantized(17, columns(blocks, type), 2, type);
+  }
+}
+
+TEST(QuantizedMatmul, AllPathsEqualTheOracleAcrossTilesAndBlocksOfK) {
+  for (const WeightType type : kQuantizedTypes) {
+    check_quantized(16 * 9 + 5, has_super_blocks(type) ? 2304 : 2080, 1, type);
+    check_quantized(16 * 19 + 5, has_super_blocks(type) ? 2304 : 2080, 14, type);
+    check_quantized(16 * 3, has_super_blocks(type) ? 1280 : 1056, 203, type);
+    check_quantized(16, 256 * 88, 5, type);
+  }
+}
+
+TEST(QuantizedMatmul, ATokensRowDoesNotDependOnItsBatchOrOnThePanelSplit) {
+  const std::size_t rows = 16 * 11 + 3;
+  const std::size_t tokens = 103;
+  for (const WeightType type : kQuantizedTypes) {
+    const std::size_t cols = has_super_blocks(type) ? 2304 : 2080;
+    const QuantizedWeights w = make_quantized(rows, cols, type, 5);
+    const std::vector<float> x = random_floats(tokens * cols, 6);
+    for (const KernelTable* path : all_paths()) {
+      std::vector<float> whole(tokens * rows);
+      path->matmul({w.packed, x.data(), cols, tokens, whole.data(), rows}, 0, num_panels(rows));
+      for (std::size_t t = 0; t < tokens; t += 3) {
+        std::vector<float> alone(rows);
+        for (std::size_t p = 0; p < num_panels(rows); p += 1 + t % 5) {
+          const std::size_t end = std::min(p + 1 + t % 5, num_panels(rows));
+          path->matmul({w.packed, x.data() + t * cols, cols, 1, alone.data(), rows}, p, end);
+        }
+        ASSERT_TRUE(same_bits(alone.data(), whole.data() + t * rows, rows)) << path->name << t;
+      }
+    }
+  }
+}
+
+TEST(QuantizedMatmul, WhatIsNoNumberStaysVisibleAndWhatIsTinyCountsAsZero) {
+  const QuantizedWeights w = make_quantized(16, 64, WeightType::q8_0, 3);
+  for (const KernelTable* path : all_paths()) {
+    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+      for (const std::size_t at : {0u, 7u, 31u, 32u, 63u}) {
+        std::vector<float> x(64, 0.5f);
+        x[at] = bad;
+        std::vector<float> y(16);
+        path->matmul({w.packed, x.data(), 64, 1, y.data(), 16}, 0, 1);
+        for (const float value : y) EXPECT_TRUE(std::isnan(value)) << path->name;
+      }
+    }
+    const std::vector<float> tiny(64, 0x1p-140f);
+    std::vector<float> y(16, 1.0f);
+    path->matmul({w.packed, tiny.data(), 64, 1, y.data(), 16}, 0, 1);
+    for (const float value : y) EXPECT_EQ(value, 0.0f) << path->name;
   }
 }
 

@@ -1,14 +1,18 @@
 // Cutting texts into words and caching them never changes ids: random texts, encoded by the
 // tokenizer (twice: the second time from the cache), equal what the library says about the whole
-// text; decoding gives the text back. TEST_SEED replays a run; TEST_TOKENIZER names another model
-// file.
+// text; decoding gives the text back; the same vocabulary out of a GGUF file encodes alike.
+// TEST_SEED replays a run; TEST_TOKENIZER names another model file.
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "shared/random.h"
+#include "tests/support/gguf_bytes.h"
 #include "tokenizer/model_proto.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_config.h"
@@ -73,6 +77,58 @@ TEST(TokenizerProperty, EqualsTheLibraryOnWholeTexts) {
       ASSERT_TRUE(std::equal(got.begin(), got.end(), want.begin(), want.end()))
           << "TEST_SEED=" << seed + run << ": " << text;
       ASSERT_GE(got.size(), text.size() / tokenizer.vocabulary().longest_piece_bytes);
+    }
+  }
+}
+
+// The vocabulary of a model file as the keys of a GGUF file.
+std::string gguf_of(const ModelProtoFacts& facts, const Vocabulary& vocabulary) {
+  std::vector<std::string> tokens;
+  std::vector<float> scores;
+  std::vector<std::int32_t> types;
+  for (const PieceFacts& piece : facts.pieces) {
+    tokens.emplace_back(piece.text);
+    scores.push_back(piece.score);
+    types.push_back(static_cast<std::int32_t>(piece.type));
+  }
+  test::GgufBytes file;
+  file.text("tokenizer.ggml.model", "llama").texts("tokenizer.ggml.tokens", tokens);
+  file.floats("tokenizer.ggml.scores", scores).integers("tokenizer.ggml.token_type", types);
+  if (vocabulary.bos) file.u32("tokenizer.ggml.bos_token_id", *vocabulary.bos);
+  if (vocabulary.eos) file.u32("tokenizer.ggml.eos_token_id", *vocabulary.eos);
+  file.flag("tokenizer.ggml.add_space_prefix", facts.add_dummy_prefix);
+  file.flag("tokenizer.ggml.remove_extra_whitespaces", facts.remove_extra_whitespaces);
+  return file.bytes();
+}
+
+TEST(TokenizerProperty, AGgufVocabularyEncodesAndDecodesLikeTheModelItWasMadeFrom) {
+  const std::string bytes = read_model_file(model_path(), 64u << 20).value();
+  const ModelProtoFacts facts = parse_model_proto(bytes).value();
+  if (facts.algorithm != ModelProtoFacts::Algorithm::bpe || facts.has_charsmap)
+    GTEST_SKIP() << "not a vocabulary that GGUF's \"llama\" can hold";
+  const Tokenizer original = std::move(Tokenizer::load(model_path()).value());
+  const std::string path = testing::TempDir() + "gguf_" + std::to_string(::getpid());
+  std::ofstream(path, std::ios::binary) << gguf_of(facts, original.vocabulary());
+  auto loaded = Tokenizer::load(path);
+  std::filesystem::remove(path);
+  ASSERT_TRUE(loaded) << loaded.error().detail;
+
+  EXPECT_EQ(loaded->vocabulary().size, original.vocabulary().size);
+  EXPECT_EQ(loaded->vocabulary().bos, original.vocabulary().bos);
+  EXPECT_EQ(loaded->vocabulary().eos, original.vocabulary().eos);
+  EXPECT_EQ(loaded->vocabulary().longest_piece_bytes, original.vocabulary().longest_piece_bytes);
+  for (TokenId id = 0; id < original.vocabulary().size; ++id) {
+    ASSERT_EQ(loaded->piece_bytes(id), original.piece_bytes(id)) << id;
+    ASSERT_EQ(loaded->is_special(id), original.is_special(id)) << id;
+  }
+  for (std::uint64_t run = 0; run < 1500; ++run) {
+    const std::string text = Texts(run).draw();
+    for (const Segment segment : {Segment::first, Segment::following}) {
+      std::vector<TokenId> want, got;
+      original.encode(text, segment, want);
+      loaded->encode(text, segment, got);
+      ASSERT_EQ(got, want) << run << ": " << text;
+      ASSERT_EQ(*loaded->decode(got), *original.decode(want));
     }
   }
 }

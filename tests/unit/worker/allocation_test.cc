@@ -2,7 +2,7 @@
 // with sequences coming, going, being cancelled, preempted and sharing prefixes all the while.
 #include <gtest/gtest.h>
 
-#include "tests/support/counting_new.h"
+#include "tests/support/allocation_count.h"
 #include "tests/support/worker_builders.h"
 
 namespace sluice::eng {
@@ -37,10 +37,10 @@ TEST(Engine, AThousandStepsAllocateNothing) {
         ASSERT_TRUE(engine.scheduler().add(view, clock.now()));
       }
       if (i % 50 == 0) engine.scheduler().cancel(SequenceId{num_added - 3});
-      const std::size_t before = test::num_allocations();
+      const std::size_t before = allocation_count();
       num_preemptions += engine.plan().num_preemptions;
       num_tokens += engine.compute().num_tokens;
-      num_in_steps += test::num_allocations() - before;
+      num_in_steps += allocation_count() - before;
     }
   };
   steps(100);

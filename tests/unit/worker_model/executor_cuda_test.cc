@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "tests/support/counting_allocator.h"
+#include "tests/support/allocation_count.h"
 #include "tests/support/executor_driver.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/simt_device.h"
@@ -295,14 +295,13 @@ krn::cuda::DeviceTable idle_table() {
 }
 
 TEST_F(ExecutorCuda, AllocatesNothingPerStep) {
-  if (!counts_allocations()) GTEST_SKIP() << "the sanitizer owns the allocator";
   const krn::cuda::DeviceTable table = idle_table();
   auto opened = eng::ExecutorCuda::open(tiny_options(), table);
   ASSERT_TRUE(opened.has_value());
   DrivenSequence a{some_ids(200, 1), consecutive_blocks(13)};
   DrivenSequence b{some_ids(200, 2), consecutive_blocks(13, 20)};
   const BlockId zeroed(50);
-  const std::size_t live = simt_script().num_allocations, before = num_allocations();
+  const std::size_t live = simt_script().num_allocations, before = allocation_count();
   std::size_t num_logits = 0;
   for (int step = 0; step < 60; ++step) {
     const eng::SequenceSpan spans[] = {a.span(3), b.span(1)};
@@ -311,7 +310,7 @@ TEST_F(ExecutorCuda, AllocatesNothingPerStep) {
     a.computed += 3;
     b.computed += 1;
   }
-  EXPECT_EQ(num_allocations(), before);
+  EXPECT_EQ(allocation_count(), before);
   EXPECT_EQ(simt_script().num_allocations, live);
   EXPECT_EQ(num_logits, 60u * 2 * 160);
 }

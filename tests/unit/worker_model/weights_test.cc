@@ -163,8 +163,8 @@ TEST_F(Weights, SaysFileTensorAndReason) {
   tensors = good_tensors();
   tensors[7].dtype = "I16";
   EXPECT_EQ(outcome_of(tensors),
-            "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' must "
-            "be of dtype F32, F16 or BF16");
+            "model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' is of type I16; "
+            "read are F32, F16 and BF16");
   tensors = good_tensors();
   tensors.push_back({"model.layers.0.self_attn.q_proj.bias", {4}});
   EXPECT_EQ(outcome_of(tensors),

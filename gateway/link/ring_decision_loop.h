@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,6 +49,8 @@ struct ModelGauges {
 
 // What the HTTP side hears of the parent; called on the loop's thread, each may be empty.
 struct LoopHooks {
+  // Adds what is not in the file to a new configuration, before it is applied.
+  std::function<cfg::Config(const cfg::Config&)> complete;
   std::function<void(const cfg::Config&)> reload;  // after limits were swapped
   std::function<void()> drain;                     // take no new connections
   std::function<void(const BreakerEvent&, const std::string& tenant)> breaker_moved;
@@ -70,6 +73,10 @@ class RingDecisionLoop final : public DecisionLoop {
   void wait();  // until something may be ready
   void quit();
   bool is_stopped() const { return stopped_; }
+  // Limits, tenants and keys of `config` act from now on, also on what runs.
+  void apply(const cfg::Config& config);
+  // Spent and reserved by a tenant of the current configuration.
+  std::optional<Amounts> use_of(const std::string& tenant) const;
   void say_ready(std::uint16_t port);
   void say_drained();
 

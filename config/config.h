@@ -141,6 +141,44 @@ struct Supervision {
   bool operator==(const Supervision&) const = default;
 };
 
+// When a tenant that hurts others is throttled or refused (gateway/core/tenant_breaker.h).
+struct TenantBreakers {
+  bool enabled = true;
+  milliseconds window{10'000};
+  std::uint32_t share_permille = 3000;    // of its fair share of KV memory or prefill
+  milliseconds contended_min{1'000};      // others waited so long within the window
+  std::uint32_t bad_ends_permille = 800;  // of the requests that ended
+  std::uint32_t bad_ends_min = 50;
+  std::uint32_t long_prompt_permille = 500;  // of the context: long from here on
+  std::uint32_t long_prompts_max = 8;        // in the window
+  milliseconds open_min{5'000};
+  milliseconds open_max{300'000};
+  std::uint32_t probes = 2;
+  bool operator==(const TenantBreakers&) const = default;
+};
+
+// When a worker gets no new work, and how much work may be done twice (worker_breaker.h).
+struct WorkerBreakers {
+  bool enabled = true;
+  std::uint32_t failures_max = 3;    // in a row
+  std::uint32_t bad_logits_max = 2;  // in a row
+  std::uint32_t slow_factor = 8;     // times what steps of that size take
+  milliseconds slow_floor{100};
+  std::uint32_t slow_steps_max = 8;  // of 32
+  milliseconds open_min{5'000};
+  milliseconds open_max{300'000};
+  std::uint32_t probes = 3;
+  std::uint32_t retry_permille = 100;  // of first dispatches
+  std::uint32_t retries_burst = 256;
+  bool operator==(const WorkerBreakers&) const = default;
+};
+
+struct Breakers {
+  TenantBreakers tenants;
+  WorkerBreakers workers;
+  bool operator==(const Breakers&) const = default;
+};
+
 struct Config {
   std::string state_dir;  // journal, lock; empty: $XDG_STATE_HOME/sluice or /var/lib/sluice as root
   Listen listen;
@@ -151,6 +189,7 @@ struct Config {
   std::vector<Model> models{Model{}};
   std::vector<Tenant> tenants;  // empty: one tenant "default" without key, loopback only
   TenantLimits default_limits;  // of the tenant "default"
+  Breakers breakers;
   Supervision supervision;
   std::uint32_t journal_slots = 16384;  // live sequences; 128 bytes each
   std::size_t ring_bytes = 8u << 20;    // of each ring; power of two, 64 KiB..64 MiB

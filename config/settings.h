@@ -159,6 +159,42 @@ void visit_settings(V& v, S& s) {
   v.duration("start_timeout", s.start_timeout, 100ms, 24h);
 }
 
+template <class V, Is<TenantBreakers> S>
+void visit_settings(V& v, S& s) {
+  v.boolean("enabled", s.enabled);
+  v.duration("window", s.window, 100ms, 1h);
+  v.integer("share_permille", s.share_permille, 1, 1'000'000);
+  v.duration("contended_min", s.contended_min, 1ms, 1h);
+  v.integer("bad_ends_permille", s.bad_ends_permille, 1, 1000);
+  v.integer("bad_ends_min", s.bad_ends_min, 1, 1'000'000);
+  v.integer("long_prompt_permille", s.long_prompt_permille, 1, 1000);
+  v.integer("long_prompts_max", s.long_prompts_max, 1, 1'000'000);
+  v.duration("open_min", s.open_min, 10ms, 1h);
+  v.duration("open_max", s.open_max, 10ms, 24h);
+  v.integer("probes", s.probes, 1, 1000);
+}
+
+template <class V, Is<WorkerBreakers> S>
+void visit_settings(V& v, S& s) {
+  v.boolean("enabled", s.enabled);
+  v.integer("failures_max", s.failures_max, 1, 1000);
+  v.integer("bad_logits_max", s.bad_logits_max, 1, 1000);
+  v.integer("slow_factor", s.slow_factor, 2, 10'000);
+  v.duration("slow_floor", s.slow_floor, 1ms, 1h);
+  v.integer("slow_steps_max", s.slow_steps_max, 1, 32);
+  v.duration("open_min", s.open_min, 10ms, 1h);
+  v.duration("open_max", s.open_max, 10ms, 24h);
+  v.integer("probes", s.probes, 1, 1000);
+  v.integer("retry_permille", s.retry_permille, 0, 1000);
+  v.integer("retries_burst", s.retries_burst, 1, 1'000'000);
+}
+
+template <class V, Is<Breakers> S>
+void visit_settings(V& v, S& s) {
+  v.section("tenants", s.tenants);
+  v.section("workers", s.workers);
+}
+
 template <class V, Is<Config> S>
 void visit_settings(V& v, S& s) {
   v.text("state_dir", s.state_dir, kPathBytesMax);
@@ -170,6 +206,7 @@ void visit_settings(V& v, S& s) {
   v.list("models", s.models, kModelsMax);
   v.list("tenants", s.tenants, kTenantsMax);
   v.section("default_limits", s.default_limits);
+  v.section("breakers", s.breakers);
   v.section("supervision", s.supervision);
   v.integer("journal_slots", s.journal_slots, 64, 1u << 20);
   v.bytes("ring_bytes", s.ring_bytes, kRingBytesMin, kRingBytesMax);

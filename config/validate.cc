@@ -172,6 +172,13 @@ Result<void> validate(const Config& config) {
   if (config.supervision.restart_delay > config.supervision.restart_delay_max)
     return wrong("supervision.restart_delay", "larger than restart_delay_max",
                  "at most restart_delay_max");
+  const TenantBreakers& breakers = config.breakers.tenants;
+  if (breakers.open_min > breakers.open_max)
+    return wrong("breakers.tenants.open_min", "larger than open_max", "at most open_max");
+  if (config.breakers.workers.open_min > config.breakers.workers.open_max)
+    return wrong("breakers.workers.open_min", "larger than open_max", "at most open_max");
+  if (breakers.contended_min > breakers.window)
+    return wrong("breakers.tenants.contended_min", "longer than the window", "at most window");
   for (std::size_t i = 0; i < config.cors.origins.size(); ++i)
     if (!is_origin(config.cors.origins[i]))
       return wrong("cors." + element("origins", i), "not an origin",

@@ -55,7 +55,9 @@ bool ServingSim::Client::is_over() const {
 }
 
 ServingSim::ServingSim(const SimParams& params)
-    : params_(params), workers_(params.num_workers), clients_(params.num_requests) {
+    : params_(params),
+      workers_(params.num_workers),
+      clients_(params.num_requests + params.flood_requests) {
   gw::CoreParams core;
   core.queue.requests_max = 24;
   core.queue_wait_max = std::chrono::seconds(15);
@@ -74,7 +76,9 @@ ServingSim::ServingSim(const SimParams& params)
   limits_.accounts[3].limits[LimitKind::concurrent_kv_tokens] = 500;
   limits_.accounts[4].parent = AccountId{1};
   limits_.accounts[4].limits[LimitKind::tokens_per_minute] = 900;
+  if (params.is_measured) limits_.accounts[2] = {};
   core.limits = limits_;
+  core.tenant_breaker = params.tenant_breaker;
   core_ = std::make_unique<gw::ServingCore>(std::move(core));
   core_->set_wall(now_, kUnixMs);
 }
@@ -94,7 +98,16 @@ SimReport ServingSim::run() {
   const auto span = static_cast<std::uint64_t>(params_.arrivals_over.count());
   const auto any_time = [&] { return Duration{static_cast<std::int64_t>(dice(span))}; };
   for (std::uint32_t i = 0; i < params_.num_workers; ++i) push(Duration{0}, EventKind::restart, i);
-  for (std::uint32_t i = 0; i < params_.num_requests; ++i) push(any_time(), EventKind::arrive, i);
+  const auto even_time = [&](std::uint32_t i, std::uint32_t count) {
+    return params_.arrivals_over / count * i + Duration{static_cast<std::int64_t>(dice(1'000'000))};
+  };
+  for (std::uint32_t i = 0; i < params_.num_requests; ++i) {
+    push(params_.is_measured ? even_time(i, params_.num_requests) : any_time(), EventKind::arrive,
+         i);
+  }
+  for (std::uint32_t i = 0; i < params_.flood_requests; ++i) {
+    push(even_time(i, params_.flood_requests), EventKind::arrive, params_.num_requests + i);
+  }
   constexpr EventKind kFaults[] = {EventKind::crash, EventKind::kill, EventKind::stall,
                                    EventKind::kill,  EventKind::jump, EventKind::limits};
   for (std::uint32_t i = 0; i < params_.faults; ++i) {
@@ -193,7 +206,7 @@ void ServingSim::happen(const Event& event) {
   }
 }
 
-void ServingSim::arrive(std::uint32_t id) {
+void ServingSim::make_mixed(std::uint32_t id) {
   Client& client = clients_[id];
   gw::GenerationSpec& spec = client.spec;
   spec.tenant = TenantId{static_cast<std::uint32_t>(dice(kTenants))};
@@ -213,9 +226,32 @@ void ServingSim::arrive(std::uint32_t id) {
   spec.output_tokens_max = 1 + static_cast<std::uint32_t>(dice(120));
   spec.stop_ids = {7, 8};
   spec.priority = static_cast<std::uint32_t>(dice(3));
-  spec.arrival = now_;
   if (dice(8) == 0) spec.deadline = now_ + std::chrono::milliseconds(100 + dice(20'000));
   client.is_slow = dice(6) == 0;
+}
+
+// The longest prompts of one tenant, or short ones of another, each its own.
+void ServingSim::make_even(std::uint32_t id) {
+  gw::GenerationSpec& spec = clients_[id].spec;
+  spec.tenant = TenantId{is_flood(id) ? 0u : 2u};
+  spec.account = AccountId{spec.tenant.value};
+  const std::size_t prompt = is_flood(id) ? scheduler_limits().context_tokens - 16 : 10 + dice(30);
+  for (std::size_t i = 0; i < prompt; ++i) {
+    spec.prompt.push_back(static_cast<TokenId>(mix64((100ull + id) * 10'000 + i) % (kVocab - 1)));
+  }
+  spec.sampling.seed = mix64(params_.seed ^ id);
+  spec.output_tokens_max = 8;
+}
+
+void ServingSim::arrive(std::uint32_t id) {
+  Client& client = clients_[id];
+  gw::GenerationSpec& spec = client.spec;
+  if (params_.is_measured || is_flood(id)) {
+    make_even(id);
+  } else {
+    make_mixed(id);
+  }
+  spec.arrival = now_;
   client.taken.resize(spec.choices);
   client.is_finished.resize(spec.choices, false);
   std::vector<SequenceId> ids;
@@ -224,6 +260,7 @@ void ServingSim::arrive(std::uint32_t id) {
   if (!handle) {
     client.is_refused = true;
     ++report_.refused;
+    report_.tripped += handle.error().code == Errc::tenant_circuit_open;
     carry_out();
     return;
   }
@@ -233,7 +270,9 @@ void ServingSim::arrive(std::uint32_t id) {
   by_handle_[handle->value] = id;
   carry_out();
   if (client.is_slow) push(std::chrono::milliseconds(50), EventKind::take, id);
-  if (dice(7) == 0) push(std::chrono::milliseconds(dice(8000)), EventKind::leave, id);
+  if (!params_.is_measured && dice(7) == 0) {
+    push(std::chrono::milliseconds(dice(8000)), EventKind::leave, id);
+  }
 }
 
 // Lowered and raised again: what runs and does not fit any more has ended when this returns.
@@ -259,6 +298,10 @@ void ServingSim::take(std::uint32_t id, std::uint32_t most) {
 void ServingSim::take_choice(Client& client, std::uint32_t choice, std::uint32_t most) {
   const auto pending = core_->pending(client.handle, choice);
   const auto count = static_cast<std::uint32_t>(std::min<std::size_t>(most, pending.size()));
+  const auto id = static_cast<std::uint32_t>(&client - clients_.data());
+  if (count > 0 && client.taken[choice].empty() && !is_flood(id)) {
+    report_.ttft.push_back(now_ - client.spec.arrival);
+  }
   for (const gw::OutputToken& token : pending.first(count)) {
     if (client.is_finished[choice]) violate("a token behind the end of a choice");
     client.taken[choice].push_back(token.id);
@@ -279,8 +322,8 @@ void ServingSim::wake_gateway() {
   if (gateway_has_turn_) return;
   gateway_has_turn_ = true;
   // Now and then the gateway is late: rings fill up.
-  const Duration late =
-      dice(10) == 0 ? std::chrono::milliseconds(30) : std::chrono::milliseconds(0);
+  const Duration late = !params_.is_measured && dice(10) == 0 ? std::chrono::milliseconds(30)
+                                                              : std::chrono::milliseconds(0);
   push(std::chrono::microseconds(30) + late, EventKind::gateway_turn, 0);
 }
 
@@ -462,6 +505,7 @@ void ServingSim::gateway_turn() {
         if (client.is_over()) violate("a request ended twice");
         const Errc code = error->code;
         report_.limited += code == Errc::tokens_rate_limited || code == Errc::concurrency_limit;
+        report_.tripped += code == Errc::tenant_circuit_open;
         client.failure = std::move(error);
         ++report_.failed;
       }

@@ -3,6 +3,10 @@
 // bounded size, clients of several tenants, and faults: crashes, stalls and kills of workers, a
 // poisoned request, full rings, slow and leaving clients, clocks that jump, limits that change.
 //
+// One tenant may flood: many prompts as long as they can be, evenly over the same time. In a
+// measured world the others are alike, small and undisturbed, so that their waiting can be compared
+// between two runs.
+//
 // Everything follows from the seed. After each event the invariants of both cores are checked, and
 // those that only an outsider sees: what an account was charged in any minute stays below its
 // limit, the journal equals what clients took. At the end every admitted request has ended exactly
@@ -31,6 +35,9 @@ struct SimParams {
   Duration arrivals_over{std::chrono::seconds(20)};
   std::uint32_t faults = 8;  // crashes, kills, stalls, jumps over that time
   bool has_poison = true;
+  std::uint32_t flood_requests = 0;  // of tenant 0, beside num_requests
+  bool is_measured = false;          // the others are of tenant 2, small, evenly spaced, patient
+  gw::TenantBreakerParams tenant_breaker;
   // The fake executor's cost model.
   Duration step_base{std::chrono::microseconds(2000)};
   Duration per_prefill_token{std::chrono::microseconds(30)};
@@ -40,9 +47,11 @@ struct SimParams {
 struct SimReport {
   std::uint64_t events = 0, steps = 0, admitted = 0, refused = 0, finished = 0, cancelled = 0;
   std::uint64_t limited = 0;  // stopped or cut by a limit while they ran
+  std::uint64_t tripped = 0;  // refused or stopped by the breaker of their tenant
   std::uint64_t failed = 0, poisoned = 0, failovers = 0, preemptions = 0, unsent = 0;
-  Duration took{};        // virtual
-  std::string violation;  // empty: every promise was kept
+  Duration took{};             // virtual
+  std::vector<Duration> ttft;  // of those that do not flood
+  std::string violation;       // empty: every promise was kept
 };
 
 class ServingSim {
@@ -118,6 +127,9 @@ class ServingSim {
   std::uint64_t dice(std::uint64_t bound);
   void happen(const Event& event);
   void arrive(std::uint32_t client);
+  void make_mixed(std::uint32_t client);
+  void make_even(std::uint32_t client);
+  bool is_flood(std::uint32_t client) const { return client >= params_.num_requests; }
   void take(std::uint32_t client, std::uint32_t most);
   void take_choice(Client& client, std::uint32_t choice, std::uint32_t most);
   void worker_turn(std::uint32_t id);

@@ -50,7 +50,8 @@ void append_error_headers(std::string& out, const Error& error) {
     out.append("\r\n");
   }
   // Clients retry 408, 409, 429 and 5xx by themselves: say so where that cannot help.
-  const bool invites = row.http_status == 408 || row.http_status == 429 || row.http_status >= 500;
+  const bool invites = row.http_status == 408 || row.http_status == 409 || row.http_status == 429 ||
+                       row.http_status >= 500;
   if (invites && !row.retryable) out.append("x-should-retry: false\r\n");
 }
 

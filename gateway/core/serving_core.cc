@@ -21,6 +21,17 @@ Error retryable(Errc code, std::string detail, Duration after) {
   return error;
 }
 
+Error circuit_open(Duration after) {
+  return retryable(Errc::tenant_circuit_open, "the circuit breaker of this tenant is open", after);
+}
+
+// What a failure says about the tenant.
+TenantEnd tenant_end(DiscardCause cause) {
+  const bool is_bad = cause == DiscardCause::cancelled || cause == DiscardCause::deadline ||
+                      cause == DiscardCause::limit;
+  return is_bad ? TenantEnd::bad : TenantEnd::neutral;
+}
+
 std::uint64_t bounded_tokens(const GenerationSpec& spec) {
   return spec.prompt.size() + std::uint64_t{spec.choices} * spec.output_tokens_max;
 }
@@ -30,6 +41,8 @@ std::uint64_t bounded_tokens(const GenerationSpec& spec) {
 ServingCore::ServingCore(CoreParams params)
     : params_(std::move(params)),
       ledger_(LedgerParams{params_.num_models, params_.sequences_max}),
+      breaker_(params_.tenant_breaker, params_.limits.num_tenants),
+      worker_breaker_(params_.worker_breaker, params_.num_workers, params_.num_models),
       queue_(params_.queue, params_.num_models, params_.limits.num_tenants),
       poison_(params_.num_models),
       index_(params_.sequences_max),
@@ -50,8 +63,13 @@ Result<void> ServingCore::count_request(AccountId account, Tick now) {
   return ledger_.count_request(account, now);
 }
 
-Result<void> ServingCore::precheck(AccountId account, std::uint32_t model, Tick now) const {
+Result<void> ServingCore::precheck(TenantId tenant, AccountId account, std::uint32_t model,
+                                   Tick now) {
   if (const Result<void> checked = check_model(model, now); !checked) return checked.error();
+  if (const auto after = breaker_.check(tenant, now)) {
+    breaker_.count_refusal(tenant);
+    return circuit_open(*after);
+  }
   if (!queue_.has_room(1, 1)) return overloaded(model, "the queue is full");
   return ledger_.check_request(account, model, now, typical_request_);
 }
@@ -118,6 +136,9 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   if (spec.deadline && *spec.deadline <= now) {
     return make_error(Errc::deadline_exceeded, "the deadline has passed already");
   }
+  const auto refused_for = breaker_.arrive(spec.tenant, arrival_of(spec), now);
+  stop_tripped(now);
+  if (refused_for) return circuit_open(*refused_for);
   const std::uint64_t tokens = bounded_tokens(spec);
   if (tokens > params_.queue.tokens_max) {
     return make_error(Errc::request_exceeds_quota_capacity,
@@ -143,6 +164,8 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   entry.limit_error.reset();
   entry.num_open = entry.spec.choices;
   entry.was_dispatched = false;
+  entry.ticket = breaker_.admit(entry.spec.tenant, size_class(entry.spec.prompt.size()), now);
+  entry.end = TenantEnd::neutral;
   entry.admitted = now;
   entry.dispatched = entry.first_token = entry.last_token = Tick{};
   entry.stats = GenerationStats{};
@@ -166,6 +189,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     entry.choices.push_back(index);
     sequence.is_queued = true;
     queue_.push(queue_item(index));
+    breaker_.queued(sequence.tenant, now);
   }
   ++counters_[entry.spec.model].requests;
   ++num_live_requests_;
@@ -173,6 +197,43 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   const GenerationHandle handle = handle_of(slot);
   dispatch_model(entry.spec.model, now);
   return handle;
+}
+
+TenantArrival ServingCore::arrival_of(const GenerationSpec& spec) const {
+  TenantArrival arrival;
+  arrival.size = size_class(spec.prompt.size());
+  arrival.prompt_tokens = static_cast<std::uint32_t>(spec.prompt.size());
+  for (const Worker& worker : workers_) {
+    if (!worker.account.is_up() || worker.account.model() != spec.model) continue;
+    const WorkerFacts& facts = worker.account.facts();
+    arrival.context_tokens = std::max(arrival.context_tokens, facts.context_tokens);
+    arrival.sequences_max += facts.sequences_max;
+  }
+  return arrival;
+}
+
+// Ends what tenants run whose breaker opened for what it does to the others. Before anything is
+// dispatched: a submission that is still to be written cannot be taken back. What trips while
+// dispatching is stopped by the next event, the next step at the latest.
+void ServingCore::stop_tripped(Tick now) {
+  while (breaker_.has_to_stop()) {
+    for (const TenantId tenant : breaker_.take_to_stop()) {
+      const Duration after = breaker_.check(tenant, now).value_or(kRetryMin);
+      for (std::uint32_t slot = 0; slot < requests_.size(); ++slot) {
+        if (requests_[slot].spec.tenant != tenant) continue;
+        fail_request(slot, circuit_open(after), DiscardCause::limit, now);
+      }
+    }
+  }
+}
+
+void ServingCore::force_open(TenantId tenant, Tick now) {
+  breaker_.force_open(tenant, now);
+  stop_tripped(now);
+}
+
+void ServingCore::reset_breaker(TenantId tenant, Tick now) {
+  breaker_.reset(tenant, now);
 }
 
 std::uint32_t ServingCore::next_request_slot() const {
@@ -300,6 +361,7 @@ void ServingCore::cancel(GenerationHandle handle, CancelCause cause, Tick now) {
     return;
   }
   const auto slot = static_cast<std::uint32_t>(request - requests_.data());
+  request->end = tenant_end(discard_cause(cause));
   close_choices(slot, discard_cause(cause), EndReason::abort, now);
   // One that left may release others from probation.
   if (poison_[requests_[slot].spec.model].num_suspects() > 0) dispatch(now);
@@ -324,6 +386,8 @@ void ServingCore::begin_failure(std::uint32_t slot, Error error) {
 
 void ServingCore::fail_request(std::uint32_t slot, Error error, DiscardCause cause, Tick now) {
   if (requests_[slot].state != Request::State::live) return;
+  const bool is_breakers = error.code == Errc::tenant_circuit_open;
+  requests_[slot].end = is_breakers ? TenantEnd::neutral : tenant_end(cause);
   begin_failure(slot, std::move(error));
   close_choices(slot, cause, EndReason::error, now);
 }
@@ -331,6 +395,7 @@ void ServingCore::fail_request(std::uint32_t slot, Error error, DiscardCause cau
 void ServingCore::fail_sequence(std::uint32_t index, const SequenceEffects& effects, Error error,
                                 Tick now) {
   const std::uint32_t slot = sequences_[index].request;
+  requests_[slot].end = TenantEnd::neutral;
   begin_failure(slot, std::move(error));
   apply(index, effects, EndReason::error, now);
   close_choices(slot, DiscardCause::failed, EndReason::error, now);
@@ -352,8 +417,9 @@ std::optional<Error> ServingCore::take_failure(GenerationHandle handle) {
 }
 
 // All of its clients are done. A failed one keeps its slot until the failure was handed over.
-void ServingCore::end_request(std::uint32_t slot) {
+void ServingCore::end_request(std::uint32_t slot, Tick now) {
   Request& request = requests_[slot];
+  breaker_.end(request.spec.tenant, request.end, request.ticket, now);
   if (request.was_dispatched) {
     ledger_.settle_prompt(request.reservation,
                           std::min(request.stats.cached_tokens, request.stats.prompt_tokens));
@@ -430,13 +496,15 @@ void ServingCore::tick(Tick now) {
   ledger_.advance(now);
   enforce_limits(now);
   for (Worker& worker : workers_) worker.account.retry();
+  breaker_due_.reset();
+  stop_tripped(now);
   dispatch(now);
 }
 
 std::optional<Tick> ServingCore::next_due() const {
   std::optional<Tick> due = due_.next_due();
   if (num_live_requests_ == 0) return due;
-  for (const std::optional<Tick> other : {drain_until_, ledger_.next_change()}) {
+  for (const std::optional<Tick> other : {drain_until_, ledger_.next_change(), breaker_due_}) {
     if (other) due = due ? std::min(*due, *other) : *other;
   }
   return due;
@@ -468,6 +536,7 @@ void ServingCore::set_limits(const CoreLimits& limits) {
     CHECK(ledger_.set_prices(i, limits.prices[i]).has_value());
   }
   predictors_.resize(std::size_t{limits.num_tenants} * params_.num_models);
+  breaker_.set_tenants(limits.num_tenants);
 }
 
 // The newest go first: they are those that would not have been admitted.

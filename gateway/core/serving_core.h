@@ -37,7 +37,9 @@
 #include "gateway/core/request_queue.h"
 #include "gateway/core/request_state.h"
 #include "gateway/core/router.h"
+#include "gateway/core/tenant_breaker.h"
 #include "gateway/core/worker_account.h"
+#include "gateway/core/worker_breaker.h"
 #include "shared/result.h"
 
 namespace sluice::gw {
@@ -58,6 +60,8 @@ struct CoreParams {
   std::uint32_t num_models = 1;
   std::uint32_t num_workers = 1;
   CoreLimits limits;
+  TenantBreakerParams tenant_breaker;
+  WorkerBreakerParams worker_breaker;
   SequenceId first_id{1};  // smaller ids belonged to a former gateway
 };
 
@@ -110,7 +114,7 @@ class ServingCore {
 
   // Events of handlers (decision_loop.h says what they mean). Unknown handles are ignored.
   Result<void> count_request(AccountId account, Tick now);
-  Result<void> precheck(AccountId account, std::uint32_t model, Tick now) const;
+  Result<void> precheck(TenantId tenant, AccountId account, std::uint32_t model, Tick now);
   // `ids`: one per choice, ascending, never used before.
   Result<GenerationHandle> submit(GenerationSpec spec, RequestId request,
                                   std::span<const SequenceId> ids, Tick now);
@@ -143,11 +147,18 @@ class ServingCore {
   // Never fewer accounts or tenants. Requests that may not go on under the new limits end at once,
   // newest first.
   void reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max, Tick now);
+  void set_tenant_breaker(const TenantBreakerParams& params) { breaker_.set_params(params); }
+  void set_worker_breaker(const WorkerBreakerParams& params) { worker_breaker_.set_params(params); }
+  // Until reset. What the tenant runs ends at once with tenant_circuit_open.
+  void force_open(TenantId tenant, Tick now);
+  void reset_breaker(TenantId tenant, Tick now);
   void set_wall(Tick now, std::int64_t unix_ms);  // the wall clock, as often as it was read
   void drain(Tick now, Duration timeout);
 
   std::vector<Command>& commands() { return commands_; }
   std::vector<Notice>& notices() { return notices_; }
+  std::deque<BreakerEvent>& breaker_events() { return breaker_.events(); }
+  std::deque<WorkerBreakerEvent>& worker_breaker_events() { return worker_breaker_.events(); }
   // The notice is being carried out: later tokens make a new one.
   bool take_token_notice(const Notice& notice);
   bool is_live(GenerationHandle handle) const;
@@ -163,6 +174,8 @@ class ServingCore {
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
   const Ledger& ledger() const { return ledger_; }
+  const TenantBreaker& tenant_breaker() const { return breaker_; }
+  const WorkerBreaker& worker_breaker() const { return worker_breaker_; }
   const RequestQueue& queue() const { return queue_; }
   const PoisonLedger& poison(std::uint32_t model) const { return poison_[model]; }
   std::uint64_t num_live_requests() const { return num_live_requests_; }
@@ -205,7 +218,9 @@ class ServingCore {
   void fail_sequence(std::uint32_t sequence, const SequenceEffects& effects, Error error, Tick now);
   void begin_failure(std::uint32_t request, Error error);
   void close_choices(std::uint32_t request, DiscardCause cause, EndReason reason, Tick now);
-  void end_request(std::uint32_t request);
+  void end_request(std::uint32_t request, Tick now);
+  TenantArrival arrival_of(const GenerationSpec& spec) const;
+  void stop_tripped(Tick now);
   void set_due(std::uint32_t request);
   void handle_due(std::uint32_t request, Tick now);
   void check_drained();
@@ -217,7 +232,7 @@ class ServingCore {
   void observe_token(Sequence& sequence, Tick now);
   void apply(std::uint32_t sequence, const SequenceEffects& effects, EndReason reason, Tick now);
   void client_over(std::uint32_t sequence, EndReason reason, Tick now);
-  void leave_worker(std::uint32_t sequence);
+  void leave_worker(std::uint32_t sequence, Tick now);
   void clear_suspect(Sequence& sequence);
   void judge(std::uint32_t model, std::span<const RequestId> evidence,
              std::span<const std::uint32_t> in_step, Tick now);
@@ -226,15 +241,19 @@ class ServingCore {
   // serving_core_dispatch.cc: from the queue to workers
   void dispatch(Tick now);
   void dispatch_model(std::uint32_t model, Tick now);
-  std::optional<WorkerId> pick_worker(const Sequence& sequence);
+  bool can_take(std::uint32_t worker, Tick now) const;
+  void look_again_at(Tick due);
+  std::optional<WorkerId> pick_worker(const Sequence& sequence, Tick now);
   void send(std::uint32_t sequence, WorkerId worker, Tick now);
   void requeue(std::uint32_t sequence, Tick now);
   QueueItem queue_item(std::uint32_t sequence) const;
-  void leave_queue(std::uint32_t sequence);
+  void leave_queue(std::uint32_t sequence, Tick now);
 
   CoreParams params_;
   Ledger ledger_;
   std::vector<OutputPredictor> predictors_;  // [tenant][model]
+  TenantBreaker breaker_;
+  WorkerBreaker worker_breaker_;
   RequestQueue queue_;
   Router router_;
   std::vector<PoisonLedger> poison_;  // per model: one model's trials hold up no other's
@@ -257,6 +276,7 @@ class ServingCore {
   std::uint64_t num_on_worker_ = 0;
   Duration typical_request_{std::chrono::seconds{1}};
   std::optional<Tick> drain_until_;
+  std::optional<Tick> breaker_due_;  // something waits for a breaker or for the retry budget
   bool drained_ = false;
 };
 

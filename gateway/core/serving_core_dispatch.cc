@@ -19,10 +19,11 @@ void ServingCore::dispatch(Tick now) {
 void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
   if (num_waiting(model) == 0) return;
   const auto can_any_take = [&] {
-    return std::any_of(workers_.begin(), workers_.end(), [&](const Worker& worker) {
-      return worker.account.model() == model && worker.account.can_take();
-    });
+    for (std::uint32_t i = 0; i < workers_.size(); ++i)
+      if (workers_[i].account.model() == model && can_take(i, now)) return true;
+    return false;
   };
+  if (const auto due = worker_breaker_.next_retry(now)) look_again_at(*due);
   // Those that ran before go first: their clients are in the middle of a stream. One that must wait
   // (held as a suspect, no equal worker) does not block the others.
   auto& resuming = resuming_[model];
@@ -30,20 +31,32 @@ void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
     const auto [id, index] = *next;
     ++next;
     if (!poison_[model].may_run(sequences_[index].request_id)) continue;
-    if (const std::optional<WorkerId> worker = pick_worker(sequences_[index])) {
+    if (sequences_[index].is_retry && !worker_breaker_.may_retry(now)) {
+      look_again_at(worker_breaker_.retry_due(now));
+      continue;
+    }
+    if (const std::optional<WorkerId> worker = pick_worker(sequences_[index], now)) {
       send(index, *worker, now);
     }
   }
   while (can_any_take()) {
     const QueueItem* item = queue_.next(model, now);
     if (item == nullptr) return;
-    const std::optional<WorkerId> worker = pick_worker(sequences_[item->index]);
+    const std::optional<WorkerId> worker = pick_worker(sequences_[item->index], now);
     if (!worker) return;
     send(item->index, *worker, now);
   }
 }
 
-std::optional<WorkerId> ServingCore::pick_worker(const Sequence& sequence) {
+bool ServingCore::can_take(std::uint32_t worker, Tick now) const {
+  return workers_[worker].account.can_take() && worker_breaker_.can_take(WorkerId{worker}, now);
+}
+
+void ServingCore::look_again_at(Tick due) {
+  breaker_due_ = breaker_due_ ? std::min(*breaker_due_, due) : due;
+}
+
+std::optional<WorkerId> ServingCore::pick_worker(const Sequence& sequence, Tick now) {
   snapshots_.clear();
   for (std::uint32_t i = 0; i < workers_.size(); ++i) {
     const WorkerAccount& account = workers_[i].account;
@@ -51,14 +64,14 @@ std::optional<WorkerId> ServingCore::pick_worker(const Sequence& sequence) {
     const bool is_equal =
         !sequence.was_sent || (account.facts().weights_digest == sequence.weights_digest &&
                                account.facts().kernel_path == sequence.kernel_path);
-    snapshots_.push_back({WorkerId{i}, account.epoch(), is_equal && account.can_take(),
+    snapshots_.push_back({WorkerId{i}, account.epoch(), is_equal && can_take(i, now),
                           static_cast<std::uint32_t>(workers_[i].held.size())});
   }
   return router_.pick(snapshots_, sequence.prefix);
 }
 
 void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
-  leave_queue(index);
+  leave_queue(index, now);
   Sequence& sequence = sequences_[index];
   Request& request = requests_[sequence.request];
   Worker& worker = workers_[id.value];
@@ -68,7 +81,12 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
   sequence.held_at = static_cast<std::uint32_t>(worker.held.size());
   worker.held.push_back(index);
   ++num_on_worker_;
+  sequence.kv_held = sequence.prompt_tokens + static_cast<std::uint32_t>(sequence.outputs.size());
+  breaker_.took_kv(sequence.tenant, sequence.kv_held, now);
   worker.account.submitted(sequence.prompt_tokens + sequence.outputs.size());
+  const auto kind = sequence.is_retry ? DispatchKind::retry : DispatchKind::first;
+  sequence.is_retry = false;
+  sequence.is_probe = worker_breaker_.dispatched(id, kind, now);
   router_.remember(sequence.prefix, id, worker.account.epoch());
   request.stats.worker = id;
   // Output goes on here, and this worker does not promise the bits of the one before.
@@ -86,6 +104,7 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
       request.dispatched = now;
       counters.prompt_tokens += sequence.prompt_tokens;
       queue_.charge(sequence.tenant, sequence.model, sequence.size, sequence.prompt_tokens);
+      breaker_.prefilled(sequence.tenant, sequence.prompt_tokens, now);
     }
     sequence.has_slot = true;
     commands_.push_back({.kind = CommandKind::open_slot,
@@ -126,10 +145,11 @@ QueueItem ServingCore::queue_item(std::uint32_t index) const {
   return item;
 }
 
-void ServingCore::leave_queue(std::uint32_t index) {
+void ServingCore::leave_queue(std::uint32_t index, Tick now) {
   Sequence& sequence = sequences_[index];
   if (sequence.is_queued) {
     queue_.remove(queue_item(index));
+    breaker_.left_queue(sequence.tenant, now);
     sequence.is_queued = false;
   }
   if (sequence.is_resuming) {
@@ -199,6 +219,8 @@ JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
 
 void ServingCore::check_invariants() const {
   queue_.check_invariants();
+  breaker_.check_invariants();
+  worker_breaker_.check_invariants();
   ledger_.check_invariants();
   for (const PoisonLedger& ledger : poison_) ledger.check_invariants();
   std::vector<std::uint64_t> pending(counters_.size(), 0);

@@ -20,9 +20,13 @@ void ServingCore::step(WorkerId id, const StepView& record, Tick now) {
     return;
   }
   worker.meter.take(record.head);
+  worker_breaker_.step(
+      id, std::chrono::nanoseconds(std::min(record.head.duration_ns, kStepNsMax)),
+      std::uint64_t{record.head.num_prefill_tokens} + record.head.num_decode_tokens, now);
   for (const StepEntry& entry : record.entries) {
     if (!take_entry(id.value, entry, now)) break;
   }
+  stop_tripped(now);
   dispatch_model(worker.account.model(), now);
 }
 
@@ -97,6 +101,8 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
     return false;
   }
   if (entry.kind == EntryKind::finished) {
+    // The engine gives up a sequence whose logits are NaN or infinite, and for no other reason.
+    if (entry.finish == FinishReason::error) sequence.worker_end = WorkerEnd::bad_logits;
     const SequenceEffects effects = sequence.state.finished(entry.finish);
     if (effects.corrupt) {
       corrupt(WorkerId{worker}, "sequence ended without a token and without a cancel");
@@ -113,7 +119,10 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
   if (sequence.state.is_client_open()) cover(sequence, now);
   const SequenceEffects effects = sequence.state.token(entry.finish);
   CHECK(!effects.corrupt);  // phase and finish reason were checked above
+  if (entry.finish != FinishReason::none) sequence.worker_end = WorkerEnd::good;
   ++counters.generated;
+  ++sequence.kv_held;
+  breaker_.took_kv(sequence.tenant, 1, now);
   queue_.charge(sequence.tenant, sequence.model, sequence.size, 1);
   if (sequence.is_suspect) clear_suspect(sequence);  // it repeated the step that crashed
   if (effects.notify) {
@@ -198,7 +207,7 @@ void ServingCore::apply(std::uint32_t index, const SequenceEffects& effects, End
                          .worker = sequence.worker,
                          .value = 0});
   }
-  if (effects.worker_over) leave_worker(index);
+  if (effects.worker_over) leave_worker(index, now);
   if (effects.requeue) requeue(index, now);
   if (effects.client_over) client_over(index, reason, now);
   if (sequences_[index].state.phase() == SequencePhase::over) forget(index);
@@ -208,7 +217,7 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   Sequence& sequence = sequences_[index];
   Request& request = requests_[sequence.request];
   ModelCounters& counters = counters_[sequence.model];
-  leave_queue(index);
+  leave_queue(index, now);
   ++counters.ended[static_cast<std::size_t>(reason)];
   counters.e2e.observe(now - sequence.arrival);
   if (sequence.first_token != Tick{}) {
@@ -226,16 +235,20 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   ledger_.close_choice(request.reservation, sequence.output_tokens_granted, used);
   if (reason == EndReason::stop || reason == EndReason::length) {
     predictor(sequence.tenant, sequence.model).observe(used);
+    if (request.state == Request::State::live) request.end = TenantEnd::good;
   }
   request.choices[sequence.choice] = kNoSequence;
   CHECK(request.num_open > 0);
   if (--request.num_open > 0) return;
   typical_request_ = (typical_request_ * 7 + std::max(Duration{0}, now - request.admitted)) / 8;
-  end_request(sequence.request);
+  end_request(sequence.request, now);
 }
 
-void ServingCore::leave_worker(std::uint32_t index) {
+void ServingCore::leave_worker(std::uint32_t index, Tick now) {
   Sequence& sequence = sequences_[index];
+  breaker_.gave_kv(sequence.tenant, std::exchange(sequence.kv_held, 0), now);
+  worker_breaker_.ended(sequence.worker, std::exchange(sequence.worker_end, WorkerEnd::neutral),
+                        std::exchange(sequence.is_probe, false), now);
   std::vector<std::uint32_t>& held = workers_[sequence.worker.value].held;
   CHECK(sequence.held_at < held.size() && held[sequence.held_at] == index);
   held[sequence.held_at] = held.back();
@@ -276,6 +289,7 @@ void ServingCore::worker_up(WorkerId id, std::uint32_t model, Epoch epoch, const
   CHECK(!worker.account.is_up() && worker.held.empty());
   worker.account.open(model, epoch, facts, origin);
   worker.meter.open(model, facts);
+  worker_breaker_.up(id, model, now);
   ++health_[model].num_up;
   health_[model].was_up = true;
   dispatch_model(model, now);
@@ -313,8 +327,10 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
       ++counters_[model].failovers;
       ++requests_[sequence.request].stats.num_failovers;
     }
+    sequence.is_retry = true;
     apply(index, sequence.state.epoch_end(), EndReason::error, now);
   }
+  worker_breaker_.down(id, reason, now);
   judge(model, evidence, in_step, now);
   dispatch(now);
 }

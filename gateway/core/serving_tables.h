@@ -31,6 +31,8 @@ struct ServingCore::Request {
       choices;                 // sequence index, kNoSequence once the client is done with it
   std::uint32_t num_open = 0;  // choices whose client is not done
   bool was_dispatched = false;
+  ProbeTicket ticket;                  // of the tenant's breaker
+  TenantEnd end = TenantEnd::neutral;  // what the breaker will hear
   Tick admitted{}, dispatched{}, first_token{}, last_token{};
   GenerationStats stats;  // counts; durations are filled in when asked
 };
@@ -50,12 +52,16 @@ struct ServingCore::Sequence {
   SequenceState state;
   std::vector<OutputToken> outputs;  // all that was drained; the first num_accepted are billed
   WorkerId worker;                   // valid while on a worker
+  std::uint32_t kv_held = 0;         // tokens that the tenant's breaker counts as held
   std::uint32_t held_at = 0;         // place in that worker's list
   bool is_queued = false;            // waits for the first time
   bool is_resuming = false;          // waits again
   bool was_sent = false;
-  bool has_slot = false;    // in the journal
-  bool is_dirty = false;    // a notice about its tokens is under way
+  bool is_retry = false;  // its epoch ended: the next dispatch takes from the retry budget
+  bool is_probe = false;  // of its worker's breaker
+  WorkerEnd worker_end = WorkerEnd::neutral;  // what that breaker will hear
+  bool has_slot = false;                      // in the journal
+  bool is_dirty = false;                      // a notice about its tokens is under way
   bool is_suspect = false;  // was in a crashed step and has not delivered a token since
   std::uint64_t weights_digest = 0, kernel_path = 0;  // of the first worker, once sent
   Tick arrival{}, admitted{}, waiting_since{};

@@ -6,14 +6,18 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "gateway/admin/admin_keys.h"
 
 namespace sluice::gw {
 namespace {
 
 constexpr std::size_t kKeyBytesMax = 512;
 
-// The token of "Bearer TOKEN"; empty when it is something else.
-std::string_view bearer_token(std::string_view header) {
+}  // namespace
+
+std::string_view Auth::bearer_token(std::string_view header) {
   constexpr std::string_view kScheme = "bearer ";
   if (header.size() <= kScheme.size()) return {};
   for (std::size_t i = 0; i < kScheme.size(); ++i) {
@@ -25,31 +29,43 @@ std::string_view bearer_token(std::string_view header) {
   return header.size() <= kKeyBytesMax ? header : std::string_view();
 }
 
-}  // namespace
-
-Auth::Auth(const cfg::Config& config) {
+Auth::Auth(const cfg::Config& config, std::string hash_secret)
+    : hash_secret_(std::move(hash_secret)) {
   for (std::size_t i = 0; i < config.tenants.size(); ++i)
     for (std::size_t k = 0; k < config.tenants[i].keys.size(); ++k)
       keys_.push_back({config.tenants[i].keys[k].sha256,
                        {TenantId(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(k)}});
   std::sort(keys_.begin(), keys_.end(),
             [](const Key& a, const Key& b) { return a.digest < b.digest; });
+  // Tenants that were made over REST are no invitation, also while none of them has a key.
+  is_open_ = keys_.empty() && (hash_secret_.empty() || config.tenants.empty());
+}
+
+const Auth::Key* Auth::find(const std::array<std::uint8_t, 32>& digest) const {
+  const auto at = std::lower_bound(
+      keys_.begin(), keys_.end(), digest,
+      [](const Key& key, const std::array<std::uint8_t, 32>& d) { return key.digest < d; });
+  if (at == keys_.end() || CRYPTO_memcmp(at->digest.data(), digest.data(), digest.size()) != 0)
+    return nullptr;
+  return &*at;
 }
 
 Result<Caller> Auth::caller_of(std::string_view authorization) const {
-  if (keys_.empty()) return Caller{};
+  if (is_open_) return Caller{};
   const std::string_view token = bearer_token(authorization);
   if (token.empty())
     return make_error(Errc::invalid_api_key,
                       "an API key is needed, as the header 'Authorization: Bearer KEY'");
   std::array<std::uint8_t, 32> digest;
   SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), digest.data());
-  const auto at = std::lower_bound(
-      keys_.begin(), keys_.end(), digest,
-      [](const Key& key, const std::array<std::uint8_t, 32>& d) { return key.digest < d; });
-  if (at == keys_.end() || CRYPTO_memcmp(at->digest.data(), digest.data(), digest.size()) != 0)
+  // Both tables are always asked, so that known, wrong and unknown keys take the same path.
+  const Key* found = find(digest);
+  if (!hash_secret_.empty())
+    if (const Key* managed = find(hash_key(hash_secret_, token)); managed != nullptr)
+      found = managed;
+  if (found == nullptr)
     return make_error(Errc::invalid_api_key, "the API key is not known to this server");
-  return at->caller;
+  return found->caller;
 }
 
 }  // namespace sluice::gw

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -16,18 +17,24 @@ namespace sluice::gw {
 
 class Auth {
  public:
-  explicit Auth(const cfg::Config& config);
+  // `hash_secret`: of the keys that were made over REST, whose digests are keyed; empty: none are.
+  explicit Auth(const cfg::Config& config, std::string hash_secret = {});
 
   // `authorization`: the header's value, empty when absent. Errors: invalid_api_key.
   Result<Caller> caller_of(std::string_view authorization) const;
-  bool is_open() const { return keys_.empty(); }
+  bool is_open() const { return is_open_; }
+  static std::string_view bearer_token(std::string_view authorization);  // empty: none
 
  private:
   struct Key {
     std::array<std::uint8_t, 32> digest;
     Caller caller;
   };
+  const Key* find(const std::array<std::uint8_t, 32>& digest) const;
+
   std::vector<Key> keys_;  // ascending by digest
+  std::string hash_secret_;
+  bool is_open_;
 };
 
 }  // namespace sluice::gw

@@ -47,7 +47,7 @@ const char* scan_head(std::string_view head) {
 }
 
 // The path of an origin-form, absolute-form or asterisk-form target. False: no such form.
-bool path_of_target(std::string_view target, std::string& path) {
+bool path_of_target(std::string_view target, std::string& path, std::string& query) {
   for (const char c : target)
     if (static_cast<unsigned char>(c) >= 0x80 || c == '#') return false;
   if (target == "*") {
@@ -66,7 +66,9 @@ bool path_of_target(std::string_view target, std::string& path) {
     if (authority == 0) return false;
     target.remove_prefix(authority);
   }
-  target = target.substr(0, target.find('?'));
+  const std::size_t mark = std::min(target.find('?'), target.size());
+  query.assign(target.substr(std::min(mark + 1, target.size())));
+  target = target.substr(0, mark);
   path.assign(target.empty() ? std::string_view("/") : target);
   return true;
 }
@@ -93,7 +95,7 @@ class Parser final : public http::basic_parser<true> {
                        error_code& ec) override {
     head->method.assign(to_std(method));
     head->is_http11 = version == 11;
-    if (!path_of_target(to_std(target), head->path))
+    if (!path_of_target(to_std(target), head->path, head->query))
       refuse(ec, malformed("the request target is not a path or an http URL in ASCII"));
   }
 
@@ -142,6 +144,8 @@ class Parser final : public http::basic_parser<true> {
         return;
       case http::field::authorization:
         return take_once(head->authorization, value, ec);
+      case http::field::if_match:
+        return take_once(head->if_match, value, ec);
       case http::field::origin:
         return take_once(head->origin, value, ec);
       case http::field::access_control_request_method:
@@ -203,8 +207,9 @@ class Parser final : public http::basic_parser<true> {
 }  // namespace
 
 void RequestHead::clear() {
-  for (std::string* text : {&method, &path, &authorization, &origin, &request_id, &traceparent,
-                            &deadline_ms, &priority, &preflight_method, &preflight_headers})
+  for (std::string* text :
+       {&method, &path, &query, &authorization, &if_match, &origin, &request_id, &traceparent,
+        &deadline_ms, &priority, &preflight_method, &preflight_headers})
     text->clear();
   content_type = MediaType::none;
   is_http11 = keep_alive = has_body = expects_continue = false;

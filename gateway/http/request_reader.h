@@ -27,8 +27,10 @@ enum class MediaType : std::uint8_t { none, json, other };
 // The fields that some part of the gateway reads; all others are dropped. Memory is reused.
 struct RequestHead {
   std::string method;
-  std::string path;  // of the target, without scheme, authority and query; raw
+  std::string path;   // of the target, without scheme, authority and query; raw
+  std::string query;  // behind the first '?'; raw
   std::string authorization;
+  std::string if_match;
   std::string origin;
   std::string request_id;
   std::string traceparent;

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "gateway/admin/admin_service.h"
+
 namespace sluice::gw {
 
 enum class Endpoint : std::uint8_t {
@@ -22,6 +24,7 @@ enum class Endpoint : std::uint8_t {
   ready,
   health,
   metrics,
+  admin,
   none,  // also the label of what matched nothing
 };
 inline constexpr std::size_t kEndpoints = static_cast<std::size_t>(Endpoint::none) + 1;
@@ -32,7 +35,9 @@ struct Route {
   RouteResult result = RouteResult::unknown;
   Endpoint endpoint = Endpoint::none;
   bool needs_tenant = false;  // an API key, where keys are configured
-  bool takes_body = false;    // POST
+  bool needs_admin = false;   // an admin key, always
+  AdminNoun noun{};           // of an admin route; its id is `tail`
+  bool takes_body = false;    // POST, PUT, PATCH
   bool omits_body = false;    // HEAD
   std::string_view allow;     // methods of the path, for Allow
   std::string_view tail;      // what follows a path that ends in '/', still percent-encoded

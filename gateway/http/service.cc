@@ -37,7 +37,12 @@ void Service::reload(const cfg::Config& fresh) {
   config.cors = fresh.cors;
   config.http = fresh.http;
   default_tenant_.limits = fresh.default_limits;
-  auth = Auth(config);
+  auth = Auth(config, admin == nullptr ? std::string() : admin->hash_secret());
+}
+
+void Service::set_admin(AdminService& service) {
+  admin = &service;
+  auth = Auth(config, service.hash_secret());
 }
 
 const cfg::Tenant& Service::tenant(TenantId id) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "gateway/admin/admin_service.h"
 #include "gateway/api/parse_request.h"
 #include "gateway/http/auth.h"
 #include "gateway/http/http_metrics.h"
@@ -57,11 +58,13 @@ struct Service {
   std::unique_ptr<TokenizePool> pool;
   // Appends what the decision loop and the workers have to say to the metrics page.
   std::function<void(std::string&)> append_core_metrics;
-  std::string scratch;  // bodies are built here before their head; empty between uses
+  AdminService* admin = nullptr;  // null: no admin routes
+  std::string scratch;            // bodies are built here before their head; empty between uses
   bool is_draining = false;
 
   // Keys, limits and CORS of a new configuration; the rest stays as it was at the start.
   void reload(const cfg::Config& fresh);
+  void set_admin(AdminService& service);
 
   // Seconds since 1970 by the monotonic clock: never runs backwards.
   std::int64_t unix_s() const {

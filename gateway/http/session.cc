@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "gateway/api/error_response.h"
 #include "gateway/api/json_text.h"
@@ -195,10 +196,45 @@ Result<void> Session::check_request() {
     if (!caller) return caller.error();
     caller_ = *caller;
   }
+  if (route_.needs_admin)
+    if (const Result<void> checked = check_admin(); !checked) return checked;
   if (route_.takes_body && head.content_type != MediaType::json)
     return make_error(Errc::unsupported_media_type,
                       "the request body must be sent with content-type: application/json");
   return {};
+}
+
+// A tenant's key is known here, but not for this.
+Result<void> Session::check_admin() {
+  if (service_.admin == nullptr) return make_error(Errc::not_found, "there is no such route here");
+  const std::string& authorization = reader_.head().authorization;
+  const Result<std::string> actor = service_.admin->actor_of(Auth::bearer_token(authorization));
+  if (actor) {
+    actor_ = *actor;
+    return {};
+  }
+  if (!service_.auth.is_open() && service_.auth.caller_of(authorization))
+    return make_error(Errc::admin_required, "this route needs an admin key");
+  return actor.error();
+}
+
+void Session::start_admin() {
+  const RequestHead& head = reader_.head();
+  admin_call_ = std::make_shared<Session*>(this);
+  AdminCall call{
+      route_.noun,   head.method, std::string(route_.tail), head.query, std::move(reader_.body()),
+      head.if_match, actor_};
+  service_.admin->call(std::move(call), [target = admin_call_](AdminAnswer& answer) {
+    if (*target != nullptr) (*target)->finish_admin(answer);
+  });
+}
+
+void Session::finish_admin(AdminAnswer& answer) {
+  admin_call_.reset();
+  now_ = service_.clock.now();
+  if (answer.error) return respond_error(*answer.error);
+  if (answer.version != 0) answer_header_ = "etag: \"" + std::to_string(answer.version) + "\"\r\n";
+  respond(answer.status, "application/json", answer.body);
 }
 
 // A request that could not be read to its end: answered, then closed.
@@ -227,6 +263,8 @@ void Session::dispatch() {
     case Endpoint::tokenize:
     case Endpoint::detokenize:
       break;
+    case Endpoint::admin:
+      return start_admin();
     default:
       return answer_endpoint(*this);
   }
@@ -277,6 +315,7 @@ void Session::respond(unsigned status, std::string_view content_type, std::strin
   append_status_line(out_, status);
   append_common_headers(out_, route_.needs_tenant && status != 401);
   append_header(out_, "content-type", content_type);
+  out_.append(std::exchange(answer_header_, {}));
   out_.append("content-length: ");
   append_integer(out_, text.size());
   out_.append("\r\n\r\n");
@@ -490,6 +529,7 @@ void Session::recheck_key() {
 void Session::close() {
   if (phase_ == Phase::closed) return;
   release_body();
+  if (admin_call_) *std::exchange(admin_call_, nullptr) = nullptr;
   set_phase(Phase::closed);
   if (completion_ && completion_->is_active()) completion_->cancel(CancelCause::client_gone);
   transport_->close();

@@ -24,6 +24,7 @@ namespace sluice::gw {
 
 class Session;
 class CompletionHandler;
+struct AdminAnswer;
 
 class SessionOwner {
  public:
@@ -89,6 +90,9 @@ class Session final : public TransportEvents {
   void refuse_head(const Error& error);
   void dispatch();
   void respond_preflight();
+  Result<void> check_admin();
+  void start_admin();
+  void finish_admin(AdminAnswer& answer);
   void client_gone();
   void end_response();
   void linger();
@@ -134,6 +138,10 @@ class Session final : public TransportEvents {
   bool is_advancing_ = false;
   bool is_retired_ = false;
 
+  std::string actor_;          // public id of the admin key
+  std::string answer_header_;  // of the next answer
+  // What an admin call holds of this session; null inside once the session is closed.
+  std::shared_ptr<Session*> admin_call_;
   std::unique_ptr<CompletionHandler> completion_;  // kept from request to request
 };
 

@@ -30,6 +30,38 @@ QueueParams queue_params(const cfg::Config& config) {
   return params;
 }
 
+TenantBreakerParams breaker_params(const cfg::TenantBreakers& config) {
+  TenantBreakerParams params;
+  params.is_enabled = config.enabled;
+  params.window = config.window;
+  params.share_permille = config.share_permille;
+  params.contended_min = config.contended_min;
+  params.bad_ends_permille = config.bad_ends_permille;
+  params.bad_ends_min = config.bad_ends_min;
+  params.long_prompt_permille = config.long_prompt_permille;
+  params.long_prompts_max = config.long_prompts_max;
+  params.open_min = config.open_min;
+  params.open_max = config.open_max;
+  params.probes = config.probes;
+  return params;
+}
+
+WorkerBreakerParams breaker_params(const cfg::WorkerBreakers& config) {
+  WorkerBreakerParams params;
+  params.is_enabled = config.enabled;
+  params.failures_max = config.failures_max;
+  params.bad_logits_max = config.bad_logits_max;
+  params.slow_factor = config.slow_factor;
+  params.slow_floor = config.slow_floor;
+  params.slow_steps_max = config.slow_steps_max;
+  params.open_min = config.open_min;
+  params.open_max = config.open_max;
+  params.probes = config.probes;
+  params.retry_permille = config.retry_permille;
+  params.retries_burst = config.retries_burst;
+  return params;
+}
+
 // The configuration writes 0 for no limit.
 AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode) {
   AccountSpec spec;
@@ -79,6 +111,8 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   params.num_workers = 0;
   for (const cfg::Model& model : config.models) params.num_workers += model.workers;
   params.limits = map_tenants(config);
+  params.tenant_breaker = breaker_params(config.breakers.tenants);
+  params.worker_breaker = breaker_params(config.breakers.workers);
   params.first_id = SequenceId{journal_.take_id()};
   core_ = std::make_unique<ServingCore>(std::move(params));
   read_wall();
@@ -169,7 +203,7 @@ Result<void> RingDecisionLoop::count_request(Caller caller) {
 }
 
 Result<void> RingDecisionLoop::precheck(Caller caller, std::uint32_t model) {
-  return core_->precheck(account(caller), model, clock_.now());
+  return core_->precheck(inner(caller.tenant), account(caller), model, clock_.now());
 }
 
 Result<GenerationHandle> RingDecisionLoop::submit(GenerationSpec spec, GenerationSink& sink) {
@@ -216,6 +250,37 @@ GenerationStats RingDecisionLoop::stats(GenerationHandle handle) const {
 
 LimitsView RingDecisionLoop::limits(Caller caller) const {
   return core_->limits(account(caller), clock_.now());
+}
+
+void RingDecisionLoop::set_breakers(const cfg::Breakers& config) {
+  core_->set_tenant_breaker(breaker_params(config.tenants));
+  core_->set_worker_breaker(breaker_params(config.workers));
+}
+
+TenantBreakerView RingDecisionLoop::breaker(TenantId tenant) const {
+  return core_->tenant_breaker().view(inner(tenant));
+}
+
+void RingDecisionLoop::force_open(TenantId tenant) {
+  core_->force_open(inner(tenant), clock_.now());
+  carry_out();
+}
+
+void RingDecisionLoop::reset_breaker(TenantId tenant) {
+  core_->reset_breaker(inner(tenant), clock_.now());
+}
+
+// Outside of any event of the core: the hook may do what it likes.
+void RingDecisionLoop::report_breakers() {
+  std::deque<BreakerEvent>& events = core_->breaker_events();
+  for (; !events.empty(); events.pop_front()) {
+    if (hooks.breaker_moved)
+      hooks.breaker_moved(events.front(), tenant_names_[events.front().tenant.value]);
+  }
+  std::deque<WorkerBreakerEvent>& workers = core_->worker_breaker_events();
+  for (; !workers.empty(); workers.pop_front()) {
+    if (hooks.worker_breaker_moved) hooks.worker_breaker_moved(workers.front());
+  }
 }
 
 ModelFacts RingDecisionLoop::model_facts(std::uint32_t model) const {

@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,8 +49,12 @@ struct ModelGauges {
 
 // What the HTTP side hears of the parent; called on the loop's thread, each may be empty.
 struct LoopHooks {
+  // Adds what is not in the file to a new configuration, before it is applied.
+  std::function<cfg::Config(const cfg::Config&)> complete;
   std::function<void(const cfg::Config&)> reload;  // after limits were swapped
   std::function<void()> drain;                     // take no new connections
+  std::function<void(const BreakerEvent&, const std::string& tenant)> breaker_moved;
+  std::function<void(const WorkerBreakerEvent&)> worker_breaker_moved;
   // All requests ended. Whoever sets it calls say_drained() when the last bytes are written.
   std::function<void()> requests_drained;
 };
@@ -68,6 +73,10 @@ class RingDecisionLoop final : public DecisionLoop {
   void wait();  // until something may be ready
   void quit();
   bool is_stopped() const { return stopped_; }
+  // Limits, tenants and keys of `config` act from now on, also on what runs.
+  void apply(const cfg::Config& config);
+  // Spent and reserved by a tenant of the current configuration.
+  std::optional<Amounts> use_of(const std::string& tenant) const;
   void say_ready(std::uint16_t port);
   void say_drained();
 
@@ -83,6 +92,10 @@ class RingDecisionLoop final : public DecisionLoop {
   ModelFacts model_facts(std::uint32_t model) const override;
 
   const ServingCore& core() const { return *core_; }
+  // By configured tenant. Opened by force: until reset.
+  TenantBreakerView breaker(TenantId tenant) const;
+  void force_open(TenantId tenant);
+  void reset_breaker(TenantId tenant);
   const Journal& journal() const { return journal_; }
   const LinkCounters& counters() const { return counters_; }
   ModelGauges gauges(std::uint32_t model) const;
@@ -113,7 +126,9 @@ class RingDecisionLoop final : public DecisionLoop {
   void spin();
   void sleep();
   void ring_bells();
+  void report_breakers();
 
+  void set_breakers(const cfg::Breakers& config);
   CoreLimits map_tenants(const cfg::Config& config);
   AccountId account_of(const std::string& tenant, const std::string& digest, CoreLimits& limits);
   TenantId inner(TenantId tenant) const;

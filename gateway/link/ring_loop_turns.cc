@@ -107,6 +107,7 @@ bool RingDecisionLoop::turn() {
     is_busy = true;
   }
   is_busy |= deliver();
+  report_breakers();
   ring_bells();
   return is_busy;
 }
@@ -294,12 +295,27 @@ void RingDecisionLoop::worker_down(const ControlMessage& message) {
 void RingDecisionLoop::reload(const std::string& text) {
   const auto config = cfg::parse_config(text, "reload");
   if (!config) return;  // the parent has validated it: an error here is its bug, limits stay
+  apply(hooks.complete ? hooks.complete(*config) : *config);
+}
+
+void RingDecisionLoop::apply(const cfg::Config& config) {
   QueueParams queue;
-  queue.requests_max = config->queue.requests_max;
-  queue.tokens_max = config->queue.tokens_max;
-  drain_timeout_ = config->queue.drain_timeout;
-  core_->reload(map_tenants(*config), queue, config->queue.wait_max, now_);
-  if (hooks.reload) hooks.reload(*config);
+  queue.requests_max = config.queue.requests_max;
+  queue.tokens_max = config.queue.tokens_max;
+  drain_timeout_ = config.queue.drain_timeout;
+  core_->reload(map_tenants(config), queue, config.queue.wait_max, now_);
+  set_breakers(config.breakers);
+  if (hooks.reload) hooks.reload(config);
+  carry_out();
+}
+
+std::optional<Amounts> RingDecisionLoop::use_of(const std::string& tenant) const {
+  const auto at = accounts_.find({tenant, std::string()});
+  if (at == accounts_.end()) return std::nullopt;
+  Amounts used{};
+  for (std::size_t i = 0; i < kCounterKinds; ++i)
+    used[i] = core_->ledger().used(at->second, static_cast<LimitKind>(i), clock_.now());
+  return used;
 }
 
 void RingDecisionLoop::report_corrupt(WorkerId worker, Epoch epoch, const std::string& reason) {

@@ -490,7 +490,9 @@ Actions Parent::start_gateway() {
   ControlMessage message;
   message.kind = ControlKind::gateway_start;
   message.value = port_;
-  message.text = cfg::print_config(options_.config, cfg::Secrets::full);
+  cfg::Config config = options_.config;
+  config.state_dir = state_dir_->path();  // the gateway keeps its tables there
+  message.text = cfg::print_config(config, cfg::Secrets::full);
   message.fds.push_back(duplicate(journal_));
   return send(0, message);
 }

@@ -173,6 +173,34 @@ void append_ledger(Page& page) {
            [](const ModeCounters& mode) { return mode.overshoot; });
 }
 
+void append_breakers(Page& page) {
+  const TenantBreaker& breaker = page.loop.core().tenant_breaker();
+  const auto per_state = [&](std::string_view name, std::string_view type, std::string_view help,
+                             auto value) {
+    append_metric_head(page.out, name, type, help);
+    for (std::size_t i = 0; i < kBreakerStates; ++i) {
+      const auto state = static_cast<BreakerState>(i);
+      append_sample(page.out, name, "state=\"" + std::string(breaker_state_name(state)) + "\"",
+                    value(state));
+    }
+  };
+  per_state("sluice_breaker_tenants", "gauge", "Tenants by the state of their circuit breaker.",
+            [&](BreakerState state) { return breaker.num_in(state); });
+  per_state("sluice_breaker_transitions_total", "counter", "Transitions, by the state entered.",
+            [&](BreakerState state) { return breaker.transitions_to(state); });
+  per_state("sluice_breaker_refused_total", "counter", "Requests refused, by the state.",
+            [&](BreakerState state) { return breaker.refused_in(state); });
+  const WorkerBreaker& workers = page.loop.core().worker_breaker();
+  per_state("sluice_breaker_workers", "gauge", "Workers by the state of their circuit breaker.",
+            [&](BreakerState state) { return workers.num_in(state); });
+  per_state("sluice_breaker_worker_transitions_total", "counter",
+            "Transitions of workers, by the state entered.",
+            [&](BreakerState state) { return workers.transitions_to(state); });
+  append_metric_head(page.out, "sluice_breaker_retries_total", "counter",
+                     "Sequences sent again after the end of their worker.");
+  append_sample(page.out, "sluice_breaker_retries_total", "", workers.retries());
+}
+
 }  // namespace
 
 void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const Service& service) {
@@ -186,6 +214,7 @@ void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const S
   append_books(page);
   append_process(page);
   append_ledger(page);
+  append_breakers(page);
 }
 
 }  // namespace sluice::gw

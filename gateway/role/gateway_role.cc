@@ -10,8 +10,11 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
+#include <functional>
 #include <optional>
 
 #include "config/load_config.h"
@@ -110,6 +113,31 @@ void log_recovered(const std::vector<Journal::Recovered>& recovered) {
   spdlog::warn("event=journal_recovered slots={} accepted_tokens={}", recovered.size(), accepted);
 }
 
+void log_breaker(const BreakerEvent& event, const std::string& tenant, Tick now) {
+  const bool is_worse = event.to != BreakerState::closed && event.to != BreakerState::half_open;
+  const auto retry = std::chrono::ceil<std::chrono::seconds>(event.retry_at - now);
+  spdlog::log(is_worse ? spdlog::level::warn : spdlog::level::info,
+              "event=breaker_moved tenant=\"{}\" from={} to={} reason={} retry_after_s={}", tenant,
+              breaker_state_name(event.from), breaker_state_name(event.to),
+              breaker_reason_name(event.reason),
+              event.to == BreakerState::open ? retry.count() : 0);
+}
+
+void log_worker_breaker(const WorkerBreakerEvent& event, Tick now) {
+  const bool is_open = event.to == BreakerState::open;
+  const auto retry = std::chrono::ceil<std::chrono::seconds>(event.retry_at - now);
+  spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
+              "event=worker_breaker_moved worker={} from={} to={} reason={} retry_after_s={}",
+              event.worker.value, breaker_state_name(event.from), breaker_state_name(event.to),
+              worker_breaker_reason_name(event.reason), is_open ? retry.count() : 0);
+}
+
+std::int64_t unix_s_now() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
 // Saying `drained` takes both: no request runs, and the last answer has left.
 class DrainState {
  public:
@@ -150,11 +178,17 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
 
   boost::asio::io_context io(1);
   const SystemClock clock;
-  RingDecisionLoop loop(io, clock, config, std::move(*journal), std::move(control));
+  Result<std::unique_ptr<AdminService>> opened =
+      AdminService::open(config.state_dir, config, random_word(), unix_s_now());
+  if (!opened) return opened.error();
+  const std::unique_ptr<AdminService> admin = std::move(*opened);
+  const cfg::Config merged = admin->merged(unix_s_now());
+  RingDecisionLoop loop(io, clock, merged, std::move(*journal), std::move(control));
   const std::int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
                                std::chrono::system_clock::now().time_since_epoch())
                                .count();
-  Service service(config, std::move(*models), loop, clock, random_word(), now);
+  Service service(merged, std::move(*models), loop, clock, random_word(), now);
+  service.set_admin(*admin);
   service.append_core_metrics = [&](std::string& out) { append_core_metrics(out, loop, service); };
   // Destroyed (and its threads joined) before `io`, which it posts to.
   service.pool = std::make_unique<TokenizePool>(config.tokenizing.pool_threads,
@@ -179,7 +213,36 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
     if (const Result<void> tls = server.reload_certificate(fresh.listen); !tls)
       spdlog::error("event=certificate_kept reason=\"{}\"", tls.error().detail);
   };
+  loop.hooks.complete = [&](const cfg::Config& fresh) {
+    admin->set_base(fresh);
+    return admin->merged(unix_s_now());
+  };
+  // Keys end when their time comes: one timer for the next one.
+  boost::asio::steady_timer expiry(io);
+  std::function<void()> apply_directory = [&] {
+    loop.apply(admin->merged(unix_s_now()));
+    const std::optional<std::int64_t> next = admin->directory().next_expiry(unix_s_now());
+    if (!next) return;
+    expiry.expires_after(std::chrono::seconds(std::min<std::int64_t>(*next - unix_s_now(), 3600)));
+    expiry.async_wait([&](const boost::system::error_code& error) {
+      if (!error) apply_directory();
+    });
+  };
+  admin->set_hooks({[&io](std::function<void()> job) { boost::asio::post(io, std::move(job)); },
+                    unix_s_now, [&](const std::string& tenant) { return loop.use_of(tenant); },
+                    apply_directory});
+  if (admin->directory().next_expiry(unix_s_now())) apply_directory();
+  // Once in the life of a state directory, and not through the log.
+  if (!admin->first_admin_key().empty())
+    std::fprintf(stderr, "sluice: the first admin key, shown only now: %s\n",
+                 admin->first_admin_key().c_str());
   loop.hooks.drain = [&] { drain.begin(); };
+  loop.hooks.breaker_moved = [&](const BreakerEvent& event, const std::string& tenant) {
+    log_breaker(event, tenant, clock.now());
+  };
+  loop.hooks.worker_breaker_moved = [&](const WorkerBreakerEvent& event) {
+    log_worker_breaker(event, clock.now());
+  };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   warn_of_few_descriptors(config.http.connections_max);
   spdlog::info("event=listening address={} port={}", config.listen.address, *bound);

@@ -66,8 +66,8 @@ struct PlanOptions {
   std::set<std::string> wide;  // quantized tensors that binary16 does not hold: stored as F32
 };
 
-// Matrices of Q8_0, Q4_0, Q4_K or Q6_K alone stay what they are; all other quantized tensors, the embedding
-// included, become F16, or F32 where they are wide. Errors (bad_file) name the file and
+// Matrices of Q8_0, Q4_0, Q4_K or Q6_K alone stay what they are; all other quantized tensors, the
+// embedding included, become F16, or F32 where they are wide. Errors (bad_file) name the file and
 // the tensor: missing, unexpected, twice, wrong shape or dtype.
 Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards,
                                     const PlanOptions& options);

@@ -54,9 +54,9 @@ struct ModelWeights {
 
 // path: a directory (config.json with model.safetensors or model.safetensors.index.json and its
 // shards) or a GGUF file. Matrices of Q8_0, Q4_0, Q4_K or Q6_K alone stay as they are; GGUF's other
-// quantized tensors (Q5_K, mixtures within one matrix), and every embedding, are dequantized while they are read: to
-// F16, off by at most 2^-11 of a weight, or to F32 where a weight is too large for that (the file
-// is then read twice). Errors name file, tensor and reason.
+// quantized tensors (Q5_K, mixtures within one matrix), and every embedding, are dequantized while
+// they are read: to F16, off by at most 2^-11 of a weight, or to F32 where a weight is too large
+// for that (the file is then read twice). Errors name file, tensor and reason.
 Result<ModelWeights> load_weights(const std::string& path);
 
 }  // namespace sluice::eng

@@ -89,6 +89,10 @@ void fit_relations(Config& c, Randomizer& random) {
   c.listen.tls_certificate = c.listen.tls_key = random.below(2) == 0 ? "" : "/etc/hostname";
   c.ring_bytes = kRingBytesMax;
   c.cors.origins.assign(random.below(2), "https://example.com:8443");
+  c.breakers.tenants.open_min = std::min(c.breakers.tenants.open_min, c.breakers.tenants.open_max);
+  c.breakers.workers.open_min = std::min(c.breakers.workers.open_min, c.breakers.workers.open_max);
+  c.breakers.tenants.contended_min =
+      std::min(c.breakers.tenants.contended_min, c.breakers.tenants.window);
   std::swap(c.supervision.restart_delay, c.supervision.restart_delay_max);
   c.supervision.restart_delay =
       std::min(c.supervision.restart_delay, c.supervision.restart_delay_max);

@@ -151,6 +151,12 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
       {"default_limits:\n  output_tokens_max: 10\n",
        "default_limits.output_tokens_default: larger than output_tokens_max; allowed: at most 10",
        "default_limits.output_tokens_default"},
+      {"breakers:\n  tenants:\n    open_max: 1s\n", "larger than open_max",
+       "breakers.tenants.open_min"},
+      {"breakers:\n  workers:\n    open_max: 1s\n", "larger than open_max",
+       "breakers.workers.open_min"},
+      {"breakers:\n  tenants:\n    window: 500ms\n", "longer than the window",
+       "breakers.tenants.contended_min"},
       {"supervision:\n  restart_delay: 20s\n", "larger than restart_delay_max",
        "supervision.restart_delay"},
   };

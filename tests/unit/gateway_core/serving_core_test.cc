@@ -184,7 +184,7 @@ TEST(ServingCore, TheQueueIsBoundedAndSaysSo) {
   const auto refused = h.submit(CoreHarness::spec(99));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, Errc::overloaded);
-  EXPECT_FALSE(h.core.precheck(AccountId{0}, 0, h.now));
+  EXPECT_FALSE(h.core.precheck(TenantId{0}, AccountId{0}, 0, h.now));
   const auto never = h.submit(CoreHarness::spec(100, 3000));
   EXPECT_EQ(never.error().code, Errc::request_exceeds_quota_capacity);
   EXPECT_EQ(h.submit(CoreHarness::spec(100, 4090)).error().code, Errc::context_length_exceeded);

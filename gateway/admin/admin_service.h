@@ -1,0 +1,125 @@
+// AdminService: what the admin routes do. Reads answer from memory; a write is checked against the
+// directory, made durable on the store's thread, then applied, then answered: nothing acts before
+// it is on disk. Writes go one by one; those that wait are bounded.
+//
+// Everything on the event loop's thread; `post` brings the store thread's results back to it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/admin/directory_store.h"
+#include "gateway/core/ledger_limits.h"
+
+namespace sluice::gw {
+
+inline constexpr std::size_t kAdminCallsWaitingMax = 64;
+inline constexpr std::size_t kAdminPageMax = 100;
+
+enum class AdminNoun : std::uint8_t {
+  tenants,
+  tenant,
+  quota,
+  tenant_keys,
+  key,
+  key_rotate,
+  audit,
+  config
+};
+
+struct AdminCall {
+  AdminNoun noun{};
+  std::string method;  // one that the route allows
+  std::string id;      // of the path; empty where it has none
+  std::string query;
+  std::string body;
+  std::string if_match;
+  std::string actor;  // public id of the admin key
+};
+
+struct AdminAnswer {
+  std::optional<Error> error;
+  unsigned status = 200;
+  std::string body;
+  std::int64_t version = 0;  // for the ETag; 0: none
+};
+using AdminDone = std::function<void(AdminAnswer&)>;
+
+// What the service asks of the gateway around it.
+struct AdminHooks {
+  std::function<void(std::function<void()>)> post;  // from any thread
+  std::function<std::int64_t()> unix_s;
+  std::function<std::optional<Amounts>(const std::string& tenant)> tenant_use;
+  std::function<void()> changed;  // directory() differs: apply it
+};
+
+class AdminService {
+ public:
+  // Opens the tables in `state_dir`. `base`: tenants and all else of the configuration.
+  static Result<std::unique_ptr<AdminService>> open(const std::string& state_dir, cfg::Config base,
+                                                    std::uint64_t seed, std::int64_t unix_s);
+  ~AdminService();  // waits for the write under way
+
+  void set_hooks(AdminHooks hooks) { hooks_ = std::move(hooks); }
+  // Nothing, or the first admin key of a fresh state directory: to be shown once, never logged.
+  const std::string& first_admin_key() const { return first_admin_key_; }
+  const std::string& hash_secret() const { return hash_secret_; }
+  const Directory& directory() const { return directory_; }
+  cfg::Config merged(std::int64_t unix_s) const { return directory_.merged(base_, unix_s); }
+  void set_base(cfg::Config base) { base_ = std::move(base); }
+
+  // The public id of the admin key. `token` may be any text. Errors: invalid_api_key.
+  Result<std::string> actor_of(std::string_view token) const;
+  // Calls `done` once, now or later.
+  void call(AdminCall call, AdminDone done);
+
+ private:
+  struct Thread;
+  struct Plan {
+    DirectoryChange change;
+    AdminAnswer answer;
+  };
+  AdminService(DirectoryStore store, Directory directory, cfg::Config base, std::uint64_t seed);
+
+  AdminAnswer read(const AdminCall& call) const;
+  void list_audit(const AdminCall& call, AdminDone done);
+  void begin_next_write();
+  void finish_write(const Result<void>& stored, Plan& plan, const AdminDone& done);
+
+  Result<Plan> plan(AdminCall& call);
+  Result<Plan> create_tenant(AdminCall& call);
+  Result<Plan> change_tenant(AdminCall& call);
+  Result<Plan> erase_tenant(AdminCall& call);
+  Result<Plan> change_quota(AdminCall& call);
+  Result<Plan> create_key(AdminCall& call);
+  Result<Plan> change_key(AdminCall& call);
+  Plan plan_for(const AdminCall& call, std::string action, std::string target) const;
+
+  bool is_configured(const std::string& tenant) const;
+  Result<ManagedTenant> writable(const std::string& tenant) const;
+  std::optional<ManagedTenant> find(const std::string& tenant) const;
+  std::string quota_json(const ManagedTenant& tenant) const;
+
+  DirectoryStore store_;  // the store thread's once that runs
+  Directory directory_;
+  cfg::Config base_;
+  AdminParser parser_;
+  std::vector<AdminKey> admin_keys_;
+  std::string hash_secret_, first_admin_key_;
+  AdminHooks hooks_;
+  struct Waiting {
+    AdminCall call;
+    AdminDone done;
+  };
+  std::deque<Waiting> waiting_;
+  bool is_writing_ = false;
+  std::unique_ptr<Thread> thread_;  // last: joined before what it uses goes
+};
+
+}  // namespace sluice::gw

@@ -94,7 +94,7 @@ class Gguf(unittest.TestCase):
     def test_quantized_files_say_what_becomes_of_them(self):
         for kind in ("Q8_0", "Q4_0"):
             facts = facts_of(convert(BROOK, self.home / f"Brook-{kind}.gguf", kind))
-            self.assertEqual(facts["matrices"], "Q8_0, 1 quantized tensors dequantized on load")
+            self.assertEqual(facts["matrices"], f"{kind}, 1 quantized tensors dequantized on load")
             self.assertEqual(facts["tensors"], f"56 (13 F32, 43 {kind})")
 
     def test_every_text_of_the_project_has_the_same_tokens(self):

@@ -13,7 +13,7 @@ struct Usable {
   const KernelTable* tables[5] = {};
   Usable() {
     std::size_t n = 0;
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(SLUICE_SCALAR_KERNELS)
     const CpuFeatures cpu = detect_cpu();
     if (cpu.avx512vnni) tables[n++] = &kAvx512VnniKernels;
     if (cpu.avx512) tables[n++] = &kAvx512Kernels;

@@ -41,7 +41,7 @@ double best_rate(double amount, const Work& work) {
 }  // namespace
 
 const LimitProbe* usable_probe() {
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(SLUICE_SCALAR_KERNELS)
   const CpuFeatures cpu = detect_cpu();
   if (cpu.avx512vnni) return &kAvx512VnniProbe;
   if (cpu.avx512) return &kAvx512Probe;

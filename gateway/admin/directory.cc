@@ -23,8 +23,9 @@ cfg::Config Directory::merged(const cfg::Config& base, std::int64_t unix_s) cons
   cfg::Config config = base;
   std::map<std::string_view, std::size_t> places;
   for (const auto& [id, managed] : tenants) {
-    const bool is_configured = std::any_of(base.tenants.begin(), base.tenants.end(),
-                                           [&](const cfg::Tenant& t) { return t.name == id; });
+    const bool is_configured =
+        std::any_of(base.tenants.begin(), base.tenants.end(),
+                    [&name = id](const cfg::Tenant& t) { return t.name == name; });
     if (is_configured) continue;
     places.emplace(id, config.tenants.size());
     cfg::Tenant& tenant = config.tenants.emplace_back();

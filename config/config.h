@@ -110,7 +110,7 @@ struct Model {
   ModelKind kind = ModelKind::llama;
   std::string path;                     // directory or GGUF file; empty: the built-in one
   std::string tokenizer;                // SentencePiece file; empty: beside the model
-  std::string chat_template;            // family name; empty: recognised
+  std::string chat_template;            // family name; empty: the model's own
   std::uint32_t workers = 1;            // processes
   std::uint32_t context_tokens = 4096;  // longest prompt + output
   std::uint32_t block_tokens = 16;      // slots of a KV block: 8, 16, 32, 64

@@ -5,6 +5,8 @@
 #include <array>
 
 #include "shared/check.h"
+#include "tokenizer/jinja/text.h"
+#include "tokenizer/published_template.h"
 
 namespace sluice::tok {
 namespace {
@@ -12,59 +14,20 @@ namespace {
 struct FamilyRow {
   TemplateFamily family;
   std::string_view name;
-  std::string_view marker;                   // in a published template; empty: never recognised
   std::array<std::string_view, 4> specials;  // of the frame, in the order of frame_ids_
 };
 
 constexpr std::array<FamilyRow, 4> kFamilies{{
-    {TemplateFamily::plain, "plain", "", {}},
-    {TemplateFamily::chatml, "chatml", "<|im_start|>", {"<|im_start|>", "<|im_end|>"}},
-    {TemplateFamily::llama2, "llama2", "[INST]", {}},  // bos and eos, whatever their text is
+    {TemplateFamily::plain, "plain", {}},
+    {TemplateFamily::chatml, "chatml", {"<|im_start|>", "<|im_end|>"}},
+    {TemplateFamily::llama2, "llama2", {}},  // bos and eos, whatever their text is
     {TemplateFamily::llama3,
      "llama3",
-     "<|start_header_id|>",
      {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}},
 }};
 
-// What str.strip() of the templates' language takes away.
-constexpr std::array<std::string_view, 29> kWhiteSpace{
-    "\t",           "\n",           "\v",           "\f",           "\r",
-    "\x1c",         "\x1d",         "\x1e",         "\x1f",         " ",
-    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81",
-    "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86",
-    "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8",
-    "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
-
-std::string_view trimmed(std::string_view text) {
-  const auto leading = [&] {
-    return std::ranges::find_if(kWhiteSpace, [&](auto s) { return text.starts_with(s); });
-  };
-  const auto trailing = [&] {
-    return std::ranges::find_if(kWhiteSpace, [&](auto s) { return text.ends_with(s); });
-  };
-  for (auto it = leading(); it != kWhiteSpace.end(); it = leading()) text.remove_prefix(it->size());
-  for (auto it = trailing(); it != kWhiteSpace.end(); it = trailing())
-    text.remove_suffix(it->size());
-  return text;
-}
-
 bool is_system(Role role) {
   return role == Role::system || role == Role::developer;
-}
-
-std::string_view role_name(Role role, std::string_view tool_name) {
-  switch (role) {
-    case Role::system:
-    case Role::developer:
-      return "system";
-    case Role::user:
-      return "user";
-    case Role::assistant:
-      return "assistant";
-    case Role::tool:
-      return tool_name;
-  }
-  CHECK(false);
 }
 
 std::string concat(std::initializer_list<std::string_view> parts) {
@@ -94,6 +57,26 @@ Result<void> check_llama2_order(std::span<const ChatMessage> messages) {
 
 }  // namespace
 
+std::string_view role_name(Role role, std::string_view tool_name) {
+  switch (role) {
+    case Role::system:
+    case Role::developer:
+      return "system";
+    case Role::user:
+      return "user";
+    case Role::assistant:
+      return "assistant";
+    case Role::tool:
+      return tool_name;
+  }
+  CHECK(false);
+}
+
+ChatTemplate::ChatTemplate() = default;
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+ChatTemplate::~ChatTemplate() = default;
+
 Result<ChatTemplate> ChatTemplate::make(TemplateFamily family, const Tokenizer& tokenizer) {
   ChatTemplate result;
   result.family_ = family;
@@ -122,6 +105,31 @@ Result<ChatTemplate> ChatTemplate::make(TemplateFamily family, const Tokenizer& 
   return result;
 }
 
+Result<ChatTemplate> ChatTemplate::make_published(const Tokenizer& tokenizer) {
+  Result<PublishedTemplate> published = PublishedTemplate::make(tokenizer);
+  if (!published) return published.error();
+  ChatTemplate result;
+  result.stop_ids_.assign(published->stop_ids().begin(), published->stop_ids().end());
+  result.published_ = std::make_unique<const PublishedTemplate>(std::move(*published));
+  return result;
+}
+
+Result<ChatTemplate> ChatTemplate::choose(std::string_view configured, const Tokenizer& tokenizer) {
+  if (!configured.empty()) {
+    if (const auto family = template_family(configured)) return make(*family, tokenizer);
+    return make_error(Errc::bad_config, concat({"unknown chat template '", configured, "'"}),
+                      "chat_template");
+  }
+  if (tokenizer.chat_template_source().empty()) return make(recognise_family(tokenizer), tokenizer);
+  Result<ChatTemplate> published = make_published(tokenizer);
+  if (published) return published;
+  return make_error(Errc::bad_config,
+                    concat({published.error().detail,
+                            "; chat_template: plain, chatml, llama2 or llama3 in the configuration "
+                            "serves the model with a frame of Sluice's own"}),
+                    "chat_template");
+}
+
 Result<void> ChatTemplate::encode(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                   const ChatOptions& options, std::vector<TokenId>& ids) const {
   if (messages.empty())
@@ -131,6 +139,7 @@ Result<void> ChatTemplate::encode(const Tokenizer& tokenizer, std::span<const Ch
         Errc::invalid_value,
         "continue_final_message: excludes add_generation_prompt; allowed: one of them",
         "continue_final_message");
+  if (published_ != nullptr) return published_->encode(tokenizer, messages, options, ids);
   switch (family_) {
     case TemplateFamily::plain:
       encode_plain(tokenizer, messages, options, ids);
@@ -177,7 +186,7 @@ void ChatTemplate::encode_llama3(const Tokenizer& tokenizer, std::span<const Cha
   };
   ids.push_back(begin);
   for (const ChatMessage& message : messages) {
-    open_turn(role_name(message.role, "ipython"), trimmed(message.content));
+    open_turn(role_name(message.role, "ipython"), jinja::without_outer_space(message.content));
     if (options.continue_final_message && &message == &messages.back()) return;
     ids.push_back(eot);
   }
@@ -197,9 +206,9 @@ void ChatTemplate::encode_llama2(const Tokenizer& tokenizer, std::span<const Cha
     const std::string question = concat({i == 0 ? system : "", messages[i].content});
     const bool has_answer = i + 1 < messages.size();
     const bool is_last = i + 2 >= messages.size();
-    std::string turn = concat({"[INST] ", trimmed(question)});
+    std::string turn = concat({"[INST] ", jinja::without_outer_space(question)});
     if (has_answer || !options.continue_final_message) turn += " [/INST]";
-    if (has_answer) turn.append(" ").append(trimmed(messages[i + 1].content));
+    if (has_answer) turn.append(" ").append(jinja::without_outer_space(messages[i + 1].content));
     const bool stays_open = !has_answer || (is_last && options.continue_final_message);
     if (!stays_open) turn += ' ';
     ids.push_back(bos);
@@ -232,15 +241,7 @@ std::string_view template_family_name(TemplateFamily family) {
   return row.name;
 }
 
-std::optional<TemplateFamily> recognise_template(std::string_view jinja) {
-  for (const FamilyRow& row : kFamilies)
-    if (!row.marker.empty() && jinja.find(row.marker) != std::string_view::npos) return row.family;
-  return std::nullopt;
-}
-
 TemplateFamily recognise_family(const Tokenizer& tokenizer) {
-  if (const auto published = recognise_template(tokenizer.chat_template_source()))
-    return *published;
   for (const TemplateFamily family : {TemplateFamily::chatml, TemplateFamily::llama3})
     if (ChatTemplate::make(family, tokenizer)) return family;
   return TemplateFamily::plain;

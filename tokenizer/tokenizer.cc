@@ -17,6 +17,7 @@
 #include "tokenizer/gguf_vocabulary.h"
 #include "tokenizer/model_proto.h"
 #include "tokenizer/piece_borders.h"
+#include "tokenizer/special_pieces.h"
 #include "tokenizer/tokenizer_config.h"
 #include "tokenizer/utf8.h"
 #include "tokenizer/word_cache.h"
@@ -97,6 +98,7 @@ struct Tokenizer::State {
   std::vector<std::uint32_t> begins;   // [size + 1], into `bytes`
   std::vector<bool> special;
   std::unordered_map<std::string, TokenId> special_ids;
+  SpecialPieces outside_text;  // pieces that user text never yields
 
   std::string_view piece(TokenId id) const {
     return std::string_view(bytes).substr(begins[id], begins[id + 1] - begins[id]);
@@ -117,6 +119,7 @@ Result<void> Tokenizer::State::fill_pieces(const ModelProtoFacts& model,
     const bool unreachable = piece.type == PieceType::unknown && model.byte_fallback;
     const bool is_visible = std::ranges::binary_search(visible, id);
     special.push_back((piece.type == PieceType::control && !is_visible) || unreachable);
+    if (piece.type == PieceType::control || unreachable) outside_text.add(piece.text, id);
     if (special.back()) {
       // The library looks single characters up among all pieces: such a one could be written in
       // text.
@@ -193,6 +196,7 @@ void Tokenizer::State::load_byte_level(GgufVocabulary source) {
     const std::string& piece = byte_level.pieces[id];
     begins.push_back(static_cast<std::uint32_t>(bytes.size()));
     special.push_back(!byte_level.is_normal[id] && !std::ranges::binary_search(source.visible, id));
+    if (!byte_level.is_normal[id]) outside_text.add(piece, id);
     if (special.back())
       special_ids.emplace(piece, id);
     else
@@ -224,6 +228,7 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   } else if (auto r = state.load_sentence_piece(source->model_proto, source->visible); !r) {
     return make_error(Errc::bad_file, path + ": " + r.error().detail);
   }
+  state.outside_text.finish();
   state.vocabulary.adds_bos =
       state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
   return tokenizer;
@@ -234,6 +239,14 @@ const Vocabulary& Tokenizer::vocabulary() const {
 }
 const std::string& Tokenizer::chat_template_source() const {
   return state_->config.chat_template;
+}
+std::string_view Tokenizer::bos_text() const {
+  if (!state_->config.bos_token.empty()) return state_->config.bos_token;
+  return state_->vocabulary.bos ? state_->outside_text.text_of(*state_->vocabulary.bos) : "";
+}
+std::string_view Tokenizer::eos_text() const {
+  if (!state_->config.eos_token.empty()) return state_->config.eos_token;
+  return state_->vocabulary.eos ? state_->outside_text.text_of(*state_->vocabulary.eos) : "";
 }
 
 void Tokenizer::State::encode_word(std::string_view word, std::vector<TokenId>& ids) const {
@@ -305,6 +318,10 @@ std::optional<TokenId> Tokenizer::special_id(std::string_view text) const {
   const auto found = state_->special_ids.find(std::string(text));
   if (found == state_->special_ids.end()) return std::nullopt;
   return found->second;
+}
+
+std::optional<SpecialMatch> Tokenizer::special_at(std::string_view text) const {
+  return state_->outside_text.match(text);
 }
 
 Result<std::string> Tokenizer::decode(std::span<const TokenId> ids) const {

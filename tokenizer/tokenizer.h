@@ -22,6 +22,7 @@
 
 #include "shared/ids.h"
 #include "shared/result.h"
+#include "tokenizer/special_pieces.h"
 
 namespace sluice::tok {
 
@@ -54,8 +55,12 @@ class Tokenizer {
   ~Tokenizer();
 
   const Vocabulary& vocabulary() const;
-  // The Jinja template that the model was published with (tokenizer_config.json); empty: none.
+  // The Jinja template that the model was published with (tokenizer_config.json,
+  // chat_template.jinja, or a key of the GGUF file); empty: none.
   const std::string& chat_template_source() const;
+  // What its template calls bos_token and eos_token; empty: there is none.
+  std::string_view bos_text() const;
+  std::string_view eos_text() const;
 
   // Appends the ids of `text` (any bytes; invalid UTF-8 becomes U+FFFD first). Callers bound its
   // size. Never yields a special id.
@@ -67,6 +72,9 @@ class Tokenizer {
   bool is_special(TokenId id) const;
   // The id of a special token by its text ("<|im_end|>"), if the vocabulary has it.
   std::optional<TokenId> special_id(std::string_view text) const;
+  // The longest piece that `text` begins with among those that user text never yields: special ids
+  // and user-defined ones. For text that a chat template wrote.
+  std::optional<SpecialMatch> special_at(std::string_view text) const;
 
   // Whole text of ids, as /detokenize answers it: special ids dropped, the dummy prefix dropped,
   // invalid UTF-8 replaced. Errors: invalid_value (an id outside the vocabulary), param "tokens".

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "shared/unique_fd.h"
 
@@ -76,7 +77,19 @@ Result<std::string> read_model_file(const std::string& path, std::size_t bytes_m
   return bytes;
 }
 
-Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
+namespace {
+
+// A token as text, or as an object with its text as `content`.
+std::string token_text(const simdjson::dom::element& root, std::string_view key) {
+  simdjson::dom::element token;
+  std::string_view text;
+  if (root[key].get(token) != simdjson::SUCCESS) return {};
+  if (token.get(text) == simdjson::SUCCESS) return std::string(text);
+  if (token["content"].get(text) == simdjson::SUCCESS) return std::string(text);
+  return {};
+}
+
+Result<TokenizerConfig> parse_tokenizer_config(const std::string& path) {
   if (::access(path.c_str(), F_OK) != 0) return TokenizerConfig{};
   Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
   if (!bytes) return bytes.error();
@@ -84,10 +97,13 @@ Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
   simdjson::dom::parser parser;
   if (const auto error = parser.allocate(bytes->size() + 1, kDepthMax))
     return file_error(path, simdjson::error_message(error));
-  simdjson::dom::object root;
+  simdjson::dom::element root;
   if (const auto error = parser.parse(*bytes).get(root))
     return file_error(path, simdjson::error_message(error));
+  if (!root.is_object()) return file_error(path, simdjson::error_message(simdjson::INCORRECT_TYPE));
   TokenizerConfig config;
+  config.bos_token = token_text(root, "bos_token");
+  config.eos_token = token_text(root, "eos_token");
   bool flag = false;
   if (root["add_bos_token"].get(flag) == simdjson::SUCCESS) config.add_bos_token = flag;
   simdjson::dom::element source;
@@ -102,6 +118,20 @@ Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
         config.special_tokens.emplace_back(content);
     }
   }
+  return config;
+}
+
+}  // namespace
+
+Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
+  Result<TokenizerConfig> config = parse_tokenizer_config(path);
+  if (!config) return config;
+  const std::string jinja =
+      (std::filesystem::path(path).parent_path() / "chat_template.jinja").string();
+  if (::access(jinja.c_str(), F_OK) != 0) return config;
+  Result<std::string> source = read_model_file(jinja, kConfigBytesMax);
+  if (!source) return source.error();
+  config->chat_template = std::move(*source);
   return config;
 }
 

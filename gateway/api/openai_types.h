@@ -62,6 +62,7 @@ struct GenerationRequest {
   std::optional<bool> add_special_tokens;              // completion: bos in front; default true
   std::optional<bool> add_generation_prompt;           // chat
   bool continue_final_message = false;                 // chat
+  std::int64_t unix_s = 0;                             // chat: the time that a template may tell
   std::optional<std::int64_t> truncate_prompt_tokens;  // -1: to what the context holds
   bool return_token_ids = false;
   std::optional<std::int32_t> priority;  // smaller is sooner
@@ -88,7 +89,8 @@ struct GenerationRequest {
 
   tok::ChatOptions chat_options() const {
     return {.add_generation_prompt = add_generation_prompt.value_or(!continue_final_message),
-            .continue_final_message = continue_final_message};
+            .continue_final_message = continue_final_message,
+            .unix_s = unix_s};
   }
 };
 

@@ -149,10 +149,11 @@ void CompletionHandler::start_detokenize() {
 
 void CompletionHandler::begin_encoding() {
   stage_ = Stage::preparing;
+  request_.unix_s = service_.unix_s();
   const std::uint32_t context = service_.context_tokens(model_);
   if (const Result<void> fits = check_text_bytes(model(), context, request_); !fits)
     return on_encoded(fits.error());
-  if (text_bytes(request_) <= service_.config.tokenizing.inline_bytes_max || !service_.pool)
+  if (encoding_cost(request_) <= service_.config.tokenizing.inline_bytes_max || !service_.pool)
     return on_encoded(encode_prompts(model(), request_, ids_));
   job_ = std::make_shared<EncodeJob>();
   job_->model = &model();

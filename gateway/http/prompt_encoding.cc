@@ -11,6 +11,11 @@ std::size_t text_bytes(const GenerationRequest& request) {
   return bytes;
 }
 
+std::size_t encoding_cost(const GenerationRequest& request) {
+  constexpr std::size_t kMessageBytes = 64;
+  return text_bytes(request) + kMessageBytes * request.messages.size();
+}
+
 Result<void> check_text_bytes(const ServedModel& model, std::uint32_t context_tokens,
                               const GenerationRequest& request) {
   const std::uint64_t bytes_max = std::uint64_t{context_tokens} *

@@ -24,6 +24,8 @@ struct ServedModel {
 
 // Bytes of text that the request would tokenize.
 std::size_t text_bytes(const GenerationRequest& request);
+// The same with a share for each message, which costs a template its time even when it is empty.
+std::size_t encoding_cost(const GenerationRequest& request);
 
 // The cheap bound before tokenizing: no token is longer than the longest piece, so a text of more
 // than context x longest piece bytes cannot fit. Errors: context_length_exceeded.

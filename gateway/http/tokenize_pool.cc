@@ -12,7 +12,7 @@ namespace {
 constexpr int kNice = 10;  // behind the event loop and the workers
 
 std::size_t bytes_of(const EncodeJob& job) {
-  return job.work == EncodeJob::Work::parse ? job.body.size() : text_bytes(job.request);
+  return job.work == EncodeJob::Work::parse ? job.body.size() : encoding_cost(job.request);
 }
 
 void perform(EncodeJob& job) {

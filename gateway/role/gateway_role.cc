@@ -81,18 +81,16 @@ Result<ControlMessage> wait_for_start(ControlChannel& control) {
 Result<ServedModel> load_model(const cfg::Model& model) {
   Result<tok::Tokenizer> tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
   if (!tokenizer) return tokenizer.error();
-  const std::optional<tok::TemplateFamily> family = model.chat_template.empty()
-                                                        ? tok::recognise_family(*tokenizer)
-                                                        : tok::template_family(model.chat_template);
-  if (!family)
-    return make_error(Errc::bad_config, "model " + model.name + ": unknown chat template '" +
-                                            model.chat_template + "'");
-  const Result<tok::ChatTemplate> chat_template = tok::ChatTemplate::make(*family, *tokenizer);
-  if (!chat_template) return chat_template.error();
+  Result<tok::ChatTemplate> chat_template =
+      tok::ChatTemplate::choose(model.chat_template, *tokenizer);
+  if (!chat_template)
+    return make_error(Errc::bad_config,
+                      "model " + model.name + ": " + chat_template.error().detail);
   Result<GenerationConfig> generation =
       load_generation_config(cfg::model_path(model), tokenizer->vocabulary().size);
   if (!generation) return generation.error();
-  return ServedModel{model, std::move(*tokenizer), *chat_template, std::move(*generation)};
+  return ServedModel{model, std::move(*tokenizer), std::move(*chat_template),
+                     std::move(*generation)};
 }
 
 Result<std::vector<ServedModel>> load_models(const cfg::Config& config) {

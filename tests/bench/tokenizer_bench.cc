@@ -1,6 +1,7 @@
 // What tokenizing costs: short prompts with a warm and a cold word cache and by the library alone
-// (of a SentencePiece file), long ordinary text, and the inputs that are meant to hurt. Prints the
-// median and the range over REPEATS; one thread, CPU time.
+// (of a SentencePiece file), chats by the model's own template and by the family of its special
+// tokens, long ordinary text, and the inputs that are meant to hurt. Prints the median and the
+// range over REPEATS; one thread, CPU time.
 // usage: tokenizer_bench [MODEL_FILE] [REPEATS] [TEXT_FILE]   (the built-in model, 5, none)
 #include <sentencepiece_processor.h>
 
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "shared/random.h"
+#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/word_cache.h"
 
@@ -72,6 +74,34 @@ void report(const char* name, const Spread& time, std::size_t bytes, std::size_t
               tokens);
 }
 
+// Chats of one question, and of nine messages.
+void bench_chats(const Tokenizer& tokenizer, int repeats) {
+  std::vector<ChatMessage> messages{{Role::system, "Be brief.", ""}};
+  for (int turn = 0; turn < 4; ++turn) {
+    messages.push_back({Role::user, kPrompt, ""});
+    messages.push_back({Role::assistant, kPrompt, ""});
+  }
+  const auto report_chat = [&](const char* name, const Result<ChatTemplate>& chat,
+                               std::span<const ChatMessage> told) {
+    if (!chat) return;
+    std::vector<TokenId> ids;
+    std::size_t bytes = 0;
+    for (const ChatMessage& message : told) bytes += message.content.size();
+    const Spread time = measure(repeats, 500, [&] {
+      ids.clear();
+      (void)chat->encode(tokenizer, told, {}, ids).has_value();
+    });
+    report(name, time, bytes, ids.size());
+  };
+  const auto published = ChatTemplate::make_published(tokenizer);
+  const auto family = ChatTemplate::make(recognise_family(tokenizer), tokenizer);
+  const std::span<const ChatMessage> all(messages);
+  report_chat("chat of 1, own template", published, all.subspan(1, 1));
+  report_chat("chat of 1, family", family, all.subspan(1, 1));
+  report_chat("chat of 9, own template", published, all);
+  report_chat("chat of 9, family", family, all);
+}
+
 int bench(const std::string& path, int repeats, const char* text_file) {
   auto loaded = Tokenizer::load(path);
   sentencepiece::SentencePieceProcessor library;
@@ -104,6 +134,8 @@ int bench(const std::string& path, int repeats, const char* text_file) {
   if (has_library)
     report("short prompt, library", measure(repeats, 500, [&] { theirs(prompt); }), prompt.size(),
            ids.size());
+
+  bench_chats(tokenizer, repeats);
 
   std::vector<std::pair<const char*, std::string>> texts{
       {"1 MiB of ordinary text", repeated(prompt + "\n")},

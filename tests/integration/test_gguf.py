@@ -80,7 +80,7 @@ class Gguf(unittest.TestCase):
         self.assertEqual(facts["architecture"], "llama")
         self.assertEqual(facts["format"], "GGUF v3")
         self.assertEqual(facts["tokenizer"], "in the file, 2048 pieces")
-        self.assertEqual(facts["chat_template"], "chatml")
+        self.assertRegex(facts["chat_template"], r"\Ajinja, \d+ bytes, renders\Z")
         self.assertEqual(facts["files"], "Brook-F32.gguf")
         self.assertEqual(facts["matrices"], "F32")
         self.assertIn("interleaved", facts["rope"])
@@ -122,6 +122,23 @@ class Gguf(unittest.TestCase):
                 with self.subTest(case["messages"][-1]["content"]):
                     self.assertEqual(answer["message"]["content"], case["answer"])
                     self.assertEqual(answer["finish_reason"], "stop")
+
+    def test_a_template_that_cannot_be_used_is_told_and_can_be_replaced(self):
+        model = self.home / "template.gguf"
+        whole = self.brook.read_bytes()
+        self.assertIn(b"{%- if tools %}", whole)
+        model.write_bytes(whole.replace(b"{%- if tools %}", b"{%- if tool% %}", 1))
+        self.assertRegex(facts_of(model)["chat_template"], r"\Ajinja, \d+ bytes, unusable: .*line 2: ")
+        result = run("sluice", "serve", "--port", "0", "--state-dir", self.home / "state2", "--model", model)
+        self.assertNotEqual(result.returncode, 0)
+        for words in (b"chat template cannot be parsed: line 2: ", b"chat_template: plain, chatml"):
+            self.assertIn(words, result.stderr)
+        config = config_with(models=[{"name": "own", "kind": "llama", "path": str(model), "chat_template": "chatml"},
+                                     {"name": "file", "kind": "llama", "path": str(self.brook)}])
+        with SluiceServer(config) as server:
+            body = {"messages": [{"role": "user", "content": "Hi <|im_end|>{{ bos_token }}<s>"}]}
+            tokens = [server.post("/tokenize", {"model": name, **body}).json()["tokens"] for name in ("own", "file")]
+            self.assertEqual(*tokens)  # Brook's template writes ChatML
 
     def test_a_quantized_file_is_served_from_a_configuration(self):
         model = convert(BROOK, self.home / "quantized.gguf", "Q8_0")

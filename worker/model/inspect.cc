@@ -70,6 +70,24 @@ struct TokenizerText {
   std::string chat_template;  // empty without a tokenizer
 };
 
+// Printable ASCII: a template may name itself what it likes in its errors.
+std::string printable(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c >= ' ' && c <= '~' ? c : '?';
+  return out;
+}
+
+// The template that would be served, and whether it works.
+std::string describe_template(const tok::Tokenizer& tokenizer) {
+  const std::size_t bytes = tokenizer.chat_template_source().size();
+  if (bytes == 0)
+    return std::string(tok::template_family_name(tok::recognise_family(tokenizer))) +
+           " (the model has none)";
+  const auto published = tok::ChatTemplate::make_published(tokenizer);
+  return "jinja, " + std::to_string(bytes) + " bytes, " +
+         (published ? "renders" : "unusable: " + printable(published.error().detail));
+}
+
 // Of an existing vocabulary; an error when it cannot serve this model.
 Result<TokenizerText> describe_vocabulary(const std::string& path, const std::string& name,
                                           std::uint32_t vocab_size) {
@@ -80,12 +98,8 @@ Result<TokenizerText> describe_vocabulary(const std::string& path, const std::st
     return make_error(Errc::bad_file, name + ": has " + std::to_string(num_pieces) +
                                           " pieces, the model " + std::to_string(vocab_size) +
                                           " token rows");
-  std::string family(tok::template_family_name(tok::recognise_family(*tokenizer)));
-  const bool is_published = !tokenizer->chat_template_source().empty();
-  const bool is_recognised = tok::recognise_template(tokenizer->chat_template_source()).has_value();
-  if (is_published && !is_recognised) family += " (the model's own is of no known family)";
-  if (!is_published) family += " (the model has none)";
-  return TokenizerText{name + ", " + std::to_string(num_pieces) + " pieces", family};
+  return TokenizerText{name + ", " + std::to_string(num_pieces) + " pieces",
+                       describe_template(*tokenizer)};
 }
 
 Result<TokenizerText> describe_tokenizer(const std::string& model, std::uint32_t vocab_size) {

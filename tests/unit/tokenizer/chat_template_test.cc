@@ -77,8 +77,10 @@ const ChatMessage kSystem{Role::system, "Be brief.", ""};
 const ChatMessage kUser{Role::user, " Hello \n", ""};
 const ChatMessage kAssistant{Role::assistant, " Hi there. ", ""};
 const ChatMessage kTool{Role::tool, "42", ""};
-constexpr ChatOptions kNoPrompt{.add_generation_prompt = false, .continue_final_message = false};
-constexpr ChatOptions kContinue{.add_generation_prompt = false, .continue_final_message = true};
+constexpr ChatOptions kNoPrompt{
+    .add_generation_prompt = false, .continue_final_message = false, .unix_s = 0};
+constexpr ChatOptions kContinue{
+    .add_generation_prompt = false, .continue_final_message = true, .unix_s = 0};
 constexpr TokenId kImStart = 3, kImEnd = 4, kBos = 1, kEos = 2;
 constexpr TokenId kBegin = 1024, kStartHeader = 1025, kEndHeader = 1026, kEot = 1027;
 
@@ -173,7 +175,8 @@ TEST(ChatTemplate, RefusesOrdersAndOptionsThatMakeNoSense) {
     ChatOptions options;
     std::string param;
   };
-  constexpr ChatOptions kBoth{.add_generation_prompt = true, .continue_final_message = true};
+  constexpr ChatOptions kBoth{
+      .add_generation_prompt = true, .continue_final_message = true, .unix_s = 0};
   const std::vector<Case> cases{
       {TemplateFamily::plain, {}, {}, "messages"},
       {TemplateFamily::chatml, {kUser}, kBoth, "continue_final_message"},
@@ -215,10 +218,6 @@ TEST(ChatTemplate, KnowsWhatEndsATurn) {
 }
 
 TEST(ChatTemplate, RecognisesFamilies) {
-  EXPECT_EQ(recognise_template("{{ '<|im_start|>' + role }}"), TemplateFamily::chatml);
-  EXPECT_EQ(recognise_template("{{ '<|start_header_id|>' }}"), TemplateFamily::llama3);
-  EXPECT_EQ(recognise_template("{{ bos_token + '[INST] ' }}"), TemplateFamily::llama2);
-  EXPECT_EQ(recognise_template("{{ messages }}"), std::nullopt);
   EXPECT_EQ(recognise_family(canned()), TemplateFamily::chatml);
   EXPECT_EQ(recognise_family(with_llama3_specials()), TemplateFamily::chatml);
   for (const TemplateFamily family : {TemplateFamily::plain, TemplateFamily::chatml,

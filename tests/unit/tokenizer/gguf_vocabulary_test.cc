@@ -156,20 +156,24 @@ TEST(GgufVocabulary, WithoutBytesUnknownTextIsTheUnknownToken) {
   EXPECT_EQ(loaded->vocabulary().eos, std::nullopt);
 }
 
-TEST(GgufVocabulary, TheChatTemplateIsRecognised) {
+TEST(GgufVocabulary, TheChatTemplateIsTheFilesOwn) {
   Lists lists = small();
   lists.add("<|im_start|>", kControl);
   lists.add("<|im_end|>", kControl);
   GgufBytes file = file_of(lists);
-  file.text("tokenizer.chat_template", "{{ '<|im_start|>' + message['role'] }}");
   const auto chatml = load(file);
   ASSERT_TRUE(chatml) << chatml.error().detail;
   EXPECT_EQ(recognise_family(*chatml), TemplateFamily::chatml);
-  EXPECT_TRUE(ChatTemplate::make(TemplateFamily::chatml, *chatml));
+  EXPECT_FALSE(ChatTemplate::choose("", *chatml)->is_published());
 
-  GgufBytes other = file_of(small());
-  other.text("tokenizer.chat_template", "{{ bos_token }}[INST] {{ message }} [/INST]");
-  EXPECT_EQ(recognise_family(*load(other)), TemplateFamily::llama2);
+  file.text("tokenizer.chat_template",
+            "{{ bos_token }}<|im_start|>{{ messages[0].content }}<|im_end|>");
+  const auto own = load(file);
+  ASSERT_TRUE(own) << own.error().detail;
+  EXPECT_EQ(own->bos_text(), "<s>");
+  EXPECT_EQ(own->eos_text(), "</s>");
+  EXPECT_TRUE(ChatTemplate::choose("", *own)->is_published());
+  EXPECT_FALSE(ChatTemplate::choose("chatml", *own)->is_published());
   EXPECT_EQ(recognise_family(*load(file_of(small()))), TemplateFamily::plain);
 }
 

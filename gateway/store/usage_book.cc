@@ -1,0 +1,247 @@
+// UsageBook: one transaction per batch, four sums per entry.
+#include "gateway/store/usage_book.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "gateway/core/ledger_limits.h"
+#include "gateway/core/utc_calendar.h"
+#include "gateway/store/schema_usage.h"
+#include "shared/check.h"
+
+namespace sluice::gw {
+namespace {
+
+constexpr std::int64_t kIdsKeptS = 600;
+constexpr std::int64_t kSecondsKept = 120;
+constexpr std::array<const char*, 4> kTables{"usage_seconds", "usage_minutes", "usage_days",
+                                             "usage_months"};
+
+AccountDigest sha256(std::string_view text) {
+  AccountDigest digest{};
+  CHECK(EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr) == 1);
+  return digest;
+}
+
+std::int64_t period_start(UsagePeriod period, std::int64_t unix_ms) {
+  const std::int64_t at = std::clamp<std::int64_t>(unix_ms, 0, kUnixMsMax);
+  switch (period) {
+    case UsagePeriod::second:
+      return (at + 999) / 1000;  // rounded up: what it holds is not free sooner than it would be
+    case UsagePeriod::minute:
+      return at / 60'000 * 60;
+    case UsagePeriod::day:
+      return day_start_unix_ms(day_number(at)) / 1000;
+    case UsagePeriod::month:
+      break;
+  }
+  return day_start_unix_ms(month_start(month_number(day_number(at)))) / 1000;
+}
+
+UsageEntry usage_of(const Journal::Recovered& slot, std::uint64_t output) {
+  const JournalEntry& from = slot.entry;
+  UsageEntry entry;
+  entry.sequence = from.sequence.value;
+  entry.account = from.tenant_key;
+  entry.model = from.model_key;
+  constexpr auto kMsMax = static_cast<std::uint64_t>(kUnixMsMax);
+  entry.admitted_unix_ms = static_cast<std::int64_t>(std::min(from.admitted_unix_ms, kMsMax));
+  entry.requests = from.choice == 0 ? 1 : 0;
+  // The slot comes from a file: bounded here, so that no product overflows.
+  entry.prompt = std::min<std::uint64_t>(from.prompt_tokens, kContextTokensMax);
+  entry.cached = std::min<std::uint64_t>(slot.cached, entry.prompt);
+  entry.output = std::min<std::uint64_t>(output, kContextTokensMax);
+  entry.cost = (entry.prompt - entry.cached) * std::min(from.price_input, kPriceMax) +
+               entry.cached * std::min(from.price_cached, kPriceMax) +
+               entry.output * std::min(from.price_output, kPriceMax);
+  return entry;
+}
+
+std::int64_t signed_of(std::uint64_t value) {
+  return static_cast<std::int64_t>(value);
+}
+
+}  // namespace
+
+AccountDigest account_digest(std::string_view tenant, std::string_view key_digest) {
+  std::string text(tenant);
+  text.push_back('\0');
+  text.append(key_digest);
+  return sha256(text);
+}
+
+std::uint64_t model_digest(std::string_view model) {
+  const AccountDigest digest = sha256(model);
+  std::uint64_t first = 0;
+  std::memcpy(&first, digest.data(), sizeof first);
+  return first;
+}
+
+UsageEntry usage_of(const Journal::Recovered& slot) {
+  return usage_of(slot, slot.accepted);
+}
+
+UsageEntry usage_in_full(const Journal::Recovered& slot) {
+  const std::uint64_t reserved = slot.entry.reserved_tokens;
+  const std::uint64_t prompt = slot.entry.prompt_tokens;
+  const std::uint64_t output = reserved > prompt ? reserved - prompt : 0;
+  Journal::Recovered uncached = slot;
+  uncached.cached = 0;
+  return usage_of(uncached, std::max<std::uint64_t>(output, slot.accepted));
+}
+
+Result<UsageBook> UsageBook::open(const std::string& path) {
+  Result<Sqlite> database = Sqlite::open(path);
+  if (!database) return database.error();
+  if (const auto made = database->migrate("usage", kUsageMigrations); !made) return made.error();
+  UsageBook book(std::move(*database));
+  if (const auto prepared = book.prepare(); !prepared) return prepared.error();
+  return book;
+}
+
+Result<void> UsageBook::prepare() {
+  const auto make = [&](std::optional<Statement>& into, const std::string& sql) -> Result<void> {
+    Result<Statement> statement = database_.prepare(sql);
+    if (!statement) return statement.error();
+    into = std::move(*statement);
+    return {};
+  };
+  std::vector<std::pair<std::optional<Statement>*, std::string>> wanted{
+      {&remember_, "INSERT INTO usage_settled VALUES (?1, ?2) ON CONFLICT DO NOTHING RETURNING 1"},
+      {&insert_account_, "INSERT INTO usage_accounts (digest) VALUES (?1) ON CONFLICT DO NOTHING"},
+      {&find_account_, "SELECT id FROM usage_accounts WHERE digest = ?1"},
+      {&name_,
+       "INSERT INTO usage_accounts (digest, tenant, key) VALUES (?1, ?2, ?3) "
+       "ON CONFLICT (digest) DO UPDATE SET tenant = excluded.tenant, key = excluded.key"},
+      {&prune_ids_, "DELETE FROM usage_settled WHERE settled_unix_s < ?1"},
+      {&prune_seconds_, "DELETE FROM usage_seconds WHERE start < ?1"}};
+  for (std::size_t i = 0; i < kTables.size(); ++i) {
+    wanted.emplace_back(
+        &add_[i], std::string("INSERT INTO ") + kTables[i] +
+                      " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET "
+                      "requests = requests + excluded.requests, prompt = prompt + excluded.prompt, "
+                      "cached = cached + excluded.cached, output = output + excluded.output, "
+                      "cost = cost + excluded.cost");
+  }
+  for (const auto& [into, sql] : wanted)
+    if (const Result<void> made = make(*into, sql); !made) return made.error();
+  return {};
+}
+
+Result<bool> UsageBook::remember(const UsageEntry& entry, std::int64_t now_unix_s) {
+  if (entry.sequence == 0) return true;
+  remember_->bind(1, signed_of(entry.sequence)).bind(2, now_unix_s);
+  const Result<bool> row = remember_->step();
+  if (row && *row) {  // RETURNING: the insertion is done once the statement ends
+    if (const Result<void> ended = remember_->run(); !ended) {
+      remember_->reset();
+      return ended.error();
+    }
+  }
+  remember_->reset();
+  return row;
+}
+
+Result<std::int64_t> UsageBook::account_row(const AccountDigest& account) {
+  insert_account_->bind_blob(1, account);
+  const Result<void> inserted = insert_account_->run();
+  insert_account_->reset();
+  if (!inserted) return inserted.error();
+  find_account_->bind_blob(1, account);
+  const Result<bool> row = find_account_->step();
+  const std::int64_t id = row && *row ? find_account_->integer(0) : 0;
+  find_account_->reset();
+  if (!row) return row.error();
+  return id;
+}
+
+Result<void> UsageBook::prune(std::int64_t now_unix_s) {
+  prune_ids_->bind(1, now_unix_s - kIdsKeptS);
+  const Result<void> ids = prune_ids_->run();
+  prune_ids_->reset();
+  if (!ids) return ids.error();
+  prune_seconds_->bind(1, now_unix_s - kSecondsKept);
+  const Result<void> seconds = prune_seconds_->run();
+  prune_seconds_->reset();
+  return seconds;
+}
+
+Result<std::uint64_t> UsageBook::add(std::span<const UsageEntry> entries, std::int64_t now_unix_s) {
+  Result<Transaction> transaction = Transaction::begin(database_);
+  if (!transaction) return transaction.error();
+  std::uint64_t num_new = 0;
+  for (const UsageEntry& entry : entries) {
+    const Result<bool> is_new = remember(entry, now_unix_s);
+    if (!is_new) return is_new.error();
+    if (!*is_new) continue;
+    ++num_new;
+    const Result<std::int64_t> account = account_row(entry.account);
+    if (!account) return account.error();
+    for (std::size_t i = 0; i < kTables.size(); ++i) {
+      Statement& sum = *add_[i];
+      sum.bind(1, period_start(static_cast<UsagePeriod>(i), entry.admitted_unix_ms))
+          .bind(2, *account)
+          .bind(3, signed_of(entry.model))
+          .bind(4, signed_of(entry.requests))
+          .bind(5, signed_of(entry.prompt))
+          .bind(6, signed_of(entry.cached))
+          .bind(7, signed_of(entry.output))
+          .bind(8, signed_of(entry.cost));
+      const Result<void> added = sum.run();
+      sum.reset();
+      if (!added) return added.error();
+    }
+  }
+  // After the entries: one that was settled long ago and came again is still known above.
+  if (const Result<void> pruned = prune(now_unix_s); !pruned) return pruned.error();
+  if (const Result<void> done = transaction->commit(); !done) return done.error();
+  return num_new;
+}
+
+Result<void> UsageBook::name_account(const AccountDigest& account, std::string_view tenant,
+                                     std::string_view key) {
+  name_->bind_blob(1, account).bind(2, tenant).bind(3, key);
+  const Result<void> named = name_->run();
+  name_->reset();
+  return named;
+}
+
+Result<void> UsageBook::forget_ids() {
+  return database_.execute("DELETE FROM usage_settled");
+}
+
+Result<std::vector<UsageSum>> UsageBook::sums(UsagePeriod period, std::int64_t from_unix_s) {
+  Result<Statement> select = database_.prepare(
+      std::string("SELECT digest, tenant, model, start, requests, prompt, cached, output, cost "
+                  "FROM ") +
+      kTables[static_cast<std::size_t>(period)] +
+      " JOIN usage_accounts ON id = account WHERE start >= ?1 ORDER BY start, account, model");
+  if (!select) return select.error();
+  select->bind(1, from_unix_s);
+  std::vector<UsageSum> sums;
+  for (;;) {
+    const Result<bool> row = select->step();
+    if (!row) return row.error();
+    if (!*row) return sums;
+    UsageSum& sum = sums.emplace_back();
+    const std::string digest = select->text(0);
+    if (digest.size() != sum.account.size())
+      return make_error(Errc::bad_file, "usage_accounts: a digest has another size");
+    std::copy(digest.begin(), digest.end(), sum.account.begin());
+    sum.tenant = select->text(1);
+    sum.model = static_cast<std::uint64_t>(select->integer(2));
+    sum.start_unix_s = select->integer(3);
+    const std::array<std::uint64_t*, 5> counts{&sum.requests, &sum.prompt, &sum.cached, &sum.output,
+                                               &sum.cost};
+    for (int i = 0; i < 5; ++i) {
+      const std::int64_t value = select->integer(4 + i);
+      if (value < 0) return make_error(Errc::bad_file, "usage: a count is negative");
+      *counts[static_cast<std::size_t>(i)] = static_cast<std::uint64_t>(value);
+    }
+  }
+}
+
+}  // namespace sluice::gw

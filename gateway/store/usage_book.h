@@ -1,0 +1,77 @@
+// UsageBook: who used what, in SQLite, and enough of it to charge a ledger again after a restart.
+// One entry per settled sequence, as its journal slot held it; entries are summed per account,
+// model and second, minute, day and month of their admission (UTC).
+//
+// Idempotent: sequence ids are unique within a state directory and the ids of the last ten minutes
+// are kept, so that an entry whose journal slot outlived the commit is not counted twice. A journal
+// that was never opened before begins its ids again: then forget_ids() first.
+//
+// Accounts are known by the digest of their names, never by number; name_account() says what a
+// digest stands for. One thread at a time. Not here: limits, prices, the decision to admit.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/store/sqlite.h"
+#include "shared/journal.h"
+
+namespace sluice::gw {
+
+using AccountDigest = std::array<std::uint8_t, 32>;
+// Of the tenant's name and of its key's digest; a tenant's own account has an empty one.
+AccountDigest account_digest(std::string_view tenant, std::string_view key_digest);
+std::uint64_t model_digest(std::string_view model);
+
+struct UsageEntry {
+  std::uint64_t sequence = 0;  // 0: no sequence, only a request that was counted; not idempotent
+  AccountDigest account{};
+  std::uint64_t model = 0;  // model_digest()
+  std::int64_t admitted_unix_ms = 0;
+  std::uint64_t requests = 0, prompt = 0, cached = 0, output = 0, cost = 0;
+};
+// What a journal slot is worth. `output`: what was accepted or, after a power loss, reserved.
+UsageEntry usage_of(const Journal::Recovered& slot);
+UsageEntry usage_in_full(const Journal::Recovered& slot);
+
+struct UsageSum {
+  std::string tenant;  // empty: never named
+  AccountDigest account{};
+  std::uint64_t model = 0;
+  std::int64_t start_unix_s = 0;  // of the second, minute, day or month
+  std::uint64_t requests = 0, prompt = 0, cached = 0, output = 0, cost = 0;
+};
+enum class UsagePeriod : std::uint8_t { second, minute, day, month };
+
+class UsageBook {
+ public:
+  // Errors of both: quota_store_unavailable (disk full), io_error, bad_file.
+  static Result<UsageBook> open(const std::string& path);
+  // All or nothing, durable when it returns. Says how many were new.
+  Result<std::uint64_t> add(std::span<const UsageEntry> entries, std::int64_t now_unix_s);
+
+  Result<void> name_account(const AccountDigest& account, std::string_view tenant,
+                            std::string_view key);
+  Result<void> forget_ids();
+  // Sums of periods that start at `from_unix_s` or later, oldest first.
+  Result<std::vector<UsageSum>> sums(UsagePeriod period, std::int64_t from_unix_s);
+
+ private:
+  explicit UsageBook(Sqlite database) : database_(std::move(database)) {}
+  Result<void> prepare();
+  Result<bool> remember(const UsageEntry& entry, std::int64_t now_unix_s);
+  Result<std::int64_t> account_row(const AccountDigest& account);
+  Result<void> prune(std::int64_t now_unix_s);
+
+  Sqlite database_;
+  std::optional<Statement> remember_, insert_account_, find_account_, name_, prune_ids_,
+      prune_seconds_;
+  std::array<std::optional<Statement>, 4> add_;  // by UsagePeriod
+};
+
+}  // namespace sluice::gw

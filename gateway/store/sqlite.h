@@ -55,6 +55,7 @@ class Sqlite {
   // the file was written by a later version.
   Result<void> migrate(std::string_view owner, std::span<const char* const> migrations);
   std::int64_t last_row_id() const;
+  std::int64_t num_changed() const;  // rows, by the last statement that wrote
 
  private:
   struct Close {

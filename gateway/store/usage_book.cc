@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
+#include <map>
 
 #include "gateway/core/ledger_limits.h"
 #include "gateway/core/utc_calendar.h"
@@ -60,6 +60,14 @@ UsageEntry usage_of(const Journal::Recovered& slot, std::uint64_t output) {
   return entry;
 }
 
+void add_to(UsageEntry& sum, const UsageEntry& entry) {
+  sum.requests += entry.requests;
+  sum.prompt += entry.prompt;
+  sum.cached += entry.cached;
+  sum.output += entry.output;
+  sum.cost += entry.cost;
+}
+
 std::int64_t signed_of(std::uint64_t value) {
   return static_cast<std::int64_t>(value);
 }
@@ -110,7 +118,7 @@ Result<void> UsageBook::prepare() {
     return {};
   };
   std::vector<std::pair<std::optional<Statement>*, std::string>> wanted{
-      {&remember_, "INSERT INTO usage_settled VALUES (?1, ?2) ON CONFLICT DO NOTHING RETURNING 1"},
+      {&remember_, "INSERT INTO usage_settled VALUES (?1, ?2) ON CONFLICT DO NOTHING"},
       {&insert_account_, "INSERT INTO usage_accounts (digest) VALUES (?1) ON CONFLICT DO NOTHING"},
       {&find_account_, "SELECT id FROM usage_accounts WHERE digest = ?1"},
       {&name_,
@@ -134,15 +142,10 @@ Result<void> UsageBook::prepare() {
 Result<bool> UsageBook::remember(const UsageEntry& entry, std::int64_t now_unix_s) {
   if (entry.sequence == 0) return true;
   remember_->bind(1, signed_of(entry.sequence)).bind(2, now_unix_s);
-  const Result<bool> row = remember_->step();
-  if (row && *row) {  // RETURNING: the insertion is done once the statement ends
-    if (const Result<void> ended = remember_->run(); !ended) {
-      remember_->reset();
-      return ended.error();
-    }
-  }
+  const Result<void> done = remember_->run();
   remember_->reset();
-  return row;
+  if (!done) return done.error();
+  return database_.num_changed() == 1;
 }
 
 Result<std::int64_t> UsageBook::account_row(const AccountDigest& account) {
@@ -169,31 +172,52 @@ Result<void> UsageBook::prune(std::int64_t now_unix_s) {
   return seconds;
 }
 
+// What a batch adds to one row. Counted in memory first: a statement costs more than an entry.
+Result<void> UsageBook::add_row(UsagePeriod period, const RowKey& key, const UsageEntry& sum) {
+  Statement& add = *add_[static_cast<std::size_t>(period)];
+  add.bind(1, key.start)
+      .bind(2, key.account)
+      .bind(3, signed_of(key.model))
+      .bind(4, signed_of(sum.requests))
+      .bind(5, signed_of(sum.prompt))
+      .bind(6, signed_of(sum.cached))
+      .bind(7, signed_of(sum.output))
+      .bind(8, signed_of(sum.cost));
+  const Result<void> added = add.run();
+  add.reset();
+  return added;
+}
+
 Result<std::uint64_t> UsageBook::add(std::span<const UsageEntry> entries, std::int64_t now_unix_s) {
   Result<Transaction> transaction = Transaction::begin(database_);
   if (!transaction) return transaction.error();
   std::uint64_t num_new = 0;
+  std::map<AccountDigest, std::int64_t> accounts;
+  std::map<RowKey, UsageEntry> seconds;
   for (const UsageEntry& entry : entries) {
     const Result<bool> is_new = remember(entry, now_unix_s);
     if (!is_new) return is_new.error();
     if (!*is_new) continue;
     ++num_new;
-    const Result<std::int64_t> account = account_row(entry.account);
-    if (!account) return account.error();
-    for (std::size_t i = 0; i < kTables.size(); ++i) {
-      Statement& sum = *add_[i];
-      sum.bind(1, period_start(static_cast<UsagePeriod>(i), entry.admitted_unix_ms))
-          .bind(2, *account)
-          .bind(3, signed_of(entry.model))
-          .bind(4, signed_of(entry.requests))
-          .bind(5, signed_of(entry.prompt))
-          .bind(6, signed_of(entry.cached))
-          .bind(7, signed_of(entry.output))
-          .bind(8, signed_of(entry.cost));
-      const Result<void> added = sum.run();
-      sum.reset();
-      if (!added) return added.error();
+    const auto [known, is_first] = accounts.emplace(entry.account, 0);
+    if (is_first) {
+      const Result<std::int64_t> account = account_row(entry.account);
+      if (!account) return account.error();
+      known->second = *account;
     }
+    // Whole seconds of the admission: rounded as each period wants it below.
+    const std::int64_t ms = std::clamp<std::int64_t>(entry.admitted_unix_ms, 0, kUnixMsMax);
+    add_to(seconds[{ms / 1000, ms % 1000 == 0 ? 0 : 1, known->second, entry.model}], entry);
+  }
+  for (std::size_t i = 0; i < kTables.size(); ++i) {
+    const auto period = static_cast<UsagePeriod>(i);
+    std::map<RowKey, UsageEntry> rows;
+    for (const auto& [key, sum] : seconds) {
+      const std::int64_t start = period_start(period, key.start * 1000 + key.has_fraction);
+      add_to(rows[{start, 0, key.account, key.model}], sum);
+    }
+    for (const auto& [key, sum] : rows)
+      if (const Result<void> added = add_row(period, key, sum); !added) return added.error();
   }
   // After the entries: one that was settled long ago and came again is still known above.
   if (const Result<void> pruned = prune(now_unix_s); !pruned) return pruned.error();

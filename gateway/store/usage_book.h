@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -66,6 +67,14 @@ class UsageBook {
   Result<void> prepare();
   Result<bool> remember(const UsageEntry& entry, std::int64_t now_unix_s);
   Result<std::int64_t> account_row(const AccountDigest& account);
+  struct RowKey {
+    std::int64_t start = 0;         // unix seconds
+    std::int64_t has_fraction = 0;  // of a second: then 1
+    std::int64_t account = 0;
+    std::uint64_t model = 0;
+    auto operator<=>(const RowKey&) const = default;
+  };
+  Result<void> add_row(UsagePeriod period, const RowKey& key, const UsageEntry& sum);
   Result<void> prune(std::int64_t now_unix_s);
 
   Sqlite database_;

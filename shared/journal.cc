@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <new>
 #include <string>
+#include <thread>
 
 #include "shared/check.h"
 #include "shared/limits.h"
@@ -22,7 +24,8 @@
 namespace sluice {
 namespace {
 
-constexpr std::uint32_t kSlotsMax = 1u << 20;
+constexpr std::uint32_t kSlotsMax = 1u << 21;
+constexpr int kLockTries = 500;  // 5 s
 
 std::size_t file_bytes(std::uint32_t num_slots) {
   return kJournalHeaderBytes + std::size_t{num_slots} * sizeof(JournalSlot);
@@ -97,6 +100,21 @@ FileFacts read_facts(int fd) {
 
 bool write_at(int fd, const void* data, std::size_t bytes, std::size_t offset) {
   return ::pwrite(fd, data, bytes, static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes);
+}
+
+// A POSIX lock: of the process, so that it ends with the last thread of a gateway that is being
+// killed. Nothing else in a gateway opens and closes this file, which would drop it.
+Result<void> lock_file(int fd) {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  for (int tries = 0; ::fcntl(fd, F_SETLK, &lock) != 0; ++tries) {
+    if (errno != EACCES && errno != EAGAIN) return system_error("locking the journal", errno);
+    if (tries == kLockTries)
+      return make_error(Errc::already_running, "another gateway still has the journal open");
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return {};
 }
 
 }  // namespace
@@ -196,6 +214,7 @@ Result<Journal> Journal::open_keeping(UniqueFd fd, std::vector<Recovered>& recov
   Journal journal;
   journal.fd_ = std::move(fd);
   journal.bytes_ = static_cast<std::size_t>(facts.st_size);
+  if (const auto locked = lock_file(journal.fd_.get()); !locked) return locked.error();
   void* const base =
       ::mmap(nullptr, journal.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, journal.fd_.get(), 0);
   if (base == MAP_FAILED) return system_error("mmap of the journal", errno);
@@ -207,7 +226,6 @@ Result<Journal> Journal::open_keeping(UniqueFd fd, std::vector<Recovered>& recov
   const auto boot_id = read_boot_id();
   journal.is_power_lost_ = std::memcmp(boot_id.data(), head.boot_id, sizeof head.boot_id) != 0;
   store_release(head.next_id, head.next_id + (journal.is_power_lost_ ? kJournalIdsSkipped : 0));
-  std::memcpy(head.boot_id, boot_id.data(), sizeof head.boot_id);
   store_release(head.gateway_epoch, head.gateway_epoch + 1);
   journal.next_id_ = head.next_id;
   journal.ids_end_ = head.next_id;
@@ -224,11 +242,17 @@ Result<Journal> Journal::open_keeping(UniqueFd fd, std::vector<Recovered>& recov
   return journal;
 }
 
+void Journal::confirm_boot() {
+  const auto boot_id = read_boot_id();
+  std::memcpy(header().boot_id, boot_id.data(), boot_id.size());
+}
+
 Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
   const std::size_t before = recovered.size();
   Result<Journal> journal = open_keeping(std::move(fd), recovered);
   if (!journal) return journal;
   for (std::size_t i = before; i < recovered.size(); ++i) journal->absorb(recovered[i].slot);
+  journal->confirm_boot();
   return journal;
 }
 

@@ -9,7 +9,8 @@
 // Totals move only through the absorb intent: the new totals are written beside the slot's number,
 // `intent_state` is set (release), the totals and the slot are changed, the state is cleared. A
 // gateway that starts repeats a set intent, which is idempotent because it holds absolute values.
-// Slots left live by a dead gateway are absorbed as they stand.
+// Slots left live by a dead gateway are absorbed as they stand. One process at a time has it open:
+// a gateway that starts waits for the end of one whose parent was killed.
 // Thread rule: decision thread only. PROTOCOL.md has the offsets.
 #pragma once
 
@@ -102,9 +103,10 @@ class Journal {
     std::uint32_t slot;
   };
   static Result<Journal> open(UniqueFd fd, std::vector<Recovered>& recovered);
-  // The same, but what a dead gateway left stays live until the caller has stored it elsewhere and
-  // absorbs it: a kill in between loses nothing.
+  // The same, but what a dead gateway left stays live until the caller has stored it elsewhere,
+  // absorbs it and says confirm_boot(): a kill in between loses nothing, a power loss included.
   static Result<Journal> open_keeping(UniqueFd fd, std::vector<Recovered>& recovered);
+  void confirm_boot();  // this kernel's boot is the journal's from now on
 
   Journal(Journal&&) noexcept;
   Journal& operator=(Journal&&) noexcept;

@@ -9,6 +9,7 @@ namespace sluice::gw {
 inline constexpr std::array kUsageMigrations{
     "CREATE TABLE usage_accounts (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE,"
     " tenant TEXT NOT NULL DEFAULT '', key TEXT NOT NULL DEFAULT '') STRICT;"
+    "CREATE TABLE usage_models (digest INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;"
     "CREATE TABLE usage_settled (sequence INTEGER PRIMARY KEY, settled_unix_s INTEGER NOT NULL)"
     " STRICT;"
     "CREATE INDEX usage_settled_age ON usage_settled (settled_unix_s);"

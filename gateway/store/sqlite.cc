@@ -168,6 +168,11 @@ Result<Transaction> Transaction::begin(Sqlite& database) {
   return Transaction(database);
 }
 
+Result<Transaction> Transaction::begin_reading(Sqlite& database) {
+  if (const Result<void> begun = database.execute("BEGIN"); !begun) return begun.error();
+  return Transaction(database);
+}
+
 Transaction::~Transaction() {
   // A failed statement may have ended the transaction already: then there is nothing to undo.
   if (database_ != nullptr) (void)database_->execute("ROLLBACK").has_value();

@@ -68,6 +68,8 @@ class Sqlite {
 class Transaction {
  public:
   static Result<Transaction> begin(Sqlite& database);
+  // Sees one state of the database for as long as it lives; writes nothing.
+  static Result<Transaction> begin_reading(Sqlite& database);
   Transaction(Transaction&& other) noexcept : database_(std::exchange(other.database_, nullptr)) {}
   ~Transaction();
   Result<void> commit();

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::int64_t kIdsKeptS = 600;
 constexpr std::int64_t kSecondsKept = 120;
+constexpr std::int64_t kMinutesKeptS = 8 * 86'400;  // days and months are kept for good
 constexpr std::array<const char*, 4> kTables{"usage_seconds", "usage_minutes", "usage_days",
                                              "usage_months"};
 
@@ -119,13 +120,16 @@ Result<void> UsageBook::prepare() {
   };
   std::vector<std::pair<std::optional<Statement>*, std::string>> wanted{
       {&remember_, "INSERT INTO usage_settled VALUES (?1, ?2) ON CONFLICT DO NOTHING"},
+      {&refresh_, "UPDATE usage_settled SET settled_unix_s = ?2 WHERE sequence = ?1"},
       {&insert_account_, "INSERT INTO usage_accounts (digest) VALUES (?1) ON CONFLICT DO NOTHING"},
       {&find_account_, "SELECT id FROM usage_accounts WHERE digest = ?1"},
       {&name_,
        "INSERT INTO usage_accounts (digest, tenant, key) VALUES (?1, ?2, ?3) "
-       "ON CONFLICT (digest) DO UPDATE SET tenant = excluded.tenant, key = excluded.key"},
+       "ON CONFLICT (digest) DO UPDATE SET tenant = excluded.tenant, key = excluded.key "
+       "WHERE tenant IS NOT excluded.tenant OR key IS NOT excluded.key"},
       {&prune_ids_, "DELETE FROM usage_settled WHERE settled_unix_s < ?1"},
-      {&prune_seconds_, "DELETE FROM usage_seconds WHERE start < ?1"}};
+      {&prune_seconds_, "DELETE FROM usage_seconds WHERE start < ?1"},
+      {&prune_minutes_, "DELETE FROM usage_minutes WHERE start < ?1"}};
   for (std::size_t i = 0; i < kTables.size(); ++i) {
     wanted.emplace_back(
         &add_[i], std::string("INSERT INTO ") + kTables[i] +
@@ -145,7 +149,12 @@ Result<bool> UsageBook::remember(const UsageEntry& entry, std::int64_t now_unix_
   const Result<void> done = remember_->run();
   remember_->reset();
   if (!done) return done.error();
-  return database_.num_changed() == 1;
+  if (database_.num_changed() == 1) return true;
+  refresh_->bind(1, signed_of(entry.sequence)).bind(2, now_unix_s);
+  const Result<void> refreshed = refresh_->run();
+  refresh_->reset();
+  if (!refreshed) return refreshed.error();
+  return false;
 }
 
 Result<std::int64_t> UsageBook::account_row(const AccountDigest& account) {
@@ -169,7 +178,11 @@ Result<void> UsageBook::prune(std::int64_t now_unix_s) {
   prune_seconds_->bind(1, now_unix_s - kSecondsKept);
   const Result<void> seconds = prune_seconds_->run();
   prune_seconds_->reset();
-  return seconds;
+  if (!seconds) return seconds;
+  prune_minutes_->bind(1, now_unix_s - kMinutesKeptS);
+  const Result<void> minutes = prune_minutes_->run();
+  prune_minutes_->reset();
+  return minutes;
 }
 
 // What a batch adds to one row. Counted in memory first: a statement costs more than an entry.
@@ -225,12 +238,30 @@ Result<std::uint64_t> UsageBook::add(std::span<const UsageEntry> entries, std::i
   return num_new;
 }
 
-Result<void> UsageBook::name_account(const AccountDigest& account, std::string_view tenant,
-                                     std::string_view key) {
-  name_->bind_blob(1, account).bind(2, tenant).bind(3, key);
-  const Result<void> named = name_->run();
-  name_->reset();
-  return named;
+Result<void> UsageBook::name_accounts(std::span<const AccountName> names) {
+  if (names.empty()) return {};
+  Result<Transaction> transaction = Transaction::begin(database_);
+  if (!transaction) return transaction.error();
+  for (const AccountName& name : names) {
+    name_->bind_blob(1, name.account).bind(2, name.tenant).bind(3, name.key);
+    const Result<void> named = name_->run();
+    name_->reset();
+    if (!named) return named.error();
+  }
+  return transaction->commit();
+}
+
+Result<void> UsageBook::name_models(std::span<const std::string> models) {
+  Result<Statement> name =
+      database_.prepare("INSERT INTO usage_models VALUES (?1, ?2) ON CONFLICT DO NOTHING");
+  if (!name) return name.error();
+  for (const std::string& model : models) {
+    name->bind(1, signed_of(model_digest(model))).bind(2, model);
+    const Result<void> named = name->run();
+    name->reset();
+    if (!named) return named;
+  }
+  return {};
 }
 
 Result<void> UsageBook::forget_ids() {

@@ -3,10 +3,11 @@
 // model and second, minute, day and month of their admission (UTC).
 //
 // Idempotent: sequence ids are unique within a state directory and the ids of the last ten minutes
-// are kept, so that an entry whose journal slot outlived the commit is not counted twice. A journal
-// that was never opened before begins its ids again: then forget_ids() first.
+// are kept, so that an entry whose journal slot outlived the commit is not counted twice. An id
+// that comes again is kept for another ten minutes. A journal that was never opened before begins
+// its ids again: then forget_ids() first.
 //
-// Accounts are known by the digest of their names, never by number; name_account() says what a
+// Accounts are known by the digest of their names, never by number; name_accounts() says what a
 // digest stands for. One thread at a time. Not here: limits, prices, the decision to admit.
 #pragma once
 
@@ -40,6 +41,11 @@ struct UsageEntry {
 UsageEntry usage_of(const Journal::Recovered& slot);
 UsageEntry usage_in_full(const Journal::Recovered& slot);
 
+struct AccountName {
+  AccountDigest account{};
+  std::string tenant, key;
+};
+
 struct UsageSum {
   std::string tenant;  // empty: never named
   AccountDigest account{};
@@ -56,8 +62,9 @@ class UsageBook {
   // All or nothing, durable when it returns. Says how many were new.
   Result<std::uint64_t> add(std::span<const UsageEntry> entries, std::int64_t now_unix_s);
 
-  Result<void> name_account(const AccountDigest& account, std::string_view tenant,
-                            std::string_view key);
+  // What digests stand for; all or nothing. `key`: its public id or name, empty of a tenant.
+  Result<void> name_accounts(std::span<const AccountName> names);
+  Result<void> name_models(std::span<const std::string> models);
   Result<void> forget_ids();
   // Sums of periods that start at `from_unix_s` or later, oldest first.
   Result<std::vector<UsageSum>> sums(UsagePeriod period, std::int64_t from_unix_s);
@@ -78,8 +85,8 @@ class UsageBook {
   Result<void> prune(std::int64_t now_unix_s);
 
   Sqlite database_;
-  std::optional<Statement> remember_, insert_account_, find_account_, name_, prune_ids_,
-      prune_seconds_;
+  std::optional<Statement> remember_, refresh_, insert_account_, find_account_, name_, prune_ids_,
+      prune_seconds_, prune_minutes_;
   std::array<std::optional<Statement>, 4> add_;  // by UsagePeriod
 };
 

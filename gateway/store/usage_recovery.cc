@@ -14,6 +14,7 @@ constexpr std::int64_t kMinuteS = 61;  // an interval of 60 s touches so many se
 std::optional<AccountId> account_of(const UsageSum& sum, const LedgerNames& names) {
   if (const auto found = names.accounts.find(sum.account); found != names.accounts.end())
     return found->second;
+  if (sum.tenant.empty()) return std::nullopt;
   if (const auto found = names.tenants.find(sum.tenant); found != names.tenants.end())
     return found->second;
   return std::nullopt;
@@ -51,9 +52,12 @@ Result<UsageRecovery> recover_usage(UsageBook& book, Journal& journal,
     recovery.output += entries.back().output;
     ++recovery.slots;
   }
-  const Result<std::uint64_t> added = book.add(entries, now_unix_s);
-  if (!added) return added.error();
+  if (!entries.empty()) {
+    const Result<std::uint64_t> added = book.add(entries, now_unix_s);
+    if (!added) return added.error();
+  }
   for (const Journal::Recovered& slot : left) journal.absorb(slot.slot);
+  journal.confirm_boot();
   return recovery;
 }
 

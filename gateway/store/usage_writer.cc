@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "shared/check.h"
@@ -25,6 +26,11 @@ UsageWriter::UsageWriter(UsageBook book, std::size_t capacity, UsageWriterHooks 
 }
 
 UsageWriter::~UsageWriter() {
+  stop();
+}
+
+void UsageWriter::stop() {
+  if (!thread_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
@@ -46,33 +52,69 @@ bool UsageWriter::try_push(const UsageEntry& entry) {
   return true;
 }
 
+void UsageWriter::name_accounts(std::vector<AccountName> names) {
+  if (names.empty()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    names_.insert(names_.end(), std::make_move_iterator(names.begin()),
+                  std::make_move_iterator(names.end()));
+    has_names_.store(true, std::memory_order_seq_cst);
+  }
+  wake_.notify_one();
+}
+
 bool UsageWriter::pause(Duration time) {
   std::unique_lock lock(mutex_);
   return wake_.wait_for(lock, time, [this] { return is_stopping_; });
 }
 
+bool UsageWriter::has_work() {
+  return has_names_.load(std::memory_order_seq_cst) ||
+         pushed_.load(std::memory_order_seq_cst) != durable_.load(std::memory_order_relaxed);
+}
+
+void UsageWriter::note_failure(const Error& error) {
+  failures_.fetch_add(1, std::memory_order_relaxed);
+  if (!is_failing_.exchange(true) && hooks_.failed) hooks_.failed(error);
+}
+
+bool UsageWriter::write_names() {
+  if (!has_names_.load(std::memory_order_seq_cst)) return true;
+  std::vector<AccountName> names;
+  {
+    const std::lock_guard lock(mutex_);
+    names.swap(names_);
+    has_names_.store(false, std::memory_order_seq_cst);
+  }
+  const Result<void> named = book_.name_accounts(names);
+  if (named) return true;
+  note_failure(named.error());
+  const std::lock_guard lock(mutex_);
+  names_.insert(names_.begin(), names.begin(), names.end());
+  has_names_.store(true, std::memory_order_seq_cst);
+  return false;
+}
+
 bool UsageWriter::write_batch() {
+  if (!write_names()) return false;
   const std::uint64_t first = durable_.load(std::memory_order_relaxed);
   const std::uint64_t count =
       std::min<std::uint64_t>(pushed_.load(std::memory_order_acquire) - first, kUsageBatchMax);
-  if (count == 0) return true;
-  batch_.clear();
-  for (std::uint64_t i = 0; i < count; ++i) batch_.push_back(ring_[(first + i) % ring_.size()]);
-  const Result<std::uint64_t> added = book_.add(batch_, unix_now_s());
-  if (!added) {
-    failures_.fetch_add(1, std::memory_order_relaxed);
-    if (!is_failing_.exchange(true) && hooks_.failed) hooks_.failed(added.error());
-    return false;
+  if (count > 0) {
+    batch_.clear();
+    for (std::uint64_t i = 0; i < count; ++i) batch_.push_back(ring_[(first + i) % ring_.size()]);
+    if (const Result<std::uint64_t> added = book_.add(batch_, unix_now_s()); !added) {
+      note_failure(added.error());
+      return false;
+    }
+    durable_.store(first + count, std::memory_order_release);
   }
-  durable_.store(first + count, std::memory_order_release);
   if (is_failing_.exchange(false) && hooks_.recovered) hooks_.recovered();
+  if (count > 0 && hooks_.written) hooks_.written();
   return true;
 }
 
 void UsageWriter::run() {
-  const auto has_work = [this] {
-    return pushed_.load(std::memory_order_seq_cst) != durable_.load(std::memory_order_relaxed);
-  };
   for (;;) {
     {
       std::unique_lock lock(mutex_);

@@ -7,7 +7,7 @@
 // Entries become durable in the order in which they were pushed. When a transaction fails (disk
 // full, file broken) the batch is kept and tried again each kRetryTime: is_failing() until one
 // passes; nothing is dropped. The caller keeps an entry's journal slot live until it is durable, so
-// that a kill at any moment loses nothing. The destructor writes what is left, once.
+// that a kill at any moment loses nothing.
 // Thread rule: one thread calls everything but the constructor's hooks, which run on the store
 // thread.
 #pragma once
@@ -32,6 +32,7 @@ inline constexpr std::size_t kUsageBatchMax = 4096;  // entries of one transacti
 struct UsageWriterHooks {                    // each may be empty
   std::function<void(const Error&)> failed;  // the first failure of a row
   std::function<void()> recovered;           // a transaction passed again
+  std::function<void()> written;             // num_durable() grew
 };
 
 class UsageWriter {
@@ -43,6 +44,9 @@ class UsageWriter {
   UsageWriter& operator=(const UsageWriter&) = delete;
 
   bool try_push(const UsageEntry& entry);  // false: `capacity` are waiting. Allocates nothing
+  void name_accounts(std::vector<AccountName> names);  // with the next batch
+  // Writes what is left, once, and ends the thread. Nothing is pushed afterwards.
+  void stop();
   std::uint64_t num_pushed() const { return pushed_.load(std::memory_order_relaxed); }
   std::uint64_t num_durable() const { return durable_.load(std::memory_order_acquire); }
   std::uint64_t num_failures() const { return failures_.load(std::memory_order_relaxed); }
@@ -50,7 +54,10 @@ class UsageWriter {
 
  private:
   void run();
-  bool write_batch();         // false: it failed and stays
+  bool has_work();
+  bool write_batch();  // false: it failed and stays
+  bool write_names();
+  void note_failure(const Error& error);
   bool pause(Duration time);  // true: stopping
 
   UsageBook book_;
@@ -62,9 +69,11 @@ class UsageWriter {
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<bool> is_failing_{false};
   std::atomic<bool> is_asleep_{false};  // seq_cst with pushed_: no push is slept through
-  std::mutex mutex_;                    // of sleeping only
+  std::mutex mutex_;                    // of sleeping, names and stopping; never held while writing
   std::condition_variable wake_;
-  bool is_stopping_ = false;
+  std::vector<AccountName> names_;      // guarded by mutex_
+  std::atomic<bool> has_names_{false};  // seq_cst, as pushed_
+  bool is_stopping_ = false;            // guarded by mutex_
   std::thread thread_;
 };
 

@@ -131,6 +131,7 @@ class Ledger {
   // Output of one choice that is granted at once: the whole bound, or the first kGrantTokens.
   std::uint32_t first_grant(const Ask& ask) const;
   ReservationMode mode(AccountId id) const { return accounts_[id.value].spec.mode; }
+  const Prices& prices(const Reservation& reservation) const { return at(reservation).prices; }
 
   // ---- after a restart, before the first request
   // What a former process settled at `unix_ms`: charged to the account and to all above it, with

@@ -18,6 +18,7 @@ void SettledSlots::settle(Journal& journal, std::uint32_t slot) {
     journal.absorb(slot);
     return;
   }
+  free_durable(journal);  // before the next batch is gathered (usage_book.h)
   // There is room: each entry that waits has a slot of its own or is one of kCountedMax.
   CHECK(writer_->try_push(usage_of(journal.read(slot))));
   slots_[pushed_++ % slots_.size()] = slot;

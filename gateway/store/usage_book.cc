@@ -1,4 +1,4 @@
-// UsageBook: one transaction per batch, four sums per entry.
+// UsageBook: one transaction per batch, three sums per account, model and batch.
 #include "gateway/store/usage_book.h"
 
 #include <openssl/evp.h>
@@ -15,11 +15,11 @@
 namespace sluice::gw {
 namespace {
 
-constexpr std::int64_t kIdsKeptS = 600;
+constexpr std::int64_t kIdsKeptS = 120;
+constexpr std::int64_t kBatchesKept = 8;
 constexpr std::int64_t kSecondsKept = 120;
 constexpr std::int64_t kMinutesKeptS = 8 * 86'400;  // days and months are kept for good
-constexpr std::array<const char*, 4> kTables{"usage_seconds", "usage_minutes", "usage_days",
-                                             "usage_months"};
+constexpr std::array<const char*, 3> kTables{"usage_seconds", "usage_minutes", "usage_days"};
 
 AccountDigest sha256(std::string_view text) {
   AccountDigest digest{};
@@ -27,19 +27,11 @@ AccountDigest sha256(std::string_view text) {
   return digest;
 }
 
-std::int64_t period_start(UsagePeriod period, std::int64_t unix_ms) {
-  const std::int64_t at = std::clamp<std::int64_t>(unix_ms, 0, kUnixMsMax);
-  switch (period) {
-    case UsagePeriod::second:
-      return (at + 999) / 1000;  // rounded up: what it holds is not free sooner than it would be
-    case UsagePeriod::minute:
-      return at / 60'000 * 60;
-    case UsagePeriod::day:
-      return day_start_unix_ms(day_number(at)) / 1000;
-    case UsagePeriod::month:
-      break;
-  }
-  return day_start_unix_ms(month_start(month_number(day_number(at)))) / 1000;
+// Of the second, minute or day that the table has rows for.
+std::int64_t row_start(std::size_t table, std::int64_t unix_ms) {
+  if (table == 0) return (unix_ms + 999) / 1000;  // rounded up: not free sooner than it would be
+  if (table == 1) return unix_ms / 60'000 * 60;
+  return day_start_unix_ms(day_number(unix_ms)) / 1000;
 }
 
 UsageEntry usage_of(const Journal::Recovered& slot, std::uint64_t output) {
@@ -119,15 +111,16 @@ Result<void> UsageBook::prepare() {
     return {};
   };
   std::vector<std::pair<std::optional<Statement>*, std::string>> wanted{
-      {&remember_, "INSERT INTO usage_settled VALUES (?1, ?2) ON CONFLICT DO NOTHING"},
-      {&refresh_, "UPDATE usage_settled SET settled_unix_s = ?2 WHERE sequence = ?1"},
+      {&insert_batch_, "INSERT INTO usage_batches (settled_unix_s, sequences) VALUES (?1, ?2)"},
       {&insert_account_, "INSERT INTO usage_accounts (digest) VALUES (?1) ON CONFLICT DO NOTHING"},
       {&find_account_, "SELECT id FROM usage_accounts WHERE digest = ?1"},
       {&name_,
        "INSERT INTO usage_accounts (digest, tenant, key) VALUES (?1, ?2, ?3) "
        "ON CONFLICT (digest) DO UPDATE SET tenant = excluded.tenant, key = excluded.key "
        "WHERE tenant IS NOT excluded.tenant OR key IS NOT excluded.key"},
-      {&prune_ids_, "DELETE FROM usage_settled WHERE settled_unix_s < ?1"},
+      {&prune_ids_,
+       "DELETE FROM usage_batches WHERE id <= (SELECT max(id) FROM usage_batches) - ?1 "
+       "AND settled_unix_s < ?2"},
       {&prune_seconds_, "DELETE FROM usage_seconds WHERE start < ?1"},
       {&prune_minutes_, "DELETE FROM usage_minutes WHERE start < ?1"}};
   for (std::size_t i = 0; i < kTables.size(); ++i) {
@@ -143,21 +136,46 @@ Result<void> UsageBook::prepare() {
   return {};
 }
 
-Result<bool> UsageBook::remember(const UsageEntry& entry, std::int64_t now_unix_s) {
-  if (entry.sequence == 0) return true;
-  remember_->bind(1, signed_of(entry.sequence)).bind(2, now_unix_s);
-  const Result<void> done = remember_->run();
-  remember_->reset();
-  if (!done) return done.error();
-  if (database_.num_changed() == 1) return true;
-  refresh_->bind(1, signed_of(entry.sequence)).bind(2, now_unix_s);
-  const Result<void> refreshed = refresh_->run();
-  refresh_->reset();
-  if (!refreshed) return refreshed.error();
-  return false;
+Result<void> UsageBook::write_batch(std::span<const UsageEntry> entries, std::int64_t now_unix_s) {
+  sequences_.clear();
+  for (const UsageEntry& entry : entries) {
+    if (entry.sequence == 0) continue;
+    std::array<std::uint8_t, sizeof entry.sequence> bytes{};
+    std::memcpy(bytes.data(), &entry.sequence, sizeof entry.sequence);
+    sequences_.insert(sequences_.end(), bytes.begin(), bytes.end());
+  }
+  if (sequences_.empty()) return {};
+  insert_batch_->bind(1, now_unix_s).bind_blob(2, sequences_);
+  const Result<void> done = insert_batch_->run();
+  insert_batch_->reset();
+  return done;
+}
+
+// Of the sequences of `entries` those that were added before.
+Result<std::set<std::uint64_t>> UsageBook::known_of(std::span<const UsageEntry> entries) {
+  std::set<std::uint64_t> wanted;
+  for (const UsageEntry& entry : entries) wanted.insert(entry.sequence);
+  Result<Statement> rows = database_.prepare("SELECT sequences FROM usage_batches");
+  if (!rows) return rows.error();
+  std::set<std::uint64_t> known;
+  for (;;) {
+    const Result<bool> row = rows->step();
+    if (!row) return row.error();
+    if (!*row) return known;
+    const std::string bytes = rows->text(0);
+    if (bytes.size() % sizeof(std::uint64_t) != 0)
+      return make_error(Errc::bad_file, "usage_batches: a row is damaged");
+    for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
+      std::uint64_t sequence = 0;
+      std::memcpy(&sequence, bytes.data() + at, sizeof sequence);
+      if (wanted.contains(sequence)) known.insert(sequence);
+    }
+  }
 }
 
 Result<std::int64_t> UsageBook::account_row(const AccountDigest& account) {
+  const auto known = account_rows_.find(account);
+  if (known != account_rows_.end()) return known->second;
   insert_account_->bind_blob(1, account);
   const Result<void> inserted = insert_account_->run();
   insert_account_->reset();
@@ -167,11 +185,12 @@ Result<std::int64_t> UsageBook::account_row(const AccountDigest& account) {
   const std::int64_t id = row && *row ? find_account_->integer(0) : 0;
   find_account_->reset();
   if (!row) return row.error();
+  account_rows_.emplace(account, id);
   return id;
 }
 
 Result<void> UsageBook::prune(std::int64_t now_unix_s) {
-  prune_ids_->bind(1, now_unix_s - kIdsKeptS);
+  prune_ids_->bind(1, kBatchesKept).bind(2, now_unix_s - kIdsKeptS);
   const Result<void> ids = prune_ids_->run();
   prune_ids_->reset();
   if (!ids) return ids.error();
@@ -186,8 +205,8 @@ Result<void> UsageBook::prune(std::int64_t now_unix_s) {
 }
 
 // What a batch adds to one row. Counted in memory first: a statement costs more than an entry.
-Result<void> UsageBook::add_row(UsagePeriod period, const RowKey& key, const UsageEntry& sum) {
-  Statement& add = *add_[static_cast<std::size_t>(period)];
+Result<void> UsageBook::add_row(std::size_t table, const RowKey& key, const UsageEntry& sum) {
+  Statement& add = *add_[table];
   add.bind(1, key.start)
       .bind(2, key.account)
       .bind(3, signed_of(key.model))
@@ -201,41 +220,52 @@ Result<void> UsageBook::add_row(UsagePeriod period, const RowKey& key, const Usa
   return added;
 }
 
-Result<std::uint64_t> UsageBook::add(std::span<const UsageEntry> entries, std::int64_t now_unix_s) {
-  Result<Transaction> transaction = Transaction::begin(database_);
-  if (!transaction) return transaction.error();
-  std::uint64_t num_new = 0;
-  std::map<AccountDigest, std::int64_t> accounts;
+Result<void> UsageBook::write(std::span<const UsageEntry> entries) {
   std::map<RowKey, UsageEntry> seconds;
   for (const UsageEntry& entry : entries) {
-    const Result<bool> is_new = remember(entry, now_unix_s);
-    if (!is_new) return is_new.error();
-    if (!*is_new) continue;
-    ++num_new;
-    const auto [known, is_first] = accounts.emplace(entry.account, 0);
-    if (is_first) {
-      const Result<std::int64_t> account = account_row(entry.account);
-      if (!account) return account.error();
-      known->second = *account;
-    }
-    // Whole seconds of the admission: rounded as each period wants it below.
+    const Result<std::int64_t> account = account_row(entry.account);
+    if (!account) return account.error();
+    // Whole seconds of the admission: rounded as each table wants it below.
     const std::int64_t ms = std::clamp<std::int64_t>(entry.admitted_unix_ms, 0, kUnixMsMax);
-    add_to(seconds[{ms / 1000, ms % 1000 == 0 ? 0 : 1, known->second, entry.model}], entry);
+    add_to(seconds[{ms / 1000, ms % 1000 == 0 ? 0 : 1, *account, entry.model}], entry);
   }
-  for (std::size_t i = 0; i < kTables.size(); ++i) {
-    const auto period = static_cast<UsagePeriod>(i);
+  for (std::size_t table = 0; table < kTables.size(); ++table) {
     std::map<RowKey, UsageEntry> rows;
     for (const auto& [key, sum] : seconds) {
-      const std::int64_t start = period_start(period, key.start * 1000 + key.has_fraction);
+      const std::int64_t start = row_start(table, key.start * 1000 + key.has_fraction);
       add_to(rows[{start, 0, key.account, key.model}], sum);
     }
     for (const auto& [key, sum] : rows)
-      if (const Result<void> added = add_row(period, key, sum); !added) return added.error();
+      if (const Result<void> added = add_row(table, key, sum); !added) return added.error();
   }
-  // After the entries: one that was settled long ago and came again is still known above.
-  if (const Result<void> pruned = prune(now_unix_s); !pruned) return pruned.error();
-  if (const Result<void> done = transaction->commit(); !done) return done.error();
-  return num_new;
+  return {};
+}
+
+Result<void> UsageBook::add_new(std::span<const UsageEntry> entries, std::int64_t now_unix_s) {
+  Result<Transaction> transaction = Transaction::begin(database_);
+  if (!transaction) return transaction.error();
+  Result<void> done = write(entries);
+  if (done) done = write_batch(entries, now_unix_s);
+  if (done) done = prune(now_unix_s);
+  if (done) done = transaction->commit();
+  if (!done) account_rows_.clear();  // those that it made are not there
+  return done;
+}
+
+Result<std::uint64_t> UsageBook::add(std::span<const UsageEntry> entries, std::int64_t now_unix_s) {
+  Result<Transaction> transaction = Transaction::begin(database_);
+  if (!transaction) return transaction.error();
+  Result<std::set<std::uint64_t>> known = known_of(entries);
+  if (!known) return known.error();
+  std::vector<UsageEntry> fresh;
+  for (const UsageEntry& entry : entries)
+    if (entry.sequence == 0 || known->insert(entry.sequence).second) fresh.push_back(entry);
+  Result<void> done = write(fresh);
+  if (done) done = write_batch(entries, now_unix_s);
+  if (done) done = transaction->commit();
+  if (done) return fresh.size();
+  account_rows_.clear();
+  return done.error();
 }
 
 Result<void> UsageBook::name_accounts(std::span<const AccountName> names) {
@@ -265,15 +295,18 @@ Result<void> UsageBook::name_models(std::span<const std::string> models) {
 }
 
 Result<void> UsageBook::forget_ids() {
-  return database_.execute("DELETE FROM usage_settled");
+  return database_.execute("DELETE FROM usage_batches");
 }
 
 Result<std::vector<UsageSum>> UsageBook::sums(UsagePeriod period, std::int64_t from_unix_s) {
-  Result<Statement> select = database_.prepare(
-      std::string("SELECT digest, tenant, model, start, requests, prompt, cached, output, cost "
-                  "FROM ") +
-      kTables[static_cast<std::size_t>(period)] +
-      " JOIN usage_accounts ON id = account WHERE start >= ?1 ORDER BY start, account, model");
+  const bool is_month = period == UsagePeriod::month;
+  const std::string start = is_month ? kMonthStart : "start";
+  Result<Statement> select =
+      database_.prepare("SELECT digest, tenant, model, " + start +
+                        ", sum(requests), sum(prompt), sum(cached), sum(output), sum(cost) FROM " +
+                        kTables[is_month ? 2 : static_cast<std::size_t>(period)] +
+                        " JOIN usage_accounts ON id = account WHERE start >= ?1 AND " + start +
+                        " >= ?1 GROUP BY 4, account, model ORDER BY 4, account, model");
   if (!select) return select.error();
   select->bind(1, from_unix_s);
   std::vector<UsageSum> sums;

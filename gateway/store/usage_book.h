@@ -2,10 +2,12 @@
 // One entry per settled sequence, as its journal slot held it; entries are summed per account,
 // model and second, minute, day and month of their admission (UTC).
 //
-// Idempotent: sequence ids are unique within a state directory and the ids of the last ten minutes
-// are kept, so that an entry whose journal slot outlived the commit is not counted twice. An id
-// that comes again is kept for another ten minutes. A journal that was never opened before begins
-// its ids again: then forget_ids() first.
+// Idempotent over restarts: sequence ids are unique within a state directory and those of the last
+// batches are kept, so that an entry whose journal slot outlived the commit is not counted twice.
+// Kept are the last eight batches (when one is gathered, the slots of the last but one are free: a
+// kill needs two) and all of the last two minutes (a loss of power brings slots back as the kernel
+// last wrote them). A journal that was never opened before begins its ids again: then forget_ids()
+// first.
 //
 // Accounts are known by the digest of their names, never by number; name_accounts() says what a
 // digest stands for. One thread at a time. Not here: limits, prices, the decision to admit.
@@ -14,7 +16,9 @@
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,12 +58,18 @@ struct UsageSum {
   std::uint64_t requests = 0, prompt = 0, cached = 0, output = 0, cost = 0;
 };
 enum class UsagePeriod : std::uint8_t { second, minute, day, month };
+// The month of a row of usage_days, in SQL.
+inline constexpr const char* kMonthStart =
+    "CAST(strftime('%s', start, 'unixepoch', 'start of month') AS INTEGER)";
 
 class UsageBook {
  public:
   // Errors of both: quota_store_unavailable (disk full), io_error, bad_file.
   static Result<UsageBook> open(const std::string& path);
-  // All or nothing, durable when it returns. Says how many were new.
+  // All or nothing, durable when it returns. REQUIRES: none of the sequences was added before.
+  Result<void> add_new(std::span<const UsageEntry> entries, std::int64_t now_unix_s);
+  // After a restart: leaves out what was added before and keeps all ids for as long as if it had
+  // been now. Says how many were new.
   Result<std::uint64_t> add(std::span<const UsageEntry> entries, std::int64_t now_unix_s);
 
   // What digests stand for; all or nothing. `key`: its public id or name, empty of a tenant.
@@ -72,7 +82,9 @@ class UsageBook {
  private:
   explicit UsageBook(Sqlite database) : database_(std::move(database)) {}
   Result<void> prepare();
-  Result<bool> remember(const UsageEntry& entry, std::int64_t now_unix_s);
+  Result<void> write(std::span<const UsageEntry> entries);
+  Result<void> write_batch(std::span<const UsageEntry> entries, std::int64_t now_unix_s);
+  Result<std::set<std::uint64_t>> known_of(std::span<const UsageEntry> entries);
   Result<std::int64_t> account_row(const AccountDigest& account);
   struct RowKey {
     std::int64_t start = 0;         // unix seconds
@@ -81,13 +93,15 @@ class UsageBook {
     std::uint64_t model = 0;
     auto operator<=>(const RowKey&) const = default;
   };
-  Result<void> add_row(UsagePeriod period, const RowKey& key, const UsageEntry& sum);
+  Result<void> add_row(std::size_t table, const RowKey& key, const UsageEntry& sum);
   Result<void> prune(std::int64_t now_unix_s);
 
   Sqlite database_;
-  std::optional<Statement> remember_, refresh_, insert_account_, find_account_, name_, prune_ids_,
+  std::optional<Statement> insert_batch_, insert_account_, find_account_, name_, prune_ids_,
       prune_seconds_, prune_minutes_;
-  std::array<std::optional<Statement>, 4> add_;  // by UsagePeriod
+  std::array<std::optional<Statement>, 3> add_;         // by table: seconds, minutes, days
+  std::map<AccountDigest, std::int64_t> account_rows_;  // known to be in the file
+  std::vector<std::uint8_t> sequences_;                 // scratch
 };
 
 }  // namespace sluice::gw

@@ -1,6 +1,8 @@
 // UsageWriter: a ring of entries, one thread behind it.
 #include "gateway/store/usage_writer.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 #include <iterator>
@@ -23,6 +25,7 @@ UsageWriter::UsageWriter(UsageBook book, std::size_t capacity, UsageWriterHooks 
   CHECK(capacity > 0);
   batch_.reserve(std::min(capacity, kUsageBatchMax));
   thread_ = std::thread([this] { run(); });
+  ::pthread_setname_np(thread_.native_handle(), "usage-writer");
 }
 
 UsageWriter::~UsageWriter() {
@@ -103,7 +106,7 @@ bool UsageWriter::write_batch() {
   if (count > 0) {
     batch_.clear();
     for (std::uint64_t i = 0; i < count; ++i) batch_.push_back(ring_[(first + i) % ring_.size()]);
-    if (const Result<std::uint64_t> added = book_.add(batch_, unix_now_s()); !added) {
+    if (const Result<void> added = book_.add_new(batch_, unix_now_s()); !added) {
       note_failure(added.error());
       return false;
     }

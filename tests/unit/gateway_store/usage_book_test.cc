@@ -88,7 +88,7 @@ TEST_F(UsageFile, SecondsAreRoundedUpAndForgotten) {
   late.admitted_unix_ms += 1;
   ASSERT_TRUE(book.add(std::span(&late, 1), kNoon));
   EXPECT_EQ(book.sums(UsagePeriod::second, 0)->at(0).start_unix_s, kNoon + 1);
-  ASSERT_TRUE(book.add({}, kNoon + 1000));
+  ASSERT_TRUE(book.add_new({}, kNoon + 1000));
   EXPECT_TRUE(book.sums(UsagePeriod::second, 0)->empty());
   EXPECT_EQ(output_of(book, UsagePeriod::minute), 3u);
 }
@@ -104,6 +104,29 @@ TEST_F(UsageFile, AnEntryCountsOnceAlsoLongAfterItWasSettled) {
   EXPECT_EQ(output_of(again, UsagePeriod::day), 3u);
   ASSERT_TRUE(again.forget_ids());  // a new journal gives the same ids to other sequences
   EXPECT_EQ(*again.add(std::span(&once, 1), kNoon), 1u);
+}
+
+TEST_F(UsageFile, IdsAreKeptForEightBatchesAndTwoMinutes) {
+  UsageBook book = open();
+  const auto add_each = [&](std::uint64_t first, std::uint64_t last, std::int64_t now_s) {
+    for (std::uint64_t i = first; i <= last; ++i) {
+      const UsageEntry one = entry(i, "blue", kNoon);
+      ASSERT_TRUE(book.add_new(std::span(&one, 1), now_s));
+    }
+  };
+  const auto is_known = [&](std::uint64_t sequence) {
+    const UsageEntry one = entry(sequence, "blue", kNoon);
+    return *open().add(std::span(&one, 1), kNoon) == 0;
+  };
+  add_each(1, 1, kNoon);
+  add_each(2, 8, kNoon + 1000);  // a clock that jumps
+  EXPECT_TRUE(is_known(1));      // and makes a batch of its own
+  add_each(10, 30, kNoon + 1050);
+  EXPECT_FALSE(is_known(1));
+  EXPECT_TRUE(is_known(2));
+  add_each(40, 60, kNoon + 2000);
+  EXPECT_FALSE(is_known(3));
+  EXPECT_TRUE(is_known(60));
 }
 
 TEST_F(UsageFile, AFullDiskChangesNothingAndRoomMendsIt) {

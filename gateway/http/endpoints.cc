@@ -2,6 +2,7 @@
 #include "gateway/http/endpoints.h"
 
 #include "gateway/api/json_text.h"
+#include "gateway/api/percent_decode.h"
 #include "gateway/api/write_response.h"
 #include "gateway/http/session.h"
 

@@ -164,6 +164,9 @@ class Books(unittest.TestCase):
         self.assertEqual((usage.requests, usage.prompt, usage.output),
                          (journal.requests, journal.prompt, journal.accepted))
         self.assertEqual(self.server.metric("sluice_journal_accepted_tokens_total"), usage.output)
+        total = self.admin("GET", "/usage").json()["total"]
+        self.assertEqual((total["requests"], total["input_tokens"], total["output_tokens"]),
+                         (usage.requests, usage.prompt, usage.output))
         own = Usage(self.server, tenant_name=name)
         self.assertEqual(own.cost, own.prompt * PRICES["price_input"]
                          + own.output * PRICES["price_output"])
@@ -224,6 +227,14 @@ class Books(unittest.TestCase):
         self.assertEqual(self.post(made_key, completion(60)).status, 200)
         before = self.check_books()
         self.assertEqual(before.prompt + before.output, prompt + 50)
+        report = self.admin("GET", "/tenants/made/usage?period=month&group_by=key,model&format=csv")
+        self.assertEqual(report.headers["content-type"], "text/csv; charset=utf-8")
+        head, row = report.text.splitlines()
+        self.assertEqual(head, "start,key,model,requests,input_tokens,cached_tokens,output_tokens,cost")
+        public_id = self.admin("GET", "/tenants/made/keys").json()["data"][0]["id"]
+        self.assertEqual(row.split(",")[1:6], [f'"{public_id}"', '"canned"', "1", str(prompt), "0"])
+        self.assertEqual(self.admin("GET", "/usage?limit=0").status, 400)
+        self.assertEqual(self.server.request("GET", "/admin/v1/usage", headers=bearer(made_key)).status, 403)
         for restart in (self.server.stop, self.kill_parent):
             restart()
             self.server.start()

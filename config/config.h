@@ -191,7 +191,7 @@ struct Config {
   TenantLimits default_limits;  // of the tenant "default"
   Breakers breakers;
   Supervision supervision;
-  std::uint32_t journal_slots = 16384;  // live sequences; 128 bytes each
+  std::uint32_t journal_slots = 16384;  // live sequences; 256 bytes each
   std::size_t ring_bytes = 8u << 20;    // of each ring; power of two, 64 KiB..64 MiB
   bool confine_processes = true;        // system call filters (shared/confinement.h)
   std::string log_level = "info";       // error, warn, info, debug

@@ -532,6 +532,9 @@ void ServingSim::carry_out(const gw::Command& command) {
     case gw::CommandKind::accept_slot:
       journal_.at(command.sequence) = command.value;
       return;
+    case gw::CommandKind::cache_slot:
+      if (!journal_.contains(command.sequence)) violate("cached tokens of a slot that is not open");
+      return;
     case gw::CommandKind::absorb_slot:
       billed_ += journal_.at(command.sequence);
       journal_.erase(command.sequence);

@@ -158,6 +158,7 @@ Result<std::unique_ptr<AdminService>> AdminService::open(const std::string& stat
   if (!admin_keys) return admin_keys.error();
   std::unique_ptr<AdminService> service(
       new AdminService(std::move(*store), std::move(*directory), std::move(base), seed));
+  service->store_path_ = state_dir + "/store.db";
   service->hash_secret_ = std::move(*secret);
   service->admin_keys_ = std::move(*admin_keys);
   if (service->admin_keys_.empty()) {
@@ -186,6 +187,8 @@ Result<std::string> AdminService::actor_of(std::string_view token) const {
 void AdminService::call(AdminCall call, AdminDone done) {
   if (call.method == "GET" || call.method == "HEAD") {
     if (call.noun == AdminNoun::audit) return list_audit(call, std::move(done));
+    if (call.noun == AdminNoun::usage || call.noun == AdminNoun::tenant_usage)
+      return report_usage(call, std::move(done));
     AdminAnswer answer = read(call);
     return done(answer);
   }
@@ -313,6 +316,35 @@ void AdminService::list_audit(const AdminCall& call, AdminDone done) {
       else
         answer->body.append("\"" + std::to_string((*rows)[count - 1].first) + "\"}");
     }
+    hooks_.post([answer, done = std::move(done)] { done(*answer); });
+  });
+}
+
+void AdminService::report_usage(const AdminCall& call, AdminDone done) {
+  const auto refuse = [&](Error error) {
+    AdminAnswer answer = failure(std::move(error));
+    done(answer);
+  };
+  if (call.noun == AdminNoun::tenant_usage && !find(call.id)) return refuse(not_found("tenant"));
+  const Result<UsageQuery> query = parse_usage_query(call.query, call.id, hooks_.unix_s());
+  if (!query) return refuse(query.error());
+  if (thread_->num_waiting() >= kAdminCallsWaitingMax)
+    return refuse(make_error(Errc::overloaded, "too many admin calls wait"));
+  thread_->submit([this, query = *query, done = std::move(done)]() mutable {
+    auto answer = std::make_shared<AdminAnswer>();
+    const auto write = [&]() -> Result<std::string> {
+      if (usage_report_) return usage_report_->write(query);
+      Result<UsageReport> opened = UsageReport::open(store_path_);
+      if (!opened) return opened.error();
+      usage_report_.emplace(std::move(*opened));
+      return usage_report_->write(query);
+    };
+    Result<std::string> body = write();
+    if (body)
+      answer->body = std::move(*body);
+    else
+      answer->error = body.error();
+    if (query.is_csv) answer->content_type = "text/csv; charset=utf-8";
     hooks_.post([answer, done = std::move(done)] { done(*answer); });
   });
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "gateway/admin/directory_store.h"
+#include "gateway/admin/usage_report.h"
 #include "gateway/core/ledger_limits.h"
 
 namespace sluice::gw {
@@ -30,7 +31,9 @@ enum class AdminNoun : std::uint8_t {
   key,
   key_rotate,
   audit,
-  config
+  config,
+  usage,
+  tenant_usage
 };
 
 struct AdminCall {
@@ -48,6 +51,7 @@ struct AdminAnswer {
   unsigned status = 200;
   std::string body;
   std::int64_t version = 0;  // for the ETag; 0: none
+  std::string_view content_type = "application/json";
 };
 using AdminDone = std::function<void(AdminAnswer&)>;
 
@@ -89,6 +93,7 @@ class AdminService {
 
   AdminAnswer read(const AdminCall& call) const;
   void list_audit(const AdminCall& call, AdminDone done);
+  void report_usage(const AdminCall& call, AdminDone done);
   void begin_next_write();
   void finish_write(const Result<void>& stored, Plan& plan, const AdminDone& done);
 
@@ -107,6 +112,8 @@ class AdminService {
   std::string quota_json(const ManagedTenant& tenant) const;
 
   DirectoryStore store_;  // the store thread's once that runs
+  std::string store_path_;
+  std::optional<UsageReport> usage_report_;  // likewise; opened by the first report
   Directory directory_;
   cfg::Config base_;
   AdminParser parser_;

@@ -131,6 +131,19 @@ class Ledger {
   // Output of one choice that is granted at once: the whole bound, or the first kGrantTokens.
   std::uint32_t first_grant(const Ask& ask) const;
   ReservationMode mode(AccountId id) const { return accounts_[id.value].spec.mode; }
+  const Prices& prices(const Reservation& reservation) const { return at(reservation).prices; }
+
+  // ---- after a restart, before the first request
+  // What a former process settled at `unix_ms`: charged to the account and to all above it, with
+  // what they are now. Minutes that are over and periods that have ended take nothing; a time in
+  // the future is taken for now. Errors, with nothing changed: invalid_value.
+  struct SettledCharge {
+    AccountId account;
+    std::optional<std::uint32_t> model;  // nothing: of none that exists now
+    std::int64_t unix_ms = 0;
+    Amounts amounts{};  // minute and calendar kinds
+  };
+  Result<void> charge_settled(const SettledCharge& settled, Tick now);
 
   // ---- after limits changed
   std::vector<Reservation::Key> open_newest_first() const;
@@ -144,6 +157,8 @@ class Ledger {
   std::uint64_t used(AccountId id, std::uint32_t model, LimitKind kind, Tick now) const;
   std::uint64_t limit(AccountId id, LimitKind kind) const;  // in force now; kNoLimit
   std::uint64_t shadow_refusals(AccountId id) const { return accounts_[id.value].shadow_refusals; }
+  // Whether the account or one above it has a limit that can refuse. Shadow accounts cannot.
+  bool is_limited(AccountId id) const;
   const AccountSpec& spec(AccountId id) const { return accounts_[id.value].spec; }
   const ModeCounters& mode_counters(ReservationMode mode) const;
   std::size_t num_accounts() const { return accounts_.size(); }

@@ -161,6 +161,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   entry.spec = std::move(spec);
   entry.reservation = std::move(*reservation);
   entry.mode = ledger_.mode(ask.account);
+  entry.prices = ledger_.prices(entry.reservation);
   entry.limit_error.reset();
   entry.num_open = entry.spec.choices;
   entry.was_dispatched = false;
@@ -553,6 +554,10 @@ void ServingCore::enforce_limits(Tick now) {
 void ServingCore::set_wall(Tick now, std::int64_t unix_ms) {
   ledger_.set_wall(now, unix_ms);
   enforce_limits(now);
+}
+
+Result<void> ServingCore::charge_settled(const Ledger::SettledCharge& settled, Tick now) {
+  return ledger_.charge_settled(settled, now);
 }
 
 void ServingCore::reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max,

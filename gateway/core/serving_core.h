@@ -70,6 +70,7 @@ enum class CommandKind : std::uint8_t {
   write_submit,    // `sequence` to `worker`; answer with submit_written or submit_unsent
   write_cancel,    // `id` to `worker`
   accept_slot,     // `sequence`: `value` output tokens are billed in total
+  cache_slot,      // `sequence`: `value` of its prompt tokens came from the prefix cache
   absorb_slot,     // `sequence`: its client is done
   report_corrupt,  // `worker`: kill this epoch; reason in worker(id).corrupt_reason()
   drained,         // nothing is left to do
@@ -102,7 +103,10 @@ struct JournalFacts {  // of open_slot
   RequestId request;
   SequenceId sequence;
   TenantId tenant;
-  std::uint32_t choice, prompt_tokens, reserved_tokens;
+  AccountId account;
+  std::uint32_t model, choice, prompt_tokens, reserved_tokens;
+  Prices prices;  // of its reservation
+  Tick admitted;  // when that was made
 };
 
 class ServingCore {
@@ -153,6 +157,8 @@ class ServingCore {
   void force_open(TenantId tenant, Tick now);
   void reset_breaker(TenantId tenant, Tick now);
   void set_wall(Tick now, std::int64_t unix_ms);  // the wall clock, as often as it was read
+  // Before the first request: what a former process settled (Ledger::charge_settled).
+  Result<void> charge_settled(const Ledger::SettledCharge& settled, Tick now);
   void drain(Tick now, Duration timeout);
 
   std::vector<Command>& commands() { return commands_; }

@@ -209,12 +209,12 @@ Submission ServingCore::submission(std::uint32_t index) {
 
 JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
   const Sequence& sequence = sequences_[index];
-  return {requests_[sequence.request].id,
-          sequence.id,
-          sequence.tenant,
-          sequence.choice,
-          sequence.choice == 0 ? sequence.prompt_tokens : 0,
-          sequence.output_tokens_max + (sequence.choice == 0 ? sequence.prompt_tokens : 0)};
+  const Request& request = requests_[sequence.request];
+  const std::uint32_t prompt_tokens = sequence.choice == 0 ? sequence.prompt_tokens : 0;
+  return {
+      request.id,     sequence.id,     sequence.tenant, request.spec.account,
+      sequence.model, sequence.choice, prompt_tokens,   sequence.output_tokens_max + prompt_tokens,
+      request.prices, request.admitted};
 }
 
 void ServingCore::check_invariants() const {

@@ -130,6 +130,13 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
     ++counters.pending;
     if (entry.position == 0 && sequence.choice == 0) {
       requests_[sequence.request].stats.cached_tokens = entry.cached_tokens;
+      if (entry.cached_tokens > 0) {
+        commands_.push_back({.kind = CommandKind::cache_slot,
+                             .sequence = *index,
+                             .id = sequence.id,
+                             .worker = {},
+                             .value = std::min(entry.cached_tokens, sequence.prompt_tokens)});
+      }
     }
     observe_token(sequence, now);
     if (!sequence.is_dirty) {

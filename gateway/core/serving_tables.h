@@ -24,6 +24,7 @@ struct ServingCore::Request {
   GenerationSpec spec;  // prompt and lists are dropped when it ends
   Reservation reservation;
   ReservationMode mode{};  // of `reservation`: a reload may change that of the account
+  Prices prices;           // likewise; also after it was closed
   Error error{};           // of `failed`
   // An extension was refused: the request fails once its client could take what is covered.
   std::optional<Error> limit_error;

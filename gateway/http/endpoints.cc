@@ -2,6 +2,7 @@
 #include "gateway/http/endpoints.h"
 
 #include "gateway/api/json_text.h"
+#include "gateway/api/percent_decode.h"
 #include "gateway/api/write_response.h"
 #include "gateway/http/session.h"
 
@@ -94,7 +95,19 @@ void answer_ready(Session& session) {
     error.retry_after = std::chrono::seconds(1);
     return session.respond_error(error);
   }
-  session.respond_json("{\"status\":\"ready\"}");
+  // Ready as long as someone is served: a store that fails refuses accounts with limits only.
+  switch (service.loop.usage_store_state()) {
+    case UsageStoreState::storing:
+      return session.respond_json("{\"status\":\"ready\",\"usage_store\":\"storing\"}");
+    case UsageStoreState::failing:
+      return session.respond_json("{\"status\":\"ready\",\"usage_store\":\"failing\"}");
+    case UsageStoreState::full:
+      break;
+  }
+  Error error =
+      make_error(Errc::quota_store_unavailable, "the usage store has failed for too long");
+  error.retry_after = std::chrono::seconds(1);
+  session.respond_error(error);
 }
 
 void answer_metrics(Session& session) {

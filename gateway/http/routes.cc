@@ -45,6 +45,8 @@ struct AdminRow {
 constexpr std::array kAdminRows = std::to_array<AdminRow>({
     {"/admin/v1/tenants", "", false, AdminNoun::tenants, "GET, HEAD, POST, OPTIONS"},
     {"/admin/v1/audit", "", false, AdminNoun::audit, "GET, HEAD, OPTIONS"},
+    {"/admin/v1/usage", "", false, AdminNoun::usage, "GET, HEAD, OPTIONS"},
+    {"/admin/v1/tenants/", "/usage", true, AdminNoun::tenant_usage, "GET, HEAD, OPTIONS"},
     {"/admin/v1/config", "", false, AdminNoun::config, "GET, HEAD, OPTIONS"},
     {"/admin/v1/tenants/", "/quota", true, AdminNoun::quota, "GET, HEAD, PUT, PATCH, OPTIONS"},
     {"/admin/v1/tenants/", "/keys", true, AdminNoun::tenant_keys, "GET, HEAD, POST, OPTIONS"},
@@ -123,29 +125,6 @@ std::string_view endpoint_name(Endpoint endpoint) {
       "embeddings",       "live",        "ready",        "health",
       "metrics",          "admin",       "none"};
   return kNames[static_cast<std::size_t>(endpoint)];
-}
-
-bool percent_decode(std::string_view text, std::string& out) {
-  const auto hex = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  };
-  out.clear();
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    if (i + 2 >= text.size()) return false;
-    const int high = hex(text[i + 1]);
-    const int low = hex(text[i + 2]);
-    if (high < 0 || low < 0 || high + low == 0) return false;
-    out.push_back(static_cast<char>(high * 16 + low));
-    i += 2;
-  }
-  return true;
 }
 
 }  // namespace sluice::gw

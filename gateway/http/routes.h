@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 #include "gateway/admin/admin_service.h"
@@ -45,8 +44,5 @@ struct Route {
 
 Route find_route(std::string_view method, std::string_view path);
 std::string_view endpoint_name(Endpoint endpoint);  // metric label
-
-// Percent-decodes a path segment. False: a bad escape, or a NUL.
-bool percent_decode(std::string_view text, std::string& out);
 
 }  // namespace sluice::gw

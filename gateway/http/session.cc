@@ -234,7 +234,7 @@ void Session::finish_admin(AdminAnswer& answer) {
   now_ = service_.clock.now();
   if (answer.error) return respond_error(*answer.error);
   if (answer.version != 0) answer_header_ = "etag: \"" + std::to_string(answer.version) + "\"\r\n";
-  respond(answer.status, "application/json", answer.body);
+  respond(answer.status, answer.content_type, answer.body);
 }
 
 // A request that could not be read to its end: answered, then closed.

@@ -8,6 +8,7 @@
 // write. accept() stores the journal before the caller writes to the socket (P5).
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -40,6 +41,10 @@ struct ModelFacts {  // from worker hellos; stable while at least one worker is 
   std::uint32_t workers_ready = 0;
 };
 
+// Whether what was used reaches the disk. failing: accounts with a limit are refused with
+// quota_store_unavailable; full: everyone, for as much waits as may.
+enum class UsageStoreState : std::uint8_t { storing, failing, full };
+
 class DecisionLoop {
  public:
   virtual ~DecisionLoop() = default;
@@ -65,6 +70,7 @@ class DecisionLoop {
       GenerationHandle handle) const = 0;  // also right after the last accept
   virtual LimitsView limits(Caller caller) const = 0;
   virtual ModelFacts model_facts(std::uint32_t model) const = 0;
+  virtual UsageStoreState usage_store_state() const = 0;
 };
 
 }  // namespace sluice::gw

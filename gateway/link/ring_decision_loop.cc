@@ -2,7 +2,6 @@
 // ring_loop_turns.cc.
 #include "gateway/link/ring_decision_loop.h"
 
-#include <openssl/evp.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -84,6 +83,13 @@ AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode) {
 static_assert(static_cast<int>(cfg::Reserving::quantile) ==
               static_cast<int>(ReservationMode::quantile));
 
+Error store_unavailable() {
+  Error error = make_error(Errc::quota_store_unavailable,
+                           "what is used cannot be stored at the moment, so nothing is admitted");
+  error.retry_after = std::chrono::seconds(1);  // two tries of the store thread
+  return error;
+}
+
 std::size_t request_index(GenerationHandle handle) {
   return static_cast<std::size_t>(handle.value & 0xffffffffu) - 1;
 }
@@ -106,10 +112,13 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   params.queue_wait_max = config.queue.wait_max;
   params.worker_grace =
       std::max<Duration>(params.worker_grace, 2 * config.supervision.restart_delay_max);
-  params.sequences_max = journal_.num_slots();
+  params.sequences_max = journal_.num_slots() / 2;  // settled_slots.h
   params.num_models = static_cast<std::uint32_t>(config.models.size());
   params.num_workers = 0;
-  for (const cfg::Model& model : config.models) params.num_workers += model.workers;
+  for (const cfg::Model& model : config.models) {
+    params.num_workers += model.workers;
+    model_digests_.push_back(model_digest(model.name));
+  }
   params.limits = map_tenants(config);
   params.tenant_breaker = breaker_params(config.breakers.tenants);
   params.worker_breaker = breaker_params(config.breakers.workers);
@@ -124,14 +133,26 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   });
 }
 
-RingDecisionLoop::~RingDecisionLoop() = default;
+RingDecisionLoop::~RingDecisionLoop() {
+  settled_.stop(journal_);
+}
 
-// The account of a tenant or key, new ones at the end.
-AccountId RingDecisionLoop::account_of(const std::string& tenant, const std::string& digest,
+// The account of a tenant (no key) or of its key, new ones at the end.
+AccountId RingDecisionLoop::account_of(const std::string& tenant, const cfg::ApiKey* key,
                                        CoreLimits& limits) {
+  const std::string digest =
+      key == nullptr ? std::string() : std::string(key->sha256.begin(), key->sha256.end());
+  const std::string key_name = key == nullptr ? std::string() : key->name;
   const auto next = static_cast<std::uint32_t>(accounts_.size());
   const AccountId id = accounts_.emplace(std::pair(tenant, digest), AccountId{next}).first->second;
-  if (id.value == next) limits.accounts.emplace_back();
+  if (id.value == next) {
+    limits.accounts.emplace_back();
+    account_names_.push_back({account_digest(tenant, digest), tenant, key_name});
+  } else if (account_names_[id.value].key == key_name) {
+    return id;
+  }
+  account_names_[id.value].key = key_name;
+  unstored_names_.push_back(account_names_[id.value]);
   return id;
 }
 
@@ -163,11 +184,11 @@ CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
     }
     inner_tenants_.push_back(TenantId{index});
     TenantAccounts& accounts = caller_accounts_.emplace_back();
-    accounts.tenant = account_of(tenant.name, {}, limits);
+    accounts.tenant = account_of(tenant.name, nullptr, limits);
     const auto mode = static_cast<ReservationMode>(tenant.limits.reserve);
     limits.accounts[accounts.tenant.value] = account_spec(tenant.limits, mode);
     for (const cfg::ApiKey& key : tenant.keys) {
-      const AccountId id = account_of(tenant.name, {key.sha256.begin(), key.sha256.end()}, limits);
+      const AccountId id = account_of(tenant.name, &key, limits);
       accounts.keys.push_back(id);
       limits.accounts[id.value] = account_spec(key.limits, mode);
       limits.accounts[id.value].parent = accounts.tenant;
@@ -193,21 +214,62 @@ void RingDecisionLoop::read_wall() {
   core_->set_wall(now_, static_cast<std::int64_t>(unix_ms()));
 }
 
+LedgerNames RingDecisionLoop::ledger_names() const {
+  LedgerNames names;
+  for (const auto& [of, id] : accounts_) {
+    names.accounts.emplace(account_names_[id.value].account, id);
+    if (of.second.empty()) names.tenants.emplace(of.first, id);
+  }
+  for (std::uint32_t i = 0; i < model_digests_.size(); ++i)
+    names.models.emplace(model_digests_[i], i);
+  return names;
+}
+
+Result<void> RingDecisionLoop::charge_settled(std::span<const Ledger::SettledCharge> charges) {
+  for (const Ledger::SettledCharge& charge : charges)
+    if (const Result<void> done = core_->charge_settled(charge, now_); !done) return done;
+  return {};
+}
+
+void RingDecisionLoop::set_usage_writer(std::unique_ptr<UsageWriter> writer) {
+  settled_.set_writer(std::move(writer), journal_);
+  settled_.writer()->name_accounts(std::exchange(unstored_names_, {}));
+}
+
+// Why nothing of the account may begin now. Nothing: it may.
+std::optional<Error> RingDecisionLoop::store_refusal(AccountId account) {
+  settled_.free_durable(journal_);
+  const UsageStoreState state = settled_.state(journal_);
+  if (state == UsageStoreState::storing) return std::nullopt;
+  if (state == UsageStoreState::failing && !core_->ledger().is_limited(account))
+    return std::nullopt;
+  ++counters_.store_refusals;
+  return store_unavailable();
+}
+
 TenantId RingDecisionLoop::inner(TenantId tenant) const {
   CHECK(tenant.value < inner_tenants_.size());
   return inner_tenants_[tenant.value];
 }
 
 Result<void> RingDecisionLoop::count_request(Caller caller) {
-  return core_->count_request(account(caller), clock_.now());
+  const AccountId id = account(caller);
+  if (std::optional<Error> refused = store_refusal(id)) return std::move(*refused);
+  if (!settled_.can_count()) return store_unavailable();
+  const Result<void> counted = core_->count_request(id, clock_.now());
+  if (!counted) return counted;
+  settled_.count_request(account_names_[id.value].account, static_cast<std::int64_t>(unix_ms()));
+  return {};
 }
 
 Result<void> RingDecisionLoop::precheck(Caller caller, std::uint32_t model) {
+  if (std::optional<Error> refused = store_refusal(account(caller))) return std::move(*refused);
   return core_->precheck(inner(caller.tenant), account(caller), model, clock_.now());
 }
 
 Result<GenerationHandle> RingDecisionLoop::submit(GenerationSpec spec, GenerationSink& sink) {
   spec.account = account({spec.tenant, spec.key});
+  if (std::optional<Error> refused = store_refusal(spec.account)) return std::move(*refused);
   spec.tenant = inner(spec.tenant);
   const RequestId request{journal_.take_id()};
   std::array<SequenceId, kChoicesMax> ids;
@@ -314,20 +376,8 @@ void RingDecisionLoop::carry_out() {
 void RingDecisionLoop::carry_out(const Command& command) {
   switch (command.kind) {
     case CommandKind::open_slot: {
-      const JournalFacts facts = core_->journal_facts(command.sequence);
-      JournalEntry entry{};
-      entry.request = facts.request;
-      entry.sequence = facts.sequence;
-      entry.tenant = facts.tenant;
-      entry.choice = facts.choice;
-      entry.prompt_tokens = facts.prompt_tokens;
-      entry.reserved_tokens = facts.reserved_tokens;
-      entry.admitted_unix_ms = unix_ms();
-      const std::string& name = tenant_names_[facts.tenant.value];
-      CHECK(EVP_Digest(name.data(), name.size(), entry.tenant_key.data(), nullptr, EVP_sha256(),
-                       nullptr) == 1);
-      const std::optional<std::uint32_t> slot = journal_.try_open_slot(entry);
-      CHECK(slot.has_value());  // the core bounds its live sequences by the journal's slots
+      const auto slot = journal_.try_open_slot(journal_entry(command.sequence));
+      CHECK(slot.has_value());  // settled_slots.h says why
       slots_[command.sequence] = *slot;
       return;
     }
@@ -340,8 +390,11 @@ void RingDecisionLoop::carry_out(const Command& command) {
     case CommandKind::accept_slot:
       journal_.accept(slots_[command.sequence], command.value);
       return;
+    case CommandKind::cache_slot:
+      journal_.set_cached(slots_[command.sequence], command.value);
+      return;
     case CommandKind::absorb_slot:
-      journal_.absorb(slots_[command.sequence]);
+      settled_.settle(journal_, slots_[command.sequence]);
       return;
     case CommandKind::report_corrupt: {
       const WorkerAccount& account = core_->worker(command.worker);
@@ -356,6 +409,29 @@ void RingDecisionLoop::carry_out(const Command& command) {
       }
       return;
   }
+}
+
+// What the books of this process and of the next one need to charge the sequence.
+JournalEntry RingDecisionLoop::journal_entry(std::uint32_t sequence) const {
+  const JournalFacts facts = core_->journal_facts(sequence);
+  JournalEntry entry{};
+  entry.request = facts.request;
+  entry.sequence = facts.sequence;
+  entry.tenant = facts.tenant;
+  entry.choice = facts.choice;
+  entry.prompt_tokens = facts.prompt_tokens;
+  entry.reserved_tokens = facts.reserved_tokens;
+  // The wall clock of its admission: the ledger of the next process charges the same second.
+  const auto age = std::chrono::floor<std::chrono::milliseconds>(clock_.now() - facts.admitted);
+  const auto age_ms = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
+  const std::uint64_t now_ms = unix_ms();
+  entry.admitted_unix_ms = now_ms - std::min(now_ms, age_ms);
+  entry.tenant_key = account_names_[facts.account.value].account;
+  entry.model_key = model_digests_[facts.model];
+  entry.price_input = facts.prices.input;
+  entry.price_cached = facts.prices.cached;
+  entry.price_output = facts.prices.output;
+  return entry;
 }
 
 void RingDecisionLoop::write_submit(const Command& command) {

@@ -100,6 +100,7 @@ bool RingDecisionLoop::turn() {
   waits_->io.poll();
   now_ = clock_.now();
   read_wall();
+  settled_.free_durable(journal_);
   bool is_busy = drain_links();
   if (const std::optional<Tick> due = core_->next_due(); due && *due <= now_) {
     core_->tick(now_);
@@ -304,6 +305,8 @@ void RingDecisionLoop::apply(const cfg::Config& config) {
   queue.tokens_max = config.queue.tokens_max;
   drain_timeout_ = config.queue.drain_timeout;
   core_->reload(map_tenants(config), queue, config.queue.wait_max, now_);
+  if (settled_.writer() != nullptr)
+    settled_.writer()->name_accounts(std::exchange(unstored_names_, {}));
   set_breakers(config.breakers);
   if (hooks.reload) hooks.reload(config);
   carry_out();

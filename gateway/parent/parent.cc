@@ -134,8 +134,9 @@ Result<void> Parent::open_files() {
   auto dir = StateDir::open(*path);
   if (!dir) return dir.error();
   state_dir_ = std::move(*dir);
+  // As many again for settled sequences that wait for the disk (gateway/link/settled_slots.h).
   auto journal =
-      Journal::create_file(state_dir_->journal_path().c_str(), options_.config.journal_slots);
+      Journal::create_file(state_dir_->journal_path().c_str(), 2 * options_.config.journal_slots);
   if (!journal) return journal.error();
   journal_ = std::move(*journal);
   return {};

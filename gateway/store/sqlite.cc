@@ -159,8 +159,17 @@ std::int64_t Sqlite::last_row_id() const {
   return sqlite3_last_insert_rowid(connection_.get());
 }
 
+std::int64_t Sqlite::num_changed() const {
+  return sqlite3_changes64(connection_.get());
+}
+
 Result<Transaction> Transaction::begin(Sqlite& database) {
   if (const Result<void> begun = database.execute("BEGIN IMMEDIATE"); !begun) return begun.error();
+  return Transaction(database);
+}
+
+Result<Transaction> Transaction::begin_reading(Sqlite& database) {
+  if (const Result<void> begun = database.execute("BEGIN"); !begun) return begun.error();
   return Transaction(database);
 }
 

@@ -35,7 +35,11 @@ class Connection:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
@@ -192,7 +196,11 @@ class Stream:
                 time.sleep(pause)
                 fill(read_bytes)
             self.connection._fill = slow_fill
-        self.connection.send(encode_request("POST", path, {**body, "stream": True}, headers))
+        try:
+            self.connection.send(encode_request("POST", path, {**body, "stream": True}, headers))
+        except OSError:
+            self.connection.close()
+            raise
         self.status = None
         self.headers = {}
         self.is_done = False

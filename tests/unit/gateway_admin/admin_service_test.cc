@@ -219,6 +219,76 @@ TEST_F(Admin, SecretsAreNowhereButInTheAnswerThatMadeThem) {
   }
 }
 
+TEST_F(Admin, UsageByPeriodTenantKeyAndModelAsJsonAndCsv) {
+  ASSERT_FALSE(call(AdminNoun::tenants, "POST", "", R"({"id":"acme"})").error);
+  now_ = 1'700'049'600;  // a day's noon
+  {
+    UsageBook book = std::move(*UsageBook::open(folder_ + "/store.db"));
+    const std::string models[] = {"brook"};
+    ASSERT_TRUE(book.name_models(models));
+    const AccountName names[] = {{account_digest("acme", "1"), "acme", "k1"},
+                                 {account_digest("acme", "2"), "acme", "k\"2"},
+                                 {account_digest("declared", ""), "declared", ""}};
+    ASSERT_TRUE(book.name_accounts(names));
+    std::vector<UsageEntry> entries;
+    for (std::uint64_t i = 1; i <= 9; ++i) {
+      UsageEntry& entry = entries.emplace_back();
+      entry.sequence = i;
+      entry.account = names[i % 3].account;
+      entry.model = i == 9 ? 0 : model_digest("brook");
+      entry.admitted_unix_ms = (now_ - static_cast<std::int64_t>(i) * 40) * 1000;
+      entry.requests = 1;
+      entry.prompt = 10;
+      entry.cached = 2;
+      entry.output = i;
+      entry.cost = 100;
+    }
+    ASSERT_TRUE(book.add(entries, now_));
+  }
+  const auto get = [&](const char* query) {
+    return call(AdminNoun::usage, "GET", "", "", "", query).body;
+  };
+  const std::string all = get("");
+  EXPECT_EQ(
+      all,
+      R"({"object":"list","data":[{"object":"usage","period":"day","start":1700006400,"tenant":"acme",)"
+      R"("key":"k\"2","model":"brook","requests":3,"input_tokens":30,"cached_tokens":6,)"
+      R"("output_tokens":12,"cost":300},)"
+      R"({"object":"usage","period":"day","start":1700006400,"tenant":"acme","key":"k1","model":null,)"
+      R"("requests":1,"input_tokens":10,"cached_tokens":2,"output_tokens":9,"cost":100},)"
+      R"({"object":"usage","period":"day","start":1700006400,"tenant":"acme","key":"k1",)"
+      R"("model":"brook","requests":2,"input_tokens":20,"cached_tokens":4,"output_tokens":9,)"
+      R"("cost":200},)"
+      R"({"object":"usage","period":"day","start":1700006400,"tenant":"declared","key":null,)"
+      R"("model":"brook","requests":3,"input_tokens":30,"cached_tokens":6,"output_tokens":15,)"
+      R"("cost":300}],"total":{"requests":9,"input_tokens":90,"cached_tokens":18,)"
+      R"("output_tokens":45,"cost":900},"has_more":false,"last_id":"4"})");
+  const AdminAnswer csv =
+      call(AdminNoun::tenant_usage, "GET", "acme", "", "", "format=csv&group_by=key");
+  EXPECT_EQ(csv.content_type, "text/csv; charset=utf-8");
+  EXPECT_EQ(csv.body,
+            "start,key,requests,input_tokens,cached_tokens,output_tokens,cost\r\n"
+            "1700006400,\"k\"\"2\",3,30,6,12,300\r\n1700006400,\"k1\",3,30,6,18,300\r\n");
+  // Pages: the rows of all together, in order.
+  const std::string first = get("period=minute&group_by=&limit=4");
+  EXPECT_NE(first.find(R"("has_more":true,"last_id":"4")"), std::string::npos) << first;
+  const std::string rest = get("period=minute&group_by=&limit=4&after=4");
+  EXPECT_NE(rest.find(R"("has_more":false)"), std::string::npos) << rest;
+  EXPECT_NE(get("from=1700006401").find(R"("data":[],"total":{"requests":0)"), std::string::npos);
+  EXPECT_NE(get("period=month&model=brook&group_by=model").find(R"("requests":8)"),
+            std::string::npos);
+  EXPECT_NE(get("tenant=x'%20OR%201=1--").find(R"("data":[])"), std::string::npos);
+  for (const char* bad :
+       {"period=week", "limit=0", "limit=1001", "limit=1&limit=2", "from=-1", "from=9e9",
+        "tenant=", "tenant=%0", "group_by=key,key", "group_by=x", "x=1", "from=5&to=4",
+        "format=xml", "after=99999999999999999999", "period=minute&from=0", "&"})
+    EXPECT_TRUE(call(AdminNoun::usage, "GET", "", "", "", bad).error) << bad;
+  EXPECT_TRUE(call(AdminNoun::tenant_usage, "GET", "acme", "", "", "tenant=declared").error);
+  const AdminAnswer unknown = call(AdminNoun::tenant_usage, "GET", "nobody");
+  ASSERT_TRUE(unknown.error);
+  EXPECT_EQ(unknown.error->code, Errc::not_found);
+}
+
 TEST_F(Admin, PagesAndTheAuditLog) {
   for (const char* id : {"a", "b", "c"})
     ASSERT_FALSE(

@@ -281,6 +281,10 @@ class CoreHarness {
         EXPECT_LT(journal.at(command.sequence), command.value);
         journal.at(command.sequence) = command.value;
         return;
+      case CommandKind::cache_slot:
+        EXPECT_TRUE(journal.contains(command.sequence));
+        EXPECT_GT(command.value, 0u);
+        return;
       case CommandKind::absorb_slot:
         EXPECT_EQ(journal.at(command.sequence), command.value);
         billed_absorbed += command.value;

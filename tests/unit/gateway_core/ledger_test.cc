@@ -542,5 +542,78 @@ TEST(Ledger, EveryShortInterleavingHoldsExactlyWhatIsSpentAndReserved) {
   EXPECT_GT(ended, 10000u);
 }
 
+TEST(Ledger, WhatAFormerProcessSettledIsChargedInItsOwnTime) {
+  World w(only(LimitKind::tokens_per_minute, 100));
+  AccountSpec key;
+  key.parent = kTenant;
+  w.set(kKey, key);
+  Ledger::SettledCharge charge{kKey, 0, kNoon - 30'000, {}};
+  charge.amounts[index_of(LimitKind::tokens_per_minute)] = 60;
+  charge.amounts[index_of(LimitKind::requests_per_minute)] = 1;
+  charge.amounts[index_of(LimitKind::tokens_per_day)] = 60;
+  charge.amounts[index_of(LimitKind::monthly_budget)] = 600;
+  ASSERT_TRUE(w.ledger.charge_settled(charge, w.now));
+  for (const AccountId account : {kTenant, kKey}) {
+    EXPECT_EQ(w.used(LimitKind::tokens_per_minute, account), 60u);
+    EXPECT_EQ(w.used(LimitKind::requests_per_minute, account), 1u);
+    EXPECT_EQ(w.used(LimitKind::tokens_per_day, account), 60u);
+    EXPECT_EQ(w.used(LimitKind::monthly_budget, account), 600u);
+  }
+  EXPECT_EQ(w.refused(20, 21), Errc::tokens_rate_limited);
+  w.now += seconds(30);  // 60 s after the charge
+  EXPECT_EQ(w.refused(20, 21), Errc::tokens_rate_limited);
+  w.now += seconds(1);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 0u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_day), 60u);
+  w.ledger.check_invariants();
+  charge.unix_ms = kNoon - 24 * 3'600'000;  // yesterday, this month
+  ASSERT_TRUE(w.ledger.charge_settled(charge, w.now));
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 0u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_day), 60u);
+  EXPECT_EQ(w.used(LimitKind::monthly_budget), 1200u);
+  charge.unix_ms = kNoon + 48 * 3'600'000;  // the clock went back: it counts now
+  ASSERT_TRUE(w.ledger.charge_settled(charge, w.now));
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 60u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_day), 120u);
+  w.ledger.check_invariants();
+}
+
+TEST(Ledger, UnusableSettledChargesChangeNothing) {
+  World w(only(LimitKind::tokens_per_minute, 100));
+  Ledger::SettledCharge good{kTenant, 0, kNoon, {}};
+  good.amounts[index_of(LimitKind::tokens_per_minute)] = 1;
+  std::vector<Ledger::SettledCharge> bad(5, good);
+  bad[0].account = AccountId{7};
+  bad[1].model = 2;
+  bad[2].unix_ms = -1;
+  bad[3].amounts[index_of(LimitKind::tokens_per_day)] = kAmountMax + 1;
+  bad[4].amounts[index_of(LimitKind::concurrent_requests)] = 1;
+  for (const Ledger::SettledCharge& charge : bad) {
+    EXPECT_EQ(w.ledger.charge_settled(charge, w.now).error().code, Errc::invalid_value);
+  }
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 0u);
+  EXPECT_TRUE(w.ledger.charge_settled(good, w.now));
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 1u);
+}
+
+TEST(Ledger, LimitedIsWhoCanBeRefusedAtAnyLevel) {
+  World w(LimitSet{});
+  AccountSpec key;
+  key.parent = kTenant;
+  w.set(kKey, key);
+  EXPECT_FALSE(w.ledger.is_limited(kKey));
+  AccountSpec tenant;
+  tenant.limits[LimitKind::monthly_budget] = 0;
+  w.set(kTenant, tenant);
+  EXPECT_TRUE(w.ledger.is_limited(kKey));
+  tenant.is_shadow = true;
+  w.set(kTenant, tenant);
+  EXPECT_FALSE(w.ledger.is_limited(kKey));
+  key.models.push_back({1, only(LimitKind::tokens_per_day, 5)});
+  w.set(kKey, key);
+  EXPECT_TRUE(w.ledger.is_limited(kKey));
+  EXPECT_FALSE(w.ledger.is_limited(kTenant));
+}
+
 }  // namespace
 }  // namespace sluice::gw

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <openssl/sha.h>
 
+#include "gateway/api/percent_decode.h"
 #include "gateway/http/auth.h"
 #include "gateway/http/cors.h"
 #include "gateway/http/response_head.h"

@@ -18,7 +18,7 @@ SchedulerLimits scheduler_limits(const WorkerFacts& facts, const HashKey& hash_k
   limits.waiting_max = limits.sequences_max;  // every place may fall free in one step
   limits.context_tokens = facts.context_tokens;
   limits.vocab_size = facts.vocab_size;
-  if (facts.embedding_size == 0) limits.embeddings_max = 0;
+  limits.embeddings_max = facts.embedding_size > 0 ? limits.sequences_max : 0;
   limits.hash_key = hash_key;
   return limits;
 }

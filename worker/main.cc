@@ -78,8 +78,9 @@ std::uint32_t embeddings_that_fit(const WorkerFacts& facts, std::size_t ring_byt
   const std::size_t room = ring_bytes / 2 - sizeof(shm::RecordHeader);
   const std::size_t used = step_bytes_max(facts.sequences_max);
   const std::size_t each = std::max<std::size_t>(facts.embedding_size, 1) * sizeof(float);
-  return room > used ? static_cast<std::uint32_t>(std::min((room - used) / each, std::size_t{1024}))
-                     : 0;
+  if (room <= used) return 0;
+  return static_cast<std::uint32_t>(
+      std::min<std::size_t>((room - used) / each, kBatchSequencesMax));
 }
 
 Result<void> say_hello(ControlChannel& control, const Start& start, const Executor& executor,

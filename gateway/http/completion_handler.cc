@@ -34,6 +34,9 @@ void add_stop_ids(GenerationSpec& spec, std::span<const TokenId> ids) {
       spec.stop_ids.push_back(id);
 }
 
+// Inputs of one embeddings request that wait or run at once.
+constexpr std::size_t kInputsUnderWayMax = 128;
+
 Result<void> check_embedding(const Service& service, std::uint32_t model,
                              const GenerationRequest& request) {
   const std::uint32_t size = service.loop.model_facts(model).embedding_size;
@@ -325,32 +328,58 @@ Result<void> CompletionHandler::submit_all() {
   for (auto& part : parts_)
     if (!part) part = std::make_unique<Part>();
   accepted_ = 0;
-  parts_left_ = 0;
+  parts_left_ = num_prompts;
+  num_submitted_ = 0;
   begin_writer();
-  for (std::size_t i = 0; i < num_prompts; ++i) {
-    const std::size_t num_ids = ids_[i].size();
-    Result<GenerationSpec> spec = make_spec(i);
-    if (!spec) return spec.error();
-    Part& part = *parts_[i];
-    part.owner = this;
-    part.prompt_tokens = static_cast<std::uint32_t>(ids_[i].size());
-    part.choices_left = request_.best_of;
-    part.first_choice = i * request_.best_of;
-    part.has_scores = false;
-    part.stats = {};
-    part.prompt.clear();
-    if (request_.return_token_ids || request_.echo) part.prompt = ids_[i];
-    if (request_.echo) {
-      const bool is_text = !request_.prompts[i].is_ids && ids_[i].size() == num_ids;
-      part.echo = is_text ? request_.prompts[i].text
-                          : model().tokenizer.decode(ids_[i]).value();  // ids were checked
+  return submit_more();
+}
+
+Result<void> CompletionHandler::submit_more() {
+  const auto num_under_way = [this] {
+    return num_submitted_ - (ids_.size() - parts_left_);  // those that are over were submitted
+  };
+  const std::size_t most = request_.kind == ApiKind::embedding ? kInputsUnderWayMax : ids_.size();
+  while (num_submitted_ < ids_.size() && num_under_way() < most) {
+    const Result<void> submitted = submit_part(num_submitted_);
+    if (submitted) {
+      ++num_submitted_;
+      continue;
     }
-    spec->prompt = std::move(ids_[i]);
-    const Result<GenerationHandle> handle = service_.loop.submit(std::move(*spec), part);
-    if (!handle) return handle.error();
-    part.handle = *handle;
-    ++parts_left_;
+    const Errc code = submitted.error().code;
+    const bool is_full = code == Errc::concurrency_limit || code == Errc::overloaded;
+    if (request_.kind == ApiKind::embedding && is_full && num_under_way() > 0) return {};
+    return submitted.error();
   }
+  return {};
+}
+
+Result<void> CompletionHandler::submit_part(std::size_t index) {
+  std::vector<TokenId>& ids = ids_[index];
+  const std::size_t num_ids = ids.size();
+  Result<GenerationSpec> spec = make_spec(index);
+  if (!spec) return spec.error();
+  Part& part = *parts_[index];
+  part.owner = this;
+  part.prompt_tokens = static_cast<std::uint32_t>(ids.size());
+  part.choices_left = request_.best_of;
+  part.first_choice = index * request_.best_of;
+  part.has_scores = false;
+  part.stats = {};
+  part.prompt.clear();
+  if (request_.return_token_ids || request_.echo) part.prompt = ids;
+  if (request_.echo) {
+    const bool is_text = !request_.prompts[index].is_ids && ids.size() == num_ids;
+    part.echo = is_text ? request_.prompts[index].text
+                        : model().tokenizer.decode(ids).value();  // ids were checked
+  }
+  // Kept where it may have to be submitted again.
+  if (request_.kind == ApiKind::embedding)
+    spec->prompt = ids;
+  else
+    spec->prompt = std::move(ids);
+  const Result<GenerationHandle> handle = service_.loop.submit(std::move(*spec), part);
+  if (!handle) return handle.error();
+  part.handle = *handle;
   return {};
 }
 

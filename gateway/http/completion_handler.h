@@ -11,7 +11,9 @@
 //
 // Tokens are taken from the decision loop only when no write is in flight and accepted before their
 // bytes are handed to the socket: what is ready shares one write, and a lone token never waits.
-// Event loop only. Reused from request to request; idle when no request runs.
+// Inputs of an embeddings request are submitted some at a time, so that one request does not fill
+// the queue; one that finds no place behind the request's own waits for them. Event loop only.
+// Reused from request to request; idle when no request runs.
 #pragma once
 
 #include <cstdint>
@@ -97,6 +99,8 @@ class CompletionHandler {
   void on_encoded(Result<void> result);
   void answer_tokenize();
   Result<void> submit_all();
+  Result<void> submit_more();
+  Result<void> submit_part(std::size_t index);
   Result<std::uint32_t> output_tokens(std::size_t& prompt_tokens) const;
   Result<GenerationSpec> make_spec(std::size_t index);
   void begin_writer();
@@ -133,7 +137,8 @@ class CompletionHandler {
   std::shared_ptr<EncodeJob> job_;            // while the pool has it
   std::vector<std::vector<TokenId>> ids_;     // per prompt
   std::vector<std::unique_ptr<Part>> parts_;  // addresses are stable: the loop refers to them
-  std::size_t parts_left_ = 0;
+  std::size_t parts_left_ = 0;                // whose answer is not whole yet
+  std::size_t num_submitted_ = 0;
   std::vector<Choice> choices_;  // prompt * best_of + i
   std::uint32_t accepted_ = 0;   // output tokens, all choices
   std::string piece_;            // new text of a token, reused

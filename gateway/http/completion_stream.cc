@@ -30,7 +30,8 @@ void CompletionHandler::Part::on_tokens(std::uint32_t choice) {
   }
   while (handle && handler.pump(*this, choice, nullptr)) {
   }
-  if (handler.is_over()) handler.respond_whole();
+  if (handler.is_over()) return handler.respond_whole();
+  if (const Result<void> more = handler.submit_more(); !more) handler.fail(more.error());
 }
 
 void CompletionHandler::Part::on_failed(const Error& error) {

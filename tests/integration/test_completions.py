@@ -278,11 +278,14 @@ class KeepAlive(ServerTest):
         stream.close()
 
     def test_a_client_that_leaves_frees_its_sequence(self):
-        for streamed in (True, False):
-            body = {"model": "canned", "prompt": "a", "max_tokens": 1000, "stream": streamed}
+        prompt = {"model": "canned", "prompt": "a", "max_tokens": 1000}
+        for path, body in (("/v1/completions", {**prompt, "stream": True}),
+                           ("/v1/completions", {**prompt, "stream": False}),
+                           # Steps of 512 tokens: eight of them.
+                           ("/v1/embeddings", {"model": "canned", "input": [[17] * 4000] * 3})):
             from http_client import Connection, encode_request
             with Connection(self.server.port) as connection:
-                connection.send(encode_request("POST", "/v1/completions", body))
+                connection.send(encode_request("POST", path, body))
                 sluice_process.wait_until(
                     lambda: self.server.metric("vllm:num_requests_running") >= 1, "the request to run")
             sluice_process.wait_until(lambda: self.server.journal().live == 0, "the journal's slot")

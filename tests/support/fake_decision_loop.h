@@ -44,6 +44,8 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   }
   std::vector<float> embedding{0.6f, -0.8f};  // of every input
 
+  std::size_t live_max = 1u << 20;  // more are refused with concurrency_limit
+  std::size_t most_live = 0;
   std::optional<Error> refuse_precheck, refuse_submit, refuse_count;
   gw::LimitsView limits_view;
   gw::ModelFacts facts{.vocab_size = 1024,
@@ -103,12 +105,14 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   }
   Result<gw::GenerationHandle> submit(gw::GenerationSpec spec, gw::GenerationSink& sink) override {
     if (refuse_submit) return *refuse_submit;
+    if (num_live() >= live_max) return make_error(Errc::concurrency_limit, "no more at once");
     Request request;
     for (std::uint32_t i = 0; i < spec.choices; ++i)
       request.choices.emplace_back().script = script ? script(spec, i) : default_script(spec);
     request.spec = std::move(spec);
     request.sink = &sink;
     requests.emplace(++last_handle_, std::move(request));
+    most_live = std::max(most_live, num_live());
     return gw::GenerationHandle{last_handle_};
   }
   std::span<const gw::OutputToken> pending(gw::GenerationHandle handle,

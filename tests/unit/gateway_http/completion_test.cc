@@ -410,6 +410,40 @@ TEST_F(Completion, EmbeddingsAreAnsweredInTheOrderOfTheInputs) {
   EXPECT_EQ(param(R"("input":[[1],[4096]])"), "input[1][0]");
 }
 
+// Four inputs, of which the caller may have two under way: the others follow as these end.
+TEST_F(Completion, InputsOfEmbeddingsWaitForThoseOfTheirOwnRequest) {
+  f.loop.facts.embedding_size = 2;
+  f.loop.live_max = 2;
+  const std::string body = R"({"model":"canned","input":[[5],[6,6],[7,7,7],[8,8,8,8]]})";
+  const std::string answer = body_of(f.exchange(post("/v1/embeddings", body)));
+  ASSERT_EQ(f.loop.requests.size(), 4u);
+  EXPECT_EQ(f.loop.most_live, 2u);
+  EXPECT_TRUE(has(answer, R"("index":3)")) << answer;
+  EXPECT_TRUE(has(answer, R"("prompt_tokens":10,)"));
+  f.loop.live_max = 0;  // somebody else's: there is nothing to wait for
+  EXPECT_TRUE(has(f.exchange(post("/v1/embeddings", body)), "concurrency_limit"));
+  // A client that leaves takes all of them along.
+  f.loop.live_max = 2;
+  auto& c = f.connect();
+  c.wire.input = post("/v1/embeddings", body);
+  f.turn();
+  EXPECT_EQ(f.loop.num_live(), 2u);
+  c.wire.is_input_ended = true;
+  f.turn();
+  EXPECT_EQ(f.loop.num_live(), 0u);
+  EXPECT_EQ(f.loop.last().cancelled, CancelCause::client_gone);
+}
+
+TEST_F(Completion, ALongListOfInputsHasABoundedNumberUnderWay) {
+  f.loop.facts.embedding_size = 2;
+  std::string body = R"({"model":"canned","input":[[5])";
+  for (int i = 1; i < 1000; ++i) body.append(",[5]");
+  const std::string answer = body_of(f.exchange(post("/v1/embeddings", body + "]}")));
+  EXPECT_EQ(f.loop.requests.size(), 1000u);
+  EXPECT_EQ(f.loop.most_live, 128u);
+  EXPECT_TRUE(has(answer, R"("index":999)"));
+}
+
 TEST_F(Completion, SpecsCarryWhatTheRequestSaid) {
   chat_answer(R"("max_tokens":5,"temperature":0,"stop_token_ids":[9],"logit_bias":{"7":-3},
                  "n":2,"seed":-2,"priority":4)");

@@ -11,6 +11,7 @@
 #include "config/load_config.h"
 #include "config/settings.h"
 #include "shared/ids.h"
+#include "shared/messages.h"
 
 namespace sluice::cfg {
 namespace {
@@ -69,12 +70,18 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
                  "at most num_blocks * block_tokens = " + std::to_string(slots));
   // A submission carries all ids of a sequence, and a record takes at most half of its ring.
   constexpr std::size_t kSubmissionRest = 64u << 10;
+  constexpr std::size_t kRecordRest = 16;  // a record's own header
   const std::size_t record = model.context_tokens * sizeof(TokenId);
   const std::size_t record_max = ring_bytes / 2 - std::min(ring_bytes / 4, kSubmissionRest);
   if (record > record_max)
     return wrong(key + ".context_tokens", "a full context would not fit the submit ring",
                  "at most " + std::to_string(record_max / sizeof(TokenId)) +
                      " with ring_bytes = " + std::to_string(ring_bytes));
+  // A step record too; log-probabilities make it long.
+  const std::size_t step = step_bytes_max(model.sequences_max) + kRecordRest;
+  if (step > ring_bytes / 2)
+    return wrong(key + ".sequences_max", "a step's record would not fit the step ring",
+                 "fewer, or ring_bytes of at least " + std::to_string(std::bit_ceil(2 * step)));
   if (model.step_tokens_max < model.sequences_max)
     return wrong(key + ".step_tokens_max", "smaller than sequences_max",
                  "at least " + std::to_string(model.sequences_max));

@@ -379,7 +379,7 @@ void ServingSim::start_step(std::uint32_t id) {
     const eng::Sequence& sequence = worker.scheduler->sequence(item.slot);
     worker.in_step.push_back(item.sequence);
     if (sequence.ids[0] == kPoisonId) worker.culprit = item.sequence;
-    if (!item.wants_logits) continue;
+    if (item.num_logits == 0) continue;
     const std::span<const TokenId> ids(sequence.ids);
     worker.sampled.push_back(
         {next_token(ids, sequence.sampling.seed, sequence.choice), 0.0f, eng::SampleStatus::ok});

@@ -97,6 +97,7 @@ struct Tokenizer::State {
   std::vector<std::uint32_t> begins;   // [size + 1], into `bytes`
   std::vector<bool> special;
   std::unordered_map<std::string, TokenId> special_ids;
+  std::unordered_map<TokenId, std::string_view> special_texts;  // into special_ids' keys
 
   std::string_view piece(TokenId id) const {
     return std::string_view(bytes).substr(begins[id], begins[id + 1] - begins[id]);
@@ -226,6 +227,7 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   }
   state.vocabulary.adds_bos =
       state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
+  for (const auto& [text, id] : state.special_ids) state.special_texts.emplace(id, text);
   return tokenizer;
 }
 
@@ -299,6 +301,12 @@ std::string_view Tokenizer::piece_bytes(TokenId id) const {
 bool Tokenizer::is_special(TokenId id) const {
   CHECK(id < state_->vocabulary.size);
   return state_->special[id];
+}
+
+std::string_view Tokenizer::token_text(TokenId id) const {
+  if (!is_special(id)) return state_->piece(id);
+  const auto found = state_->special_texts.find(id);
+  return found == state_->special_texts.end() ? std::string_view() : found->second;
 }
 
 std::optional<TokenId> Tokenizer::special_id(std::string_view text) const {

@@ -65,6 +65,8 @@ class Tokenizer {
   // nothing for special ids, the vocabulary's mark for an unknown one. REQUIRES: id < size.
   std::string_view piece_bytes(TokenId id) const;
   bool is_special(TokenId id) const;
+  // What names a token where tokens are listed: its bytes, of a special one its text.
+  std::string_view token_text(TokenId id) const;
   // The id of a special token by its text ("<|im_end|>"), if the vocabulary has it.
   std::optional<TokenId> special_id(std::string_view text) const;
 

@@ -48,6 +48,7 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
   // The paths agree bit for bit where the tests ran; a stream still moves only between equal ones,
   // because the RoPE table comes from the host's libm, which is chosen by CPU as well.
   facts = model_facts(facts, *weights, std::string("cpu/") + kernels->name + "/lanes16/kv-f32");
+  facts.embedding_size = weights->config.hidden_size;
   std::unique_ptr<ExecutorCpu> executor(
       new ExecutorCpu(facts, options.threads, std::move(*weights), *kernels));
 
@@ -69,7 +70,7 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
         static_cast<std::uint64_t>(e.limits_.operations_per_second);
     e.facts_.peak_bytes_per_second = static_cast<std::uint64_t>(e.limits_.bytes_per_second);
   }
-  const TransformerLimits limits{options.step_tokens_max, options.sequences_max,
+  const TransformerLimits limits{options.step_tokens_max, logit_rows_max(facts),
                                  options.sequences_max, facts.context_tokens};
   Result<Transformer> transformer = Transformer::make(e.weights_, *kernels, e.team_, limits);
   if (!transformer) return transformer.error();
@@ -80,6 +81,7 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
 std::span<const float> ExecutorCpu::forward(std::span<const SequenceSpan> spans) {
   const TokenBatch batch = rows_.fill(spans);
   work_ = step_work(costs_, batch);
+  num_hidden_ = batch.hidden_rows.size();
   return transformer_->forward(batch, kv_);
 }
 

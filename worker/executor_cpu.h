@@ -37,6 +37,9 @@ class ExecutorCpu final : public Executor {
 
   WorkerFacts facts() const override { return facts_; }
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
+  HiddenRows hidden() const override {
+    return {transformer_->hidden(), transformer_->hidden_stride(), num_hidden_};
+  }
   StepWork last_work() const override { return work_; }
   std::string description() const override;
   void zero_blocks(std::span<const BlockId> blocks) override;
@@ -60,6 +63,7 @@ class ExecutorCpu final : public Executor {
   BatchRows rows_;
   StepCosts costs_;
   StepWork work_;
+  std::size_t num_hidden_ = 0;  // rows of the last forward()
 };
 
 }  // namespace sluice::eng

@@ -46,8 +46,8 @@ Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
               facts_.num_blocks * block_bytes);
   Result<DeviceWeights> uploaded = upload_weights(weights, device_);
   if (!uploaded) return uploaded.error();
-  const TransformerLimits limits{facts_.step_tokens_max, facts_.sequences_max, facts_.sequences_max,
-                                 facts_.context_tokens};
+  const TransformerLimits limits{facts_.step_tokens_max, logit_rows_max(facts_),
+                                 facts_.sequences_max, facts_.context_tokens};
   Result<DeviceTransformer> transformer =
       DeviceTransformer::make(device_, c, std::move(*uploaded), limits, rows_.table_blocks_max());
   if (!transformer) return transformer.error();

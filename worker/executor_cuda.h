@@ -3,7 +3,8 @@
 //
 // It sees the device only through a DeviceTable: the tests run the same code on the CPU. A row's
 // bits may depend on its batch mates, because cuBLAS chooses its kernel by shape: its facts say
-// continuity `tokens` (P2). After open() nothing is allocated. One thread, the one that opened it.
+// continuity `tokens` (P2). Hidden states stay on the device: embedding_size is 0. After open()
+// nothing is allocated. One thread, the one that opened it.
 #pragma once
 
 #include <memory>

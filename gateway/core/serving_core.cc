@@ -90,7 +90,8 @@ Result<void> ServingCore::check_model(std::uint32_t model, Tick now) const {
 }
 
 Result<void> ServingCore::check_fit(const GenerationSpec& spec) const {
-  CHECK(!spec.prompt.empty() && spec.output_tokens_max > 0);
+  CHECK(!spec.prompt.empty());
+  CHECK(spec.task == SequenceTask::generate || spec.output_tokens_max == 0);
   CHECK(spec.choices > 0 && spec.choices <= kChoicesMax);
   const std::uint64_t longest = spec.prompt.size() + std::uint64_t{spec.output_tokens_max};
   std::uint64_t most = 0;
@@ -184,6 +185,10 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     sequence.prompt_tokens = entry.stats.prompt_tokens;
     sequence.output_tokens_max = entry.spec.output_tokens_max;
     sequence.output_tokens_granted = granted;
+    sequence.task = entry.spec.task;
+    sequence.wants_prompt_scores = choice == 0 &&
+                                   entry.spec.prompt_scores == PromptScores::wanted &&
+                                   entry.spec.prompt.size() > 1;
     sequence.prefix = prefix;
     sequence.arrival = entry.spec.arrival;
     sequence.admitted = sequence.waiting_since = now;
@@ -313,6 +318,22 @@ ServingCore::Sequence* ServingCore::find_choice(GenerationHandle handle, std::ui
   return &sequences_[request->choices[choice]];
 }
 
+std::span<const TopLogprob> ServingCore::pending_top(GenerationHandle handle,
+                                                     std::uint32_t choice) const {
+  const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
+  if (sequence == nullptr) return {};
+  return std::span(sequence->top).first(pending(handle, choice).size() * sequence->num_top);
+}
+
+PromptResult ServingCore::prompt_result(GenerationHandle handle, std::uint32_t choice) const {
+  const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
+  if (sequence == nullptr) return {};
+  PromptResult result{sequence->prompt_logprobs, sequence->prompt_top, sequence->embedding, {}};
+  if (sequence->output_tokens_max == 0 && sequence->state.has_news())
+    result.finish = sequence->state.finish();
+  return result;
+}
+
 std::span<const OutputToken> ServingCore::pending(GenerationHandle handle,
                                                   std::uint32_t choice) const {
   const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
@@ -329,20 +350,24 @@ std::span<const OutputToken> ServingCore::pending(GenerationHandle handle,
 void ServingCore::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count,
                          Tick now) {
   Sequence* sequence = find_choice(handle, choice);
-  if (sequence == nullptr || count == 0) return;
+  if (sequence == nullptr || (count == 0 && !sequence->state.has_news())) return;
   const std::uint32_t index = requests_[sequence->request].choices[choice];
   const SequenceEffects effects = sequence->state.accept(count);
+  sequence->top.erase(sequence->top.begin(),
+                      sequence->top.begin() + std::ptrdiff_t{count} * sequence->num_top);
   ModelCounters& counters = counters_[sequence->model];
   counters.accepted += count;
   counters.pending -= count;
   Request& request = requests_[sequence->request];
   request.stats.completion_tokens += count;
   ledger_.settle(request.reservation, count, now);
-  commands_.push_back({.kind = CommandKind::accept_slot,
-                       .sequence = index,
-                       .id = sequence->id,
-                       .worker = {},
-                       .value = sequence->state.num_accepted()});
+  if (count > 0) {
+    commands_.push_back({.kind = CommandKind::accept_slot,
+                         .sequence = index,
+                         .id = sequence->id,
+                         .worker = {},
+                         .value = sequence->state.num_accepted()});
+  }
   const bool by_length = sequence->state.finish() == FinishReason::length;
   apply(index, effects, by_length ? EndReason::length : EndReason::stop, now);
 }
@@ -596,7 +621,7 @@ bool ServingCore::take_token_notice(const Notice& notice) {
   Sequence* sequence = find_choice(notice.handle, notice.choice);
   if (sequence == nullptr || !sequence->is_dirty) return false;
   sequence->is_dirty = false;
-  return sequence->state.num_pending() > 0;
+  return sequence->state.has_news();
 }
 
 }  // namespace sluice::gw

@@ -123,6 +123,9 @@ class ServingCore {
   Result<GenerationHandle> submit(GenerationSpec spec, RequestId request,
                                   std::span<const SequenceId> ids, Tick now);
   std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) const;
+  // Of the pending tokens: the same number for each.
+  std::span<const TopLogprob> pending_top(GenerationHandle handle, std::uint32_t choice) const;
+  PromptResult prompt_result(GenerationHandle handle, std::uint32_t choice) const;
   void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count, Tick now);
   void stop(GenerationHandle handle, std::uint32_t choice, Tick now);
   void cancel(GenerationHandle handle, CancelCause cause, Tick now);
@@ -233,8 +236,21 @@ class ServingCore {
 
   // serving_core_steps.cc: records and the life of sequences
   void cover(Sequence& sequence, Tick now);
-  bool take_entry(std::uint32_t worker, const StepEntry& entry, Tick now);
-  const char* entry_fault(const Sequence& sequence, const StepEntry& entry) const;
+  // An entry with its share of what stands behind the entries.
+  struct Entry {
+    const StepEntry& head;
+    std::span<const TopLogprob> top;
+    std::span<const float> values;
+  };
+  bool take_entry(std::uint32_t worker, const Entry& taken, Tick now);
+  const char* entry_fault(const Sequence& sequence, const Entry& taken) const;
+  const char* token_fault(const Sequence& sequence, const StepEntry& entry) const;
+  const char* prompt_fault(const Sequence& sequence, const Entry& taken) const;
+  const char* top_fault(const Sequence& sequence, const Entry& taken) const;
+  void take_prompt_token(Sequence& sequence, const Entry& taken);
+  void take_prompt_end(std::uint32_t sequence, const Entry& taken, Tick now);
+  void take_token(std::uint32_t sequence, const Entry& taken, Tick now);
+  void notify(Sequence& sequence);
   void observe_token(Sequence& sequence, Tick now);
   void apply(std::uint32_t sequence, const SequenceEffects& effects, EndReason reason, Tick now);
   void client_over(std::uint32_t sequence, EndReason reason, Tick now);

@@ -97,6 +97,11 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
     sequence.weights_digest = worker.account.facts().weights_digest;
     sequence.kernel_path = worker.account.facts().kernel_path;
     sequence.dispatched = now;
+    const SamplingParams& sampling = request.spec.sampling;
+    if (sampling.wants_logprob != 0)
+      sequence.num_top =
+          std::min<std::uint32_t>(sampling.num_top_logprobs, worker.account.facts().vocab_size);
+    if (sequence.wants_prompt_scores) sequence.prompt_logprobs.reserve(sequence.prompt_tokens);
     sequence.outputs.reserve(std::min<std::size_t>(sequence.output_tokens_max, kOutputsReserved));
     counters.queue_time.observe(now - sequence.admitted);
     if (!request.was_dispatched) {
@@ -199,6 +204,11 @@ Submission ServingCore::submission(std::uint32_t index) {
   submission.head.num_bias = static_cast<std::uint32_t>(spec.bias.size());
   submission.head.priority = spec.priority;
   submission.head.sampling = spec.sampling;
+  submission.head.task = sequence.task;
+  // After the end of an epoch only what is missing is computed again.
+  const auto num_scored = static_cast<std::uint32_t>(sequence.prompt_logprobs.size());
+  if (sequence.wants_prompt_scores && num_scored + 1 < sequence.prompt_tokens)
+    submission.head.prompt_logprobs_from = num_scored + 1;
   submission.prompt = spec.prompt;
   submission.output = output_ids_;
   submission.stop_ids = spec.stop_ids;
@@ -253,7 +263,10 @@ void ServingCore::check_invariants() const {
     num_queued += sequence.is_queued ? 1 : 0;
     num_resuming += sequence.is_resuming ? 1 : 0;
     pending[sequence.model] += state.num_pending();
-    if (state.is_client_open()) CHECK(sequence.outputs.size() == state.num_generated());
+    if (state.is_client_open()) {
+      CHECK(sequence.outputs.size() == state.num_generated());
+      CHECK(sequence.top.size() == std::size_t{state.num_pending()} * sequence.num_top);
+    }
     if (!state.is_on_worker()) continue;
     ++num_held;
     const Worker& worker = workers_[sequence.worker.value];

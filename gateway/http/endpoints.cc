@@ -136,9 +136,6 @@ void answer_endpoint(Session& session) {
       return answer_ready(session);
     case Endpoint::metrics:
       return answer_metrics(session);
-    case Endpoint::embeddings:
-      return session.respond_error(make_error(
-          Errc::unsupported_parameter, "embeddings are not supported by this server", "model"));
     default:
       CHECK(false && "an endpoint with a handler of its own");
   }

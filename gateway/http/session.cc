@@ -262,6 +262,7 @@ void Session::dispatch() {
     case Endpoint::input_tokens:
     case Endpoint::tokenize:
     case Endpoint::detokenize:
+    case Endpoint::embeddings:
       break;
     case Endpoint::admin:
       return start_admin();
@@ -274,6 +275,8 @@ void Session::dispatch() {
       return completion_->start_generation(ApiKind::chat);
     case Endpoint::completions:
       return completion_->start_generation(ApiKind::completion);
+    case Endpoint::embeddings:
+      return completion_->start_generation(ApiKind::embedding);
     case Endpoint::input_tokens:
       return completion_->start_count();
     case Endpoint::tokenize:

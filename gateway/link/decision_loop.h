@@ -39,6 +39,7 @@ struct ModelFacts {  // from worker hellos; stable while at least one worker is 
   std::uint64_t weights_digest = 0;
   std::uint64_t kernel_path = 0;
   std::uint32_t workers_ready = 0;
+  std::uint32_t embedding_size = 0;  // 0: serves no embeddings
 };
 
 // Whether what was used reaches the disk. failing: accounts with a limit are refused with
@@ -58,8 +59,13 @@ class DecisionLoop {
   virtual Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) = 0;
 
   virtual std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) = 0;
+  // Of the pending tokens: as many for each as were asked for, the likeliest first.
+  virtual std::span<const TopLogprob> pending_top(GenerationHandle handle,
+                                                  std::uint32_t choice) = 0;
+  virtual PromptResult prompt_result(GenerationHandle handle, std::uint32_t choice) = 0;
   // The first `count` pending tokens are being written: journal, ledger, counters. Invalidates the
-  // span. When the last accepted token has a finish reason the choice is over.
+  // span. When the last accepted token has a finish reason the choice is over. `count` 0 ends a
+  // choice whose prompt_result() has one.
   virtual void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) = 0;
   // A stop string matched in the last accepted token: the choice is over, the rest is discarded.
   virtual void stop(GenerationHandle handle, std::uint32_t choice) = 0;

@@ -291,6 +291,15 @@ std::span<const OutputToken> RingDecisionLoop::pending(GenerationHandle handle,
   return core_->pending(handle, choice);
 }
 
+std::span<const TopLogprob> RingDecisionLoop::pending_top(GenerationHandle handle,
+                                                          std::uint32_t choice) {
+  return core_->pending_top(handle, choice);
+}
+
+PromptResult RingDecisionLoop::prompt_result(GenerationHandle handle, std::uint32_t choice) {
+  return core_->prompt_result(handle, choice);
+}
+
 void RingDecisionLoop::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) {
   core_->accept(handle, choice, count, clock_.now());
   carry_out();

@@ -88,6 +88,8 @@ class RingDecisionLoop final : public DecisionLoop {
   Result<void> precheck(Caller caller, std::uint32_t model) override;
   Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) override;
   std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) override;
+  std::span<const TopLogprob> pending_top(GenerationHandle handle, std::uint32_t choice) override;
+  PromptResult prompt_result(GenerationHandle handle, std::uint32_t choice) override;
   void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) override;
   void stop(GenerationHandle handle, std::uint32_t choice) override;
   void cancel(GenerationHandle handle, CancelCause cause) override;

@@ -267,8 +267,9 @@ void RingDecisionLoop::worker_up(ControlMessage& message) {
   waits_->watch_bell(id, opened.bell_fd());
   ++counters_.worker_epochs;
   const WorkerFacts& facts = opened.facts();
-  facts_[model] = {facts.vocab_size, facts.context_tokens, facts.weights_digest, facts.kernel_path,
-                   0};
+  facts_[model] = {
+      facts.vocab_size,    facts.context_tokens, facts.weights_digest, facts.kernel_path, 0,
+      facts.embedding_size};
   ControlMessage attach;
   attach.kind = ControlKind::attach_request;
   attach.worker = id;

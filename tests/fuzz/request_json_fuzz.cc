@@ -22,10 +22,17 @@ void check_bounds(const GenerationRequest& request) {
   CHECK(request.logit_bias.size() <= kLogitBiasMax);
   CHECK(request.sampling.temperature >= 0 && request.sampling.temperature <= 2);
   CHECK(request.sampling.top_p > 0 && request.sampling.top_p <= 1);
-  CHECK(request.prompts.size() * request.choices <= kChoicesMax);
+  if (request.kind == ApiKind::embedding) {
+    CHECK(!request.prompts.empty() && request.prompts.size() <= kEmbeddingInputsMax);
+    return;
+  }
+  CHECK(request.best_of >= request.choices);
+  CHECK(request.prompts.size() * request.best_of <= kChoicesMax);
+  CHECK(request.logprobs.value_or(0) <= kTopLogprobsMax);
   if (request.kind == ApiKind::chat) CHECK(!request.messages.empty());
   if (request.max_tokens)
-    CHECK(*request.max_tokens >= 1 && *request.max_tokens <= kContextTokensMax);
+    CHECK(*request.max_tokens >= (request.echo ? 0u : 1u) &&
+          *request.max_tokens <= kContextTokensMax);
 }
 
 }  // namespace
@@ -34,7 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static RequestParser parser(1);
   static GenerationRequest request;
   const std::string text(reinterpret_cast<const char*>(data), size);
-  for (const ApiKind kind : {ApiKind::chat, ApiKind::completion}) {
+  for (const ApiKind kind : {ApiKind::chat, ApiKind::completion, ApiKind::embedding}) {
     std::string body = text;
     const bool is_accepted = parser.parse_generation(body, kind, request).has_value();
     if (is_accepted) check_bounds(request);

@@ -235,10 +235,11 @@ class Stream:
 
 
 class Collected:
-    """What a stream delivered: text and finish reason of each choice, usage, error."""
+    """What a stream delivered: text, log-probabilities and finish reason of each choice, usage, error."""
 
     def __init__(self):
         self.texts = {}
+        self.logprobs = {}  # of each choice: one list of tokens after another, as they are written
         self.finish = {}
         self.usage = None
         self.error = None
@@ -256,12 +257,17 @@ class Collected:
             if text is None:
                 text = choice.get("delta", {}).get("content") or ""
             self.texts[index] = self.texts.get(index, "") + text
+            for name, values in (choice.get("logprobs") or {}).items():
+                for value in values or ():
+                    self.logprobs.setdefault(index, []).append((name, json.dumps(value)))
             if choice.get("finish_reason"):
                 self.finish[index] = choice["finish_reason"]
 
     def key(self):
-        """What must not change: text, finish reasons, usage."""
-        return (sorted(self.texts.items()), sorted(self.finish.items()),
+        """What must not change: text, log-probabilities, finish reasons, usage."""
+        by_list = {index: sorted(values, key=lambda value: value[0])  # stable: each list in its order
+                   for index, values in self.logprobs.items()}
+        return (sorted(self.texts.items()), sorted(by_list.items()), sorted(self.finish.items()),
                 self.usage and (self.usage["prompt_tokens"], self.usage["completion_tokens"]),
                 self.error and self.error.get("code"), self.is_done)
 

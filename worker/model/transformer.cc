@@ -99,6 +99,10 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
     kernels_->rms_norm(x_.row(batch.logit_rows[i]), weights_->final_norm, normed_.row(i), hidden,
                        weights_->config.norm_eps);
   }
+  for (std::size_t i = 0; i < batch.hidden_rows.size(); ++i) {
+    kernels_->rms_norm(x_.row(batch.hidden_rows[i]), weights_->final_norm, delta_.row(i), hidden,
+                       weights_->config.norm_eps);
+  }
   matmul(weights_->head, normed_, logits_, rows);  // logits = W_head norm(x)
   return {logits_.data, rows * weights_->config.vocab_size};
 }

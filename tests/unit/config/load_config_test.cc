@@ -129,6 +129,10 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
        "models[0].context_tokens"},
       {"ring_bytes: 96KiB\n", "f:1: ring_bytes: not a power of two", "ring_bytes"},
       {"models:\n  - block_tokens: 24\n", "allowed: 8, 16, 32, 64", "models[0].block_tokens"},
+      {"ring_bytes: 128KiB\nmodels:\n  - sequences_max: 256\n    context_tokens: 4096\n",
+       "f:3: models[0].sequences_max: a step's record would not fit the step ring; allowed: fewer, "
+       "or ring_bytes of at least 262144",
+       "models[0].sequences_max"},
       {"models:\n  - step_tokens_max: 32\n", "smaller than sequences_max",
        "models[0].step_tokens_max"},
       {"models:\n  - name: a\n  - name: a\n", "f:3: models[1].name: given twice", "models[1].name"},

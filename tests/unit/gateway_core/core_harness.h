@@ -181,8 +181,9 @@ class CoreHarness {
     return made;
   }
 
-  void publish(std::uint32_t id, std::span<const StepEntry> entries) {
-    core.step(WorkerId{id}, {head(id, entries.size()), entries}, now);
+  void publish(std::uint32_t id, std::span<const StepEntry> entries,
+               std::span<const TopLogprob> top = {}, std::span<const float> values = {}) {
+    core.step(WorkerId{id}, {head(id, entries.size()), entries, top, values}, now);
     carry_out();
   }
 

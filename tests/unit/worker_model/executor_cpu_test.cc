@@ -73,6 +73,35 @@ TEST(ExecutorCpu, RefusesOptionsOutOfRangeByName) {
             "num_blocks");
 }
 
+// The logits of the golden files are this state times the head, which is the embedding here.
+TEST(ExecutorCpu, HiddenStatesAreWhatTheHeadSees) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options("f32_interleaved"));
+  ASSERT_TRUE(executor.has_value());
+  const WorkerFacts facts = (*executor)->facts();
+  const eng::ModelWeights& weights = (*executor)->weights();
+  ASSERT_TRUE(weights.config.tied_embeddings);
+  ASSERT_EQ(weights.embedding_type, krn::WeightType::f32);
+  ASSERT_EQ(facts.embedding_size, weights.config.hidden_size);
+  const auto* table = static_cast<const float*>(weights.embedding);
+  const DrivenSequence other{std::vector<TokenId>(3, 9), consecutive_blocks(1, 20)};
+  const DrivenSequence sequence{{5, 40, 2, 77, 11}, consecutive_blocks(1)};
+  eng::SequenceSpan spans[] = {other.span(3), sequence.span(5, 4)};
+  spans[1].wants_hidden = true;
+  const std::span<const float> logits = (*executor)->forward(spans);
+  ASSERT_EQ(logits.size(), 5 * facts.vocab_size);
+  const eng::HiddenRows hidden = (*executor)->hidden();
+  ASSERT_EQ(hidden.num_rows, 5u);
+  for (std::size_t row = 1; row < 5; ++row) {  // the first has no logits
+    for (std::size_t v = 0; v < facts.vocab_size; ++v) {
+      double product = 0.0;
+      for (std::size_t d = 0; d < facts.embedding_size; ++d)
+        product += double{hidden.data[row * hidden.stride + d]} *
+                   double{table[v * facts.embedding_size + d]};
+      ASSERT_NEAR(double{logits[row * facts.vocab_size + v]}, product, 1e-4);
+    }
+  }
+}
+
 // Counted by hand for the tiny model: 2 layers, hidden 48, inner 88, 4 heads of 12 and 2 of K and
 // V, vocabulary 160 (10 panels of 16), bfloat16 weights, float KV.
 TEST(ExecutorCpu, SaysWhatAStepTook) {

@@ -160,7 +160,7 @@ TEST_F(ExecutorCuda, ABatchChangesNoRow) {
     for (std::size_t s = 0; s < spans.size(); ++s) {
       DrivenSequence& sequence = sequences[members[s]];
       sequence.computed += static_cast<std::uint32_t>(spans[s].ids.size());
-      if (!spans[s].wants_logits) continue;
+      if (spans[s].num_logits == 0) continue;
       const auto got = logits.subspan(row++ * cuda->facts().vocab_size, cuda->facts().vocab_size);
       const std::size_t position = sequence.computed - 1;
       expect_near(got, want[members[s]][position], "batch");

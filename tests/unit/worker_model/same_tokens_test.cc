@@ -142,7 +142,7 @@ class RandomLife {
     for (std::size_t i = 0; i < spans.size(); ++i) {
       DrivenSequence& sequence = sequences_[members[i].index];
       sequence.computed += static_cast<std::uint32_t>(members[i].num_tokens);
-      if (!spans[i].wants_logits) continue;
+      if (spans[i].num_logits == 0) continue;
       const auto got = logits.subspan(row++ * facts_.vocab_size, facts_.vocab_size);
       ASSERT_TRUE(same_row(got, want_[members[i].index][sequence.computed - 1]))
           << "sequence " << members[i].index << " position " << sequence.computed - 1;

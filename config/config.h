@@ -100,7 +100,7 @@ struct Cors {
 
 enum class ModelKind : std::uint8_t {
   canned,  // answers made of a hash; no weights
-  llama,   // a Hugging Face directory or GGUF file of the Llama architecture
+  llama,   // a Hugging Face directory or GGUF file of the Llama family
 };
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };

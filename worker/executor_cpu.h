@@ -1,4 +1,5 @@
-// ExecutorCpu: a Llama model from a Hugging Face directory or a GGUF file on the CPU kernels.
+// ExecutorCpu: a model of the Llama family from a Hugging Face directory or a GGUF file on the CPU
+// kernels.
 //
 // One forward() computes the tokens of all spans together (matrices see one batch; attention runs
 // per sequence) and keeps K and V as float in one arena of blocks. By the kernels' contract a row's

@@ -1,5 +1,6 @@
-// ExecutorCuda: a Llama model from a Hugging Face directory on a CUDA device: weights, activations
-// and the paged KV cache in device memory, kernels of kernels/cuda, GEMMs through cuBLAS.
+// ExecutorCuda: a model of the Llama family from a Hugging Face directory on a CUDA device:
+// weights, activations and the paged KV cache in device memory, kernels of kernels/cuda, GEMMs
+// through cuBLAS.
 //
 // It sees the device only through a DeviceTable: the tests run the same code on the CPU. A row's
 // bits may depend on its batch mates, because cuBLAS chooses its kernel by shape: its facts say

@@ -46,8 +46,18 @@ const char* scaling_name(RopeScalingKind kind) {
 }
 
 // As its format names it.
-const char* architecture_of(const ModelWeights& weights) {
-  return weights.format.starts_with("GGUF") ? "llama" : "LlamaForCausalLM";
+std::string_view architecture_of(const ModelWeights& weights) {
+  const Architecture architecture = weights.config.architecture;
+  return weights.format.starts_with("GGUF") ? architecture_name(architecture)
+                                            : architecture_class(architecture);
+}
+
+std::string window_text(const ModelConfig& config) {
+  if (config.sliding_window == 0) return "none";
+  std::string text = std::to_string(config.sliding_window) + " positions";
+  if (config.first_windowed_layer > 0)
+    text += " from layer " + std::to_string(config.first_windowed_layer) + " on";
+  return text;
 }
 
 // How many tensors are stored in which type.
@@ -136,6 +146,7 @@ int inspect_model(const std::string& model, std::ostream& out, std::ostream& err
       << (c.rope_pairing == krn::RopePairing::half ? "half" : "interleaved") << ", scaling "
       << scaling_name(c.rope_scaling.kind)
       << (c.rope_divisors.empty() ? "" : ", frequencies divided by rope_freqs.weight") << "\n"
+      << "sliding_window       " << window_text(c) << "\n"
       << "embeddings           " << (c.tied_embeddings ? "tied" : "separate") << ", "
       << type_name(w.embedding_type) << "\n"
       << "matrices             " << type_name(w.layers.front().gate_up.type) << dequantized_of(w)

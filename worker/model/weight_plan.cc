@@ -18,6 +18,7 @@ struct TensorNames {
   std::string_view embedding, head, final_norm, rope_divisors;  // rope_divisors: empty, none
   std::string_view layer;                                       // before the layer's number
   std::string_view attention_norm, q, k, v, attention_out, mlp_norm, gate, up, down;  // behind it
+  std::string_view q_bias, k_bias, v_bias, q_norm, k_norm;
   // By their ends: what follows from the configuration and is stored all the same by old exports.
   std::string_view ignored;
   std::string_view types;  // for messages: what tensors may be stored as
@@ -37,6 +38,11 @@ constexpr TensorNames kHuggingFaceNames{.embedding = "model.embed_tokens.weight"
                                         .gate = ".mlp.gate_proj.weight",
                                         .up = ".mlp.up_proj.weight",
                                         .down = ".mlp.down_proj.weight",
+                                        .q_bias = ".self_attn.q_proj.bias",
+                                        .k_bias = ".self_attn.k_proj.bias",
+                                        .v_bias = ".self_attn.v_proj.bias",
+                                        .q_norm = ".self_attn.q_norm.weight",
+                                        .k_norm = ".self_attn.k_norm.weight",
                                         .ignored = ".rotary_emb.inv_freq",
                                         .types = "F32, F16 and BF16"};
 
@@ -54,6 +60,11 @@ constexpr TensorNames kGgufNames{.embedding = "token_embd.weight",
                                  .gate = ".ffn_gate.weight",
                                  .up = ".ffn_up.weight",
                                  .down = ".ffn_down.weight",
+                                 .q_bias = ".attn_q.bias",
+                                 .k_bias = ".attn_k.bias",
+                                 .v_bias = ".attn_v.bias",
+                                 .q_norm = ".attn_q_norm.weight",
+                                 .k_norm = ".attn_k_norm.weight",
                                  .ignored = ".attn_rot_embd.weight",
                                  .types = "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K"};
 
@@ -67,9 +78,15 @@ class PlanBuilder {
   PlanBuilder(const ModelConfig& config, const TensorNames& names, WeightPlan& plan)
       : config_(config), names_(names), plan_(plan) {}
 
-  std::size_t vector(const std::string& name, std::size_t size) {
-    const std::size_t region = add_region(Region::Kind::vector, 1, size);
-    plan_.tensors[name] = {{size}, {{region, 0}}, nullptr, {}};
+  std::size_t vector(const std::string& name, std::size_t size) { return vectors({{name, size}}); }
+
+  // One vector of several tensors, one behind the other.
+  std::size_t vectors(const std::vector<std::pair<std::string, std::size_t>>& parts) {
+    const std::size_t region = add_region(Region::Kind::vector, 1, 0);
+    for (const auto& [name, size] : parts) {
+      plan_.tensors[name] = {{size}, {{region, plan_.regions[region].cols}}, nullptr, {}};
+      plan_.regions[region].cols += size;
+    }
     return region;
   }
 
@@ -95,6 +112,13 @@ class PlanBuilder {
     WeightPlan::Layer layer{};
     layer.attention_norm = vector(full(names_.attention_norm), hidden);
     layer.qkv = packed({{full(names_.q), q}, {full(names_.k), kv}, {full(names_.v), kv}}, hidden);
+    if (config_.has_qkv_bias())
+      layer.qkv_bias =
+          vectors({{full(names_.q_bias), q}, {full(names_.k_bias), kv}, {full(names_.v_bias), kv}});
+    if (config_.has_head_norms()) {
+      layer.q_norm = vector(full(names_.q_norm), config_.head_dim);
+      layer.k_norm = vector(full(names_.k_norm), config_.head_dim);
+    }
     layer.attention_out = packed({{full(names_.attention_out), hidden}}, q);
     layer.mlp_norm = vector(full(names_.mlp_norm), hidden);
     layer.gate_up = packed({{full(names_.gate), inner}, {full(names_.up), inner}}, hidden);

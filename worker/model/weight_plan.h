@@ -27,7 +27,7 @@ struct Region {
 
 struct Placement {
   std::size_t region;
-  std::size_t first_row;  // of this tensor within the region
+  std::size_t first_row;  // of this tensor within the region; of a vector its first element
 };
 
 struct ExpectedTensor {
@@ -49,6 +49,7 @@ struct WeightPlan {
   std::optional<std::size_t> rope_divisors;
   struct Layer {
     std::size_t attention_norm, qkv, attention_out, mlp_norm, gate_up, down;
+    std::optional<std::size_t> qkv_bias, q_norm, k_norm;
   };
   std::vector<Layer> layers;
 };
@@ -58,7 +59,7 @@ struct Shard {
   TensorTable table;
 };
 
-// How the tensors of a Llama model are called.
+// How the tensors of a model are called.
 enum class TensorNaming : std::uint8_t { hugging_face, gguf };
 
 struct PlanOptions {

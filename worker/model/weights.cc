@@ -178,7 +178,7 @@ class Loader {
         if (!ready)
           return file.error("tensor '" + printable(tensor.name) +
                             "' holds values that are not finite");
-        put(*ready, placement, at / row_bytes, piece_.size() / row_bytes);
+        put(*ready, placement, at / row_bytes, piece_.size() / row_bytes, tensor.shape.back());
       }
     }
     if (is_wide) wide_.insert(tensor.name);
@@ -186,13 +186,13 @@ class Loader {
   }
 
   void put(const Rows& from, const Placement& placement, std::size_t first_row,
-           std::size_t num_rows) {
+           std::size_t num_rows, std::size_t num_cols) {
     const Region& region = plan_.regions[placement.region];
     std::uint8_t* to = memory_ + region.offset;
     switch (region.kind) {
       case Region::Kind::vector:
-        krn::find_kernels("scalar")->widen(from.data, from.type, reinterpret_cast<float*>(to),
-                                           region.cols);
+        krn::find_kernels("scalar")->widen(
+            from.data, from.type, reinterpret_cast<float*>(to) + placement.first_row, num_cols);
         return;
       case Region::Kind::rows: {  // one tensor, so the types are equal
         const std::size_t row_bytes = region.cols * krn::weight_bytes(region.type);
@@ -230,9 +230,15 @@ void point(const WeightPlan& plan, ModelWeights& weights) {
   weights.final_norm = floats(plan.final_norm);
   weights.head = packed(plan.head);
   for (const WeightPlan::Layer& layer : plan.layers) {
-    weights.layers.push_back({floats(layer.attention_norm), packed(layer.qkv),
-                              packed(layer.attention_out), floats(layer.mlp_norm),
-                              packed(layer.gate_up), packed(layer.down)});
+    weights.layers.push_back({.attention_norm = floats(layer.attention_norm),
+                              .qkv = packed(layer.qkv),
+                              .qkv_bias = layer.qkv_bias ? floats(*layer.qkv_bias) : nullptr,
+                              .q_norm = layer.q_norm ? floats(*layer.q_norm) : nullptr,
+                              .k_norm = layer.k_norm ? floats(*layer.k_norm) : nullptr,
+                              .attention_out = packed(layer.attention_out),
+                              .mlp_norm = floats(layer.mlp_norm),
+                              .gate_up = packed(layer.gate_up),
+                              .down = packed(layer.down)});
   }
 }
 

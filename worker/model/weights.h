@@ -24,6 +24,9 @@ namespace sluice::eng {
 struct LayerWeights {
   const float* attention_norm = nullptr;  // [hidden_size]
   krn::PackedMatrix qkv;                  // [q_width + 2 kv_width, hidden_size]
+  const float* qkv_bias = nullptr;        // [q_width + 2 kv_width]; null: none
+  const float* q_norm = nullptr;          // [head_dim], of each head of q; null: none
+  const float* k_norm = nullptr;          // [head_dim], likewise
   krn::PackedMatrix attention_out;        // [hidden_size, q_width]
   const float* mlp_norm = nullptr;        // [hidden_size]
   krn::PackedMatrix gate_up;              // [2 intermediate_size, hidden_size]

@@ -107,6 +107,27 @@ TEST(ExecutorCpu, SaysWhatAStepTook) {
   EXPECT_EQ((*executor)->last_work().bytes_moved, 0u);
 }
 
+// Three layers that see 37 positions, K and V of 2 heads of 12.
+TEST(ExecutorCpu, AStepReadsNoMoreThanTheWindow) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options("mistral_window"));
+  ASSERT_TRUE(executor.has_value());
+  DrivenSequence sequence{std::vector<TokenId>(60, 7), consecutive_blocks(4)};
+  const auto attention_of = [&](std::uint32_t start, std::size_t count) {
+    sequence.computed = start;
+    const eng::SequenceSpan span = sequence.span(count, false);
+    (*executor)->forward({&span, 1});
+    const std::uint64_t weights = 3 * (96 * 32 + 32 * 48 + 112 * 32 + 32 * 56);
+    return (*executor)->last_work().operations - 2 * weights * count;
+  };
+  EXPECT_EQ(attention_of(0, 2), 3u * 4 * 48 * (1 + 2));
+  EXPECT_EQ(attention_of(2, 36), 3u * 4 * 48 * (38u * 39 / 2 - 3 - 1))
+      << "the last sees 37, not 38";
+  EXPECT_EQ(attention_of(38, 2), 3u * 4 * 48 * (2 * 37));
+  const std::uint64_t before = (*executor)->last_work().bytes_moved;
+  attention_of(50, 2);
+  EXPECT_EQ((*executor)->last_work().bytes_moved, before) << "however long the sequence is";
+}
+
 TEST(ExecutorCpu, MeasuresTheMachineWhenAsked) {
   eng::ExecutorCpuOptions options = tiny_options();
   const auto silent = eng::ExecutorCpu::open(options);

@@ -308,6 +308,60 @@ TEST_F(GgufModel, RopeDivisorsStretchTheFrequencies) {
   EXPECT_EQ(outcome(file).substr(0, 46), "m.gguf: tensor 'rope_freqs.weight' has shape [");
 }
 
+TEST_F(GgufModel, ASlidingWindowInSomeLayers) {
+  GgufBytes file = good();
+  file.u32("llama.attention.sliding_window", 8);
+  EXPECT_EQ(load(file)->config.window_of(0), 8u);
+  GgufBytes last = file;
+  last.numbers<std::uint8_t>("llama.attention.sliding_window_pattern", GgufValueType::boolean, {0});
+  EXPECT_EQ(load(last)->config.window_of(0), 0u);
+  for (const std::vector<std::uint8_t>& wrong :
+       {std::vector<std::uint8_t>{2}, std::vector<std::uint8_t>{0, 1},
+        std::vector<std::uint8_t>{}}) {
+    GgufBytes bad = file;
+    bad.numbers("llama.attention.sliding_window_pattern", GgufValueType::boolean, wrong);
+    EXPECT_EQ(outcome(bad).substr(0, 60),
+              "m.gguf: key 'llama.attention.sliding_window_pattern' must be");
+  }
+}
+
+// The tensors beyond Llama's, each in its place; without one of them the file is refused.
+TEST_F(GgufModel, Qwen2HasBiasesAndQwen3NormsOfHeads) {
+  const auto of = [](const std::string& architecture) {
+    GgufBytes file = good();
+    for (std::string& entry : file.entries) {
+      for (std::size_t at = entry.find("llama"); at != std::string::npos; at = entry.find("llama"))
+        entry.replace(at, 5, architecture);  // as long
+    }
+    return file;
+  };
+  float next = 200;
+  GgufBytes qwen2 = of("qwen2");
+  EXPECT_EQ(outcome(qwen2), "m.gguf: tensor 'blk.0.attn_k.bias' is missing");
+  for (const auto& [name, size] : {std::pair("attn_q", 4), {"attn_k", 2}, {"attn_v", 2}}) {
+    const auto count = static_cast<std::uint64_t>(size);
+    qwen2.tensors.push_back(
+        {"blk.0." + std::string(name) + ".bias", {count}, kF32, counting(count, next), {}});
+  }
+  const auto biased = load(qwen2);
+  ASSERT_TRUE(biased.has_value()) << biased.error().detail;
+  EXPECT_EQ(biased->config.rope_pairing, krn::RopePairing::half);
+  for (std::size_t i = 0; i < 8; ++i)
+    EXPECT_EQ(biased->layers[0].qkv_bias[i], 200.0f + static_cast<float>(i));
+  EXPECT_EQ(biased->layers[0].q_norm, nullptr);
+
+  GgufBytes qwen3 = of("qwen3");
+  EXPECT_EQ(outcome(qwen3), "m.gguf: tensor 'blk.0.attn_k_norm.weight' is missing");
+  for (const char* name : {"attn_q_norm", "attn_k_norm"})
+    qwen3.tensors.push_back(
+        {"blk.0." + std::string(name) + ".weight", {2}, kF32, counting(2, next), {}});
+  const auto normed = load(qwen3);
+  ASSERT_TRUE(normed.has_value()) << normed.error().detail;
+  EXPECT_EQ(normed->layers[0].q_norm[0], 208.0f);
+  EXPECT_EQ(normed->layers[0].k_norm[1], 211.0f);
+  EXPECT_EQ(normed->layers[0].qkv_bias, nullptr);
+}
+
 TEST_F(GgufModel, LinearRopeScaling) {
   for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
     GgufBytes file = good();
@@ -348,8 +402,9 @@ TEST_F(GgufModel, RefusesWhatItCanNotServeByName) {
     };
   };
   const std::vector<Change> changes = {
-      {with_text("general.architecture", "qwen2"),
-       "key 'general.architecture' names 'qwen2'; 'llama' is what can be served"},
+      {with_text("general.architecture", "gpt-oss"),
+       "key 'general.architecture' names 'gpt-oss'; 'llama', 'qwen2' and 'qwen3' can be served"},
+      {with_text("general.architecture", "qwen2"), "key 'qwen2.embedding_length' is missing"},
       {without("general.architecture"), "key 'general.architecture' is missing"},
       {with("general.architecture", 1), "key 'general.architecture' is missing or not a text"},
       {with("llama.block_count", 0), "key 'llama.block_count' must be an integer from 1 to 512"},
@@ -393,8 +448,15 @@ TEST_F(GgufModel, RefusesWhatItCanNotServeByName) {
       {[](GgufBytes& f) { f.f32("llama.rope.scaling.factor", 0.5f); },
        "key 'llama.rope.scaling.factor' must be at least 1"},
       {with("llama.expert_count", 8), "key 'llama.expert_count' is not supported"},
-      {with("llama.attention.sliding_window", 4096),
-       "key 'llama.attention.sliding_window' is not supported"},
+      {with("llama.attention.sliding_window", 1u << 25),
+       "key 'llama.attention.sliding_window' must be a number"},
+      {[](GgufBytes& f) { f.f32("llama.attention.sliding_window", 2.5f); },
+       "key 'llama.attention.sliding_window' must be an integer"},
+      {[](GgufBytes& f) {
+         f.u32("llama.attention.sliding_window", 8);
+         f.integers("llama.attention.sliding_window_pattern", {1});
+       },
+       "key 'llama.attention.sliding_window_pattern' must be a list"},
       {[](GgufBytes& f) { f.flag("llama.attention.causal", false); },
        "key 'llama.attention.causal' must be true"},
       {with("split.count", 3), "key 'split.count' says that the model lies in several files"},

@@ -109,7 +109,7 @@ struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
   std::string path;                     // directory or GGUF file; empty: the built-in one
-  std::string tokenizer;                // SentencePiece file; empty: beside the model
+  std::string tokenizer;                // its file; empty: of the model
   std::string chat_template;            // family name; empty: recognised
   std::uint32_t workers = 1;            // processes
   std::uint32_t context_tokens = 4096;  // longest prompt + output

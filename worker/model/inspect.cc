@@ -6,6 +6,7 @@
 
 #include "kernels/kernel_table.h"
 #include "shared/gguf_file.h"
+#include "shared/model_directory.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "worker/model/weights.h"
@@ -106,12 +107,13 @@ Result<TokenizerText> describe_tokenizer(const std::string& model, std::uint32_t
       return TokenizerText{"none: to be served, the model needs a vocabulary in the file", {}};
     return describe_vocabulary(model, "in the file", vocab_size);
   }
-  const std::string name = "tokenizer.model";
+  const std::filesystem::path path = vocabulary_path(model);
   std::error_code failed;
-  const auto status = std::filesystem::symlink_status(model + "/" + name, failed);
+  const auto status = std::filesystem::symlink_status(path, failed);
   if (status.type() == std::filesystem::file_type::not_found)
-    return TokenizerText{"none: to be served, the model needs " + name, {}};
-  return describe_vocabulary(model + "/" + name, name, vocab_size);
+    return TokenizerText{"none: to be served, the model needs tokenizer.model or tokenizer.json",
+                         {}};
+  return describe_vocabulary(path.string(), path.filename().string(), vocab_size);
 }
 
 }  // namespace

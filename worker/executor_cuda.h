@@ -19,6 +19,7 @@ namespace sluice::eng {
 
 struct ExecutorCudaOptions {
   std::string directory;                // config.json and safetensors
+  LoadOptions load;                     // what becomes of the weights, and how
   std::uint32_t context_tokens = 4096;  // the model's own bound holds too
   std::uint32_t block_tokens = 16;      // 8, 16, 32 or 64
   std::uint32_t num_blocks = 4096;

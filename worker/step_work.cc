@@ -12,8 +12,9 @@ StepCosts step_costs(const ModelWeights& weights, WeightStorage storage) {
   const auto elements = [](const krn::PackedMatrix& w) { return std::uint64_t{w.rows} * w.cols; };
   const LayerWeights& layer = weights.layers.front();  // all layers have one shape
   StepCosts costs;
-  costs.layer_elements = c.num_layers * (elements(layer.qkv) + elements(layer.attention_out) +
-                                         elements(layer.gate_up) + elements(layer.down));
+  const auto fused = [](const FusedMatrix& w) { return std::uint64_t{w.rows()} * w.cols(); };
+  costs.layer_elements = c.num_layers * (fused(layer.qkv) + elements(layer.attention_out) +
+                                         fused(layer.gate_up) + elements(layer.down));
   costs.head_elements = elements(weights.head);
   costs.attention_width = c.q_width();
   costs.layer_position_bytes = std::uint64_t{2} * c.kv_width() * sizeof(float);

@@ -80,7 +80,7 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
           x_sum += x[c];
         }
         total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
-        if (job.w.type == WeightType::q4_k)
+        if (has_minima(job.w.type))
           total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
       }
       job.y[t * job.y_stride + row] = total;

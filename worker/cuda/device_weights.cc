@@ -30,6 +30,21 @@ class Uploader {
     });
   }
 
+  // One matrix, whatever the parts' types.
+  DeviceMatrix matrix(const FusedMatrix& from) {
+    return upload(from.rows(), from.cols(), [&](std::size_t first, std::size_t rows, float* out) {
+      std::size_t part_begin = 0;
+      for (const krn::PackedMatrix& part : from.parts) {
+        const std::size_t begin = std::max(first, part_begin);
+        const std::size_t end = std::min(first + rows, part_begin + part.rows);
+        if (begin < end)
+          krn::unpack_rows(part, begin - part_begin, end - begin,
+                           out + (begin - first) * from.cols());
+        part_begin += part.rows;
+      }
+    });
+  }
+
   // `from`: row-major, of the files' type.
   DeviceMatrix rows(const void* from, krn::WeightType type, std::size_t rows, std::size_t cols) {
     const krn::KernelTable& kernels = *krn::find_kernels("scalar");
@@ -73,7 +88,7 @@ Result<DeviceWeights> upload_weights(const ModelWeights& weights, Device& device
   for (const LayerWeights& layer : weights.layers) {
     on_device.layers.push_back({.attention_norm = to.vector(layer.attention_norm, c.hidden_size),
                                 .qkv = to.matrix(layer.qkv),
-                                .qkv_bias = to.vector(layer.qkv_bias, layer.qkv.rows),
+                                .qkv_bias = to.vector(layer.qkv_bias, layer.qkv.rows()),
                                 .q_norm = to.vector(layer.q_norm, c.head_dim),
                                 .k_norm = to.vector(layer.k_norm, c.head_dim),
                                 .attention_out = to.matrix(layer.attention_out),

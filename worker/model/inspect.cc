@@ -28,6 +28,8 @@ const char* type_name(krn::WeightType type) {
       return "Q4_0";
     case krn::WeightType::q4_k:
       return "Q4_K";
+    case krn::WeightType::q5_k:
+      return "Q5_K";
     case krn::WeightType::q6_k:
       return "Q6_K";
   }
@@ -151,8 +153,8 @@ int inspect_model(const std::string& model, std::ostream& out, std::ostream& err
       << "sliding_window       " << window_text(c) << "\n"
       << "embeddings           " << (c.tied_embeddings ? "tied" : "separate") << ", "
       << type_name(w.embedding_type) << "\n"
-      << "matrices             " << type_name(w.layers.front().gate_up.type) << dequantized_of(w)
-      << "\n"
+      << "matrices             " << type_name(w.layers.front().gate_up.parts.front().type)
+      << dequantized_of(w) << "\n"
       << "end_ids             ";
   for (const TokenId id : c.eos_ids) out << " " << id;
   out << "\nfiles               ";

@@ -177,6 +177,15 @@ void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Row
                       });
 }
 
+void Transformer::matmul(const FusedMatrix& w, const Rows& from, const Rows& to,
+                         std::size_t num_tokens) {
+  std::size_t column = 0;
+  for (const krn::PackedMatrix& part : w.parts) {
+    matmul(part, from, {to.data + column, to.stride}, num_tokens);
+    column += part.rows;
+  }
+}
+
 void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
                                    const krn::PagedKv& kv) {
   const ModelConfig& c = weights_->config;

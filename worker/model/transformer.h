@@ -57,6 +57,7 @@ class Transformer {
   void embed(const TokenBatch& batch);
   void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
   void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
+  void matmul(const FusedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
   void rotate_and_store(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void gate(std::size_t num_tokens);

@@ -46,6 +46,15 @@ TEST(ExecutorCpu, DigestAndKernelPathTellModelsAndPathsApart) {
   EXPECT_EQ((*first)->facts().weights_digest, (*again)->facts().weights_digest);
   EXPECT_EQ((*first)->facts().kernel_path, (*again)->facts().kernel_path);
   EXPECT_NE((*first)->facts().weights_digest, (*other)->facts().weights_digest);
+  options = tiny_options();
+  options.kernels = "scalar";
+  for (const eng::MatrixForm form : {eng::MatrixForm::int8, eng::MatrixForm::int4}) {
+    options.load.matrices = form;
+    const auto quantized = eng::ExecutorCpu::open(options);
+    ASSERT_TRUE(quantized.has_value());
+    EXPECT_EQ((*first)->facts().weights_digest, (*quantized)->facts().weights_digest);
+    EXPECT_NE((*first)->facts().kernel_path, (*quantized)->facts().kernel_path);
+  }
   if (std::string((*other)->kernel_name()) != "scalar") {
     EXPECT_NE((*first)->facts().kernel_path, (*other)->facts().kernel_path);
   }

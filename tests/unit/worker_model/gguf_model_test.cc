@@ -95,6 +95,11 @@ float element(const krn::PackedMatrix& w, std::size_t row, std::size_t col) {
   return values[col];
 }
 
+float element(const eng::FusedMatrix& w, std::size_t row, std::size_t col) {
+  EXPECT_EQ(w.parts.size(), 1u);
+  return element(w.parts.at(0), row, col);
+}
+
 TEST_F(GgufModel, EveryTensorLandsInItsPlace) {
   const auto weights = load(good());
   ASSERT_TRUE(weights.has_value()) << weights.error().detail;
@@ -186,7 +191,7 @@ void expect_rows(const krn::PackedMatrix& w, std::size_t first, const std::vecto
   }
 }
 
-TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
+TEST_F(GgufModel, QuantizedMatricesStayWhatTheyAre) {
   const Shape shape{256, 512, 4, 2, 16};
   struct Row {
     std::uint32_t type;
@@ -196,7 +201,7 @@ TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
   for (const Row& row : {Row{kQ8_0, krn::BlockFormat::q8_0, krn::WeightType::q8_0},
                          Row{kQ4_0, krn::BlockFormat::q4_0, krn::WeightType::q4_0},
                          Row{kQ4_K, krn::BlockFormat::q4_k, krn::WeightType::q4_k},
-                         Row{kQ5_K, krn::BlockFormat::q5_k, krn::WeightType::f16},
+                         Row{kQ5_K, krn::BlockFormat::q5_k, krn::WeightType::q5_k},
                          Row{kQ6_K, krn::BlockFormat::q6_k, krn::WeightType::q6_k}}) {
     SCOPED_TRACE(row.type);
     GgufBytes file = good(shape);
@@ -209,50 +214,57 @@ TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
     ASSERT_TRUE(weights.has_value()) << weights.error().detail;
     const auto want = [&](const char* name) { return dequantized(tensor(file, name), row.format); };
     const eng::LayerWeights& layer = weights->layers.at(0);
-    const bool halves = row.packed == krn::WeightType::f16;
-    EXPECT_EQ(layer.qkv.type, row.packed);
-    expect_rows(layer.qkv, 0, want("blk.0.attn_q"), halves);
-    expect_rows(layer.qkv, 256, want("blk.0.attn_k"), halves);
-    expect_rows(layer.qkv, 384, want("blk.0.attn_v"), halves);
-    expect_rows(layer.attention_out, 0, want("blk.0.attn_output"), halves);
-    expect_rows(layer.gate_up, 512, want("blk.0.ffn_up"), halves);
-    expect_rows(layer.down, 0, want("blk.0.ffn_down"), halves);
-    expect_rows(weights->head, 0, want("output"), halves);
+    EXPECT_EQ(layer.qkv.parts.at(0).type, row.packed);
+    expect_rows(layer.qkv.parts.at(0), 0, want("blk.0.attn_q"), false);
+    expect_rows(layer.qkv.parts.at(0), 256, want("blk.0.attn_k"), false);
+    expect_rows(layer.qkv.parts.at(0), 384, want("blk.0.attn_v"), false);
+    expect_rows(layer.attention_out, 0, want("blk.0.attn_output"), false);
+    expect_rows(layer.gate_up.parts.at(0), 512, want("blk.0.ffn_up"), false);
+    expect_rows(layer.down, 0, want("blk.0.ffn_down"), false);
+    expect_rows(weights->head, 0, want("output"), false);
     EXPECT_EQ(weights->embedding_type, krn::WeightType::f16);
     const auto* embedding = static_cast<const std::uint16_t*>(weights->embedding);
     EXPECT_EQ(embedding[700], krn::float_to_f16(want("token_embd")[700]));
-    EXPECT_EQ(weights->num_dequantized, halves ? 9u : 1u);
+    EXPECT_EQ(weights->num_dequantized, 1u);
     EXPECT_EQ(weights->num_tensors, 12u);
     EXPECT_EQ(weights->stored_types.at("F32"), 3u);
   }
 }
 
-TEST_F(GgufModel, MixedFilesKeepEachMatrixAsNarrowAsItsPartsAllow) {
+TEST_F(GgufModel, InMixedFilesEachTensorStaysWhatItIs) {
   GgufBytes file = good({256, 512, 4, 2, 16});
   file.tensors.pop_back();  // tied: the embedding has two places
   quantize(file, "token_embd", kQ6_K, krn::BlockFormat::q6_k, 1);
   quantize(file, "blk.0.attn_q", kQ4_K, krn::BlockFormat::q4_k, 2);
-  quantize(file, "blk.0.attn_v", kQ6_K, krn::BlockFormat::q6_k, 3);  // k stays F32
-  quantize(file, "blk.0.ffn_gate", kQ4_K, krn::BlockFormat::q4_k, 4);
-  quantize(file, "blk.0.ffn_up", kQ5_K, krn::BlockFormat::q5_k, 5);
+  quantize(file, "blk.0.attn_k", kQ4_K, krn::BlockFormat::q4_k, 6);
+  quantize(file, "blk.0.attn_v", kQ6_K, krn::BlockFormat::q6_k, 3);
+  quantize(file, "blk.0.ffn_gate", kQ4_K, krn::BlockFormat::q4_k, 4);  // up stays F32
   GgufBytes::Tensor& down = tensor(file, "blk.0.ffn_down");
   down.type = kBF16;
   down.data.resize(down.data.size() / 2);
   const auto weights = load(file);
   ASSERT_TRUE(weights.has_value()) << weights.error().detail;
   const eng::LayerWeights& layer = weights->layers.at(0);
-  EXPECT_EQ(layer.qkv.type, krn::WeightType::f32);
-  expect_rows(layer.qkv, 0, dequantized(tensor(file, "blk.0.attn_q"), krn::BlockFormat::q4_k),
-              false);
-  expect_rows(layer.qkv, 384, dequantized(tensor(file, "blk.0.attn_v"), krn::BlockFormat::q6_k),
-              false);
-  EXPECT_EQ(layer.gate_up.type, krn::WeightType::f16);
+  const auto want = [&](const char* name, krn::BlockFormat format) {
+    return dequantized(tensor(file, name), format);
+  };
+  ASSERT_EQ(layer.qkv.parts.size(), 2u) << "Q and K together, V apart";
+  EXPECT_EQ(layer.qkv.rows(), 512u);
+  EXPECT_EQ(layer.qkv.cols(), 256u);
+  EXPECT_EQ(layer.qkv.parts[0].type, krn::WeightType::q4_k);
+  expect_rows(layer.qkv.parts[0], 0, want("blk.0.attn_q", krn::BlockFormat::q4_k), false);
+  expect_rows(layer.qkv.parts[0], 256, want("blk.0.attn_k", krn::BlockFormat::q4_k), false);
+  EXPECT_EQ(layer.qkv.parts[1].type, krn::WeightType::q6_k);
+  expect_rows(layer.qkv.parts[1], 0, want("blk.0.attn_v", krn::BlockFormat::q6_k), false);
+  ASSERT_EQ(layer.gate_up.parts.size(), 2u);
+  EXPECT_EQ(layer.gate_up.parts[0].type, krn::WeightType::q4_k);
+  EXPECT_EQ(layer.gate_up.parts[1].type, krn::WeightType::f32);
   EXPECT_EQ(layer.down.type, krn::WeightType::bf16);
   EXPECT_EQ(layer.attention_out.type, krn::WeightType::f32);
   EXPECT_EQ(weights->head.type, krn::WeightType::q6_k);
-  expect_rows(weights->head, 0, dequantized(tensor(file, "token_embd"), krn::BlockFormat::q6_k),
-              false);
+  expect_rows(weights->head, 0, want("token_embd", krn::BlockFormat::q6_k), false);
   EXPECT_EQ(weights->embedding_type, krn::WeightType::f16);
+  EXPECT_EQ(weights->num_dequantized, 1u);
 }
 
 TEST_F(GgufModel, WhatBinary16DoesNotHoldBecomesF32) {
@@ -277,11 +289,14 @@ TEST_F(GgufModel, WhatBinary16DoesNotHoldBecomesF32) {
   EXPECT_EQ(weights->digest, eng::sha256_of(file.bytes()));
 
   data[34 * 5 + 1] = 0x7c;  // an infinity
-  EXPECT_EQ(outcome(file), "m.gguf: tensor 'token_embd.weight' holds values that are not finite");
+  EXPECT_EQ(outcome(file),
+            "m.gguf: tensor 'token_embd.weight' holds values that are not finite, or too large for "
+            "its type");
   data[34 * 5 + 1] = 0x1c;
   tensor(file, "blk.0.ffn_down").data[34 * 9 + 1] = 0x7e;  // a NaN in what is not widened
   EXPECT_EQ(outcome(file),
-            "m.gguf: tensor 'blk.0.ffn_down.weight' holds values that are not finite");
+            "m.gguf: tensor 'blk.0.ffn_down.weight' holds values that are not finite, or too large "
+            "for its type");
 }
 
 TEST_F(GgufModel, RopeDivisorsStretchTheFrequencies) {

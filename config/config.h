@@ -100,16 +100,18 @@ struct Cors {
 
 enum class ModelKind : std::uint8_t {
   canned,  // answers made of a hash; no weights
-  llama,   // a Hugging Face directory or GGUF file of the Llama architecture
+  llama,   // a Hugging Face directory or GGUF file of the Llama family
 };
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+enum class Quantize : std::uint8_t { none, int8, int4 };
 
 struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
   std::string path;                     // directory or GGUF file; empty: the built-in one
-  std::string tokenizer;                // SentencePiece file; empty: beside the model
+  std::string tokenizer;                // its file; empty: of the model
   std::string chat_template;            // family name; empty: recognised
   std::uint32_t workers = 1;            // processes
   std::uint32_t context_tokens = 4096;  // longest prompt + output
@@ -118,6 +120,7 @@ struct Model {
   std::uint32_t sequences_max = 64;     // in one step; <= kBatchSequencesMax
   std::uint32_t step_tokens_max = 512;  // token budget of a step
   bool prefix_cache = true;
+  Quantize quantize = Quantize::none;   // llama: matrices that are stored as floats, on load
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
   std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512, avx512vnni

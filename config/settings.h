@@ -33,6 +33,8 @@ inline constexpr std::uint64_t kTokensMax = 1'000'000'000'000;
 inline constexpr std::array<std::string_view, 4> kLogLevels{"error", "warn", "info", "debug"};
 inline constexpr std::array<std::string_view, 2> kModelKinds{"canned",
                                                              "llama"};  // in the order of ModelKind
+inline constexpr std::array<std::string_view, 3> kQuantizeNames{
+    "none", "int8", "int4"};  // in the order of Quantize
 inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 3> kReservingNames{
@@ -140,6 +142,7 @@ void visit_settings(V& v, S& s) {
   v.integer("sequences_max", s.sequences_max, 1, kBatchSequencesMax);
   v.integer("step_tokens_max", s.step_tokens_max, 1, 1u << 16);
   v.boolean("prefix_cache", s.prefix_cache);
+  v.choice("quantize", s.quantize, kQuantizeNames);
   v.choice("device", s.device, kDeviceKinds);
   v.integer("threads", s.threads, 0, 64);
   v.name_choice("kernels", s.kernels, kKernelNames);

@@ -45,8 +45,9 @@ struct Vocabulary {
 
 class Tokenizer {
  public:
-  // A SentencePiece model file (BPE or unigram), and tokenizer_config.json beside it if it exists;
-  // or a GGUF file with a SentencePiece or byte-level vocabulary (gguf_vocabulary.h).
+  // A SentencePiece model file (BPE or unigram) or a tokenizer.json (tokenizer_json.h), and
+  // tokenizer_config.json beside it if it exists; or a GGUF file with a SentencePiece or byte-level
+  // vocabulary (gguf_vocabulary.h).
   // Errors: bad_file (path and reason).
   static Result<Tokenizer> load(const std::string& path);
   Tokenizer(Tokenizer&&) noexcept;

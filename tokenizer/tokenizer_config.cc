@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "shared/limits.h"
 #include "shared/unique_fd.h"
 
 namespace sluice::tok {
@@ -32,6 +33,14 @@ std::string chat_template_of(const simdjson::dom::element& value) {
         item["template"].get(text) == simdjson::SUCCESS)
       return std::string(text);
   }
+  return {};
+}
+
+// "<s>", or an object with this content.
+std::string token_text_of(const simdjson::dom::element& value) {
+  std::string_view text;
+  if (value.get(text) == simdjson::SUCCESS) return std::string(text);
+  if (value["content"].get(text) == simdjson::SUCCESS) return std::string(text);
   return {};
 }
 
@@ -76,23 +85,52 @@ Result<std::string> read_model_file(const std::string& path, std::size_t bytes_m
   return bytes;
 }
 
-Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
-  if (::access(path.c_str(), F_OK) != 0) return TokenizerConfig{};
+namespace {
+
+// The object of a file that exists; valid while the parser lives.
+Result<simdjson::dom::object> load_object(const std::string& path, simdjson::dom::parser& parser) {
   Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
   if (!bytes) return bytes.error();
   blank_huge_numbers(*bytes);
-  simdjson::dom::parser parser;
   if (const auto error = parser.allocate(bytes->size() + 1, kDepthMax))
     return file_error(path, simdjson::error_message(error));
   simdjson::dom::object root;
   if (const auto error = parser.parse(*bytes).get(root))
     return file_error(path, simdjson::error_message(error));
+  return root;
+}
+
+}  // namespace
+
+Result<std::uint32_t> load_num_rows(const std::string& path) {
+  if (::access(path.c_str(), F_OK) != 0) return std::uint32_t{0};
+  simdjson::dom::parser parser;
+  const Result<simdjson::dom::object> root = load_object(path, parser);
+  if (!root) return root.error();
+  std::uint64_t rows = 0;
+  if ((*root)["vocab_size"].get(rows) != simdjson::SUCCESS) return std::uint32_t{0};
+  if (rows > kVocabularyMax)
+    return file_error(path, "vocab_size must be at most " + std::to_string(kVocabularyMax));
+  return static_cast<std::uint32_t>(rows);
+}
+
+Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
+  if (::access(path.c_str(), F_OK) != 0) return TokenizerConfig{};
+  simdjson::dom::parser parser;
+  const Result<simdjson::dom::object> object = load_object(path, parser);
+  if (!object) return object.error();
+  const simdjson::dom::object root = *object;
   TokenizerConfig config;
   bool flag = false;
   if (root["add_bos_token"].get(flag) == simdjson::SUCCESS) config.add_bos_token = flag;
   simdjson::dom::element source;
   if (root["chat_template"].get(source) == simdjson::SUCCESS)
     config.chat_template = chat_template_of(source);
+  simdjson::dom::element token_text;
+  if (root["bos_token"].get(token_text) == simdjson::SUCCESS)
+    config.bos_token = token_text_of(token_text);
+  if (root["eos_token"].get(token_text) == simdjson::SUCCESS)
+    config.eos_token = token_text_of(token_text);
   simdjson::dom::object added;
   if (root["added_tokens_decoder"].get(added) == simdjson::SUCCESS) {
     for (const auto& [id, token] : added) {

@@ -43,11 +43,13 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
         "kernels '" + printable(options.kernels) + "' are unknown or this CPU can't run them",
         "kernels");
   }
-  Result<ModelWeights> weights = load_weights(options.directory);
+  Result<ModelWeights> weights = load_weights(options.directory, options.load);
   if (!weights) return weights.error();
   // The paths agree bit for bit where the tests ran; a stream still moves only between equal ones,
   // because the RoPE table comes from the host's libm, which is chosen by CPU as well.
-  facts = model_facts(facts, *weights, std::string("cpu/") + kernels->name + "/lanes16/kv-f32");
+  facts = model_facts(facts, *weights,
+                      std::string("cpu/") + kernels->name + "/lanes16" +
+                          matrix_form_suffix(options.load.matrices) + "/kv-f32");
   facts.embedding_size = weights->config.hidden_size;
   std::unique_ptr<ExecutorCpu> executor(
       new ExecutorCpu(facts, options.threads, std::move(*weights), *kernels));

@@ -1,4 +1,5 @@
-// ExecutorCpu: a Llama model from a Hugging Face directory or a GGUF file on the CPU kernels.
+// ExecutorCpu: a model of the Llama family from a Hugging Face directory or a GGUF file on the CPU
+// kernels.
 //
 // One forward() computes the tokens of all spans together (matrices see one batch; attention runs
 // per sequence) and keeps K and V as float in one arena of blocks. By the kernels' contract a row's
@@ -19,6 +20,7 @@ namespace sluice::eng {
 
 struct ExecutorCpuOptions {
   std::string directory;                // config.json and safetensors; or a GGUF file
+  LoadOptions load;                     // what becomes of the weights, and how
   std::uint32_t context_tokens = 4096;  // the model's own bound holds too
   std::uint32_t block_tokens = 16;      // 8, 16, 32 or 64
   std::uint32_t num_blocks = 4096;

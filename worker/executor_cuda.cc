@@ -25,9 +25,11 @@ Result<std::unique_ptr<ExecutorCuda>> ExecutorCuda::open(const ExecutorCudaOptio
   if (!checked) return checked.error();
   Result<Device> device = Device::open(table, options.device);
   if (!device) return device.error();
-  const Result<ModelWeights> weights = load_weights(options.directory);
+  const Result<ModelWeights> weights = load_weights(options.directory, options.load);
   if (!weights) return weights.error();
-  facts = model_facts(facts, *weights, std::string(table.name) + "/f32/kv-f32");
+  facts = model_facts(
+      facts, *weights,
+      std::string(table.name) + "/f32" + matrix_form_suffix(options.load.matrices) + "/kv-f32");
   std::unique_ptr<ExecutorCuda> executor(new ExecutorCuda(facts, std::move(*device)));
   const Result<void> allocated = executor->allocate(*weights);
   if (!allocated) return allocated.error();

@@ -44,4 +44,16 @@ WorkerFacts model_facts(WorkerFacts sizes, const ModelWeights& weights,
   return sizes;
 }
 
+const char* matrix_form_suffix(MatrixForm form) {
+  switch (form) {
+    case MatrixForm::stored:
+      return "";
+    case MatrixForm::int8:
+      return "/int8";
+    case MatrixForm::int4:
+      return "/int4";
+  }
+  return "";
+}
+
 }  // namespace sluice::eng

@@ -19,4 +19,7 @@ Result<void> check_sizes(const WorkerFacts& wanted);
 WorkerFacts model_facts(WorkerFacts sizes, const ModelWeights& weights,
                         std::string_view kernel_path);
 
+// Of the kernel path: empty for matrices as they are stored.
+const char* matrix_form_suffix(MatrixForm form);
+
 }  // namespace sluice::eng

@@ -111,10 +111,27 @@ Result<void> confine(const Start& start, const Executor& executor) {
   return confine_worker(access, kControlFd);
 }
 
+// A line for each tenth of a large model.
+class ProgressLines {
+ public:
+  explicit ProgressLines(WorkerId worker) : worker_(worker) {}
+  void operator()(std::uint64_t bytes, std::uint64_t total) {
+    constexpr std::uint64_t kLarge = 256u << 20;
+    if (total < kLarge || bytes * 10 / total <= tenths_) return;
+    tenths_ = bytes * 10 / total;
+    std::fprintf(stderr, "event=weights_loading worker=%u percent=%u bytes=%llu\n", worker_.value,
+                 static_cast<unsigned>(tenths_ * 10), static_cast<unsigned long long>(bytes));
+  }
+
+ private:
+  WorkerId worker_;
+  std::uint64_t tenths_ = 0;
+};
+
 Result<void> run(ControlChannel& control) {
   const auto start = wait_for_start(control);
   if (!start) return start.error();
-  const auto executor = make_executor(start->model);
+  const auto executor = make_executor(start->model, ProgressLines(start->worker));
   if (!executor) return executor.error();
   const auto key = random_key();
   if (!key) return key.error();

@@ -5,7 +5,8 @@
 struct QueryRow {
   const float* q;     // [head_dim]
   float* out;         // [head_dim]
-  std::size_t limit;  // positions 0 .. limit - 1 are seen
+  std::size_t first;  // positions first .. limit - 1 are seen
+  std::size_t limit;
 };
 
 // State of R rows over one group of kAttentionGroup positions from `begin`.
@@ -16,7 +17,7 @@ struct GroupState {
   float m[R];
   float sum[R];
   float keep[R];
-  std::size_t n[R];  // positions of this group that the row sees
+  std::size_t n[R];  // positions of this group up to the last that the row sees; 0: it sees none
 };
 
 // K of 16 positions from p, which is a multiple of 16 below `end`, the end of the seen positions.
@@ -67,6 +68,12 @@ static void score_vectors(const AttentionJob& job, const AttentionSpan& span, st
             mul(sum[r][v], splat(job.scale)));
     }
   }
+}
+
+// The first `count` scores of row r: before its window.
+template <int R>
+static void hide_scores(GroupState<R>& state, int r, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) state.e[r][i] = -__builtin_inff();
 }
 
 // Scores of row r become exponentials; m, sum and keep move on.
@@ -153,14 +160,17 @@ static void attend_tile(const AttentionJob& job, const AttentionSpan& span, std:
                         const QueryRow* rows) {
   const std::size_t head_dim = job.kv.head_dim;
   GroupState<R> state;
+  std::size_t first = rows[0].first;
   std::size_t limit = 0;
   for (int r = 0; r < R; ++r) {
+    first = rows[r].first < first ? rows[r].first : first;
     limit = rows[r].limit > limit ? rows[r].limit : limit;
     state.m[r] = -__builtin_inff();
     state.sum[r] = 0;
     for (std::size_t d = 0; d < head_dim; d += kLanes) store(state.o[r] + d, zero());
   }
-  for (std::size_t begin = 0; begin < limit; begin += kAttentionGroup) {
+  for (std::size_t begin = first / kAttentionGroup * kAttentionGroup; begin < limit;
+       begin += kAttentionGroup) {
     const std::size_t count = limit - begin < kAttentionGroup ? limit - begin : kAttentionGroup;
     constexpr std::size_t kWide = kAttentionWidth * kLanes;
     std::size_t i = 0;
@@ -172,7 +182,9 @@ static void attend_tile(const AttentionJob& job, const AttentionSpan& span, std:
     }
     for (int r = 0; r < R; ++r) {
       const std::size_t seen = rows[r].limit > begin ? rows[r].limit - begin : 0;
-      state.n[r] = seen < kAttentionGroup ? seen : kAttentionGroup;
+      const std::size_t hidden = rows[r].first > begin ? rows[r].first - begin : 0;
+      state.n[r] = hidden >= kAttentionGroup ? 0 : seen < kAttentionGroup ? seen : kAttentionGroup;
+      if (state.n[r] > 0) hide_scores<R>(state, r, hidden);
       if (state.n[r] > 0) soften<R>(state, r);
     }
     std::size_t d = 0;
@@ -210,8 +222,10 @@ static void attend(const AttentionJob& job, const AttentionItem& item) {
   for (std::size_t t = item.token_begin; t < item.token_end; ++t) {
     for (std::size_t g = 0; g < group; ++g) {
       const std::size_t column = (item.kv_head * group + g) * job.kv.head_dim;
+      const std::size_t limit = span.start + t + 1;
       rows[n++] = {job.q + (span.row + t) * job.q_stride + column,
-                   job.out + (span.row + t) * job.out_stride + column, span.start + t + 1};
+                   job.out + (span.row + t) * job.out_stride + column,
+                   job.window != 0 && limit > job.window ? limit - job.window : 0, limit};
       if (n == kRowsMax) {
         attend_rows<kAttentionRows>(job, span, item.kv_head, rows, n);
         n = 0;

@@ -80,7 +80,7 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
           x_sum += x[c];
         }
         total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
-        if (job.w.type == WeightType::q4_k)
+        if (has_minima(job.w.type))
           total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
       }
       job.y[t * job.y_stride + row] = total;
@@ -145,11 +145,13 @@ void widen(const void* row, WeightType type, float* out, std::size_t n) {
 // One query row: q [head_dim] at position limit - 1.
 void attend_row(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
                 const float* q, float* out, std::size_t limit) {
+  const std::size_t first = job.window != 0 && limit > job.window ? limit - job.window : 0;
   const PagedKv& kv = job.kv;
   float o[kHeadDimMax] = {};
   float m = -INFINITY;
   float sum = 0;
-  for (std::size_t begin = 0; begin < limit; begin += kAttentionGroup) {
+  for (std::size_t begin = first / kAttentionGroup * kAttentionGroup; begin < limit;
+       begin += kAttentionGroup) {
     const std::size_t n = std::min(kAttentionGroup, limit - begin);
     float e[kAttentionGroup];
     float m_new = m;
@@ -159,7 +161,7 @@ void attend_row(const AttentionJob& job, const AttentionSpan& span, std::size_t 
           kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) + p % kv.block_tokens;
       float s = 0;
       for (std::size_t d = 0; d < kv.head_dim; ++d) s = std::fma(q[d], k[d * kv.block_tokens], s);
-      e[i] = s * job.scale;
+      e[i] = p < first ? -INFINITY : s * job.scale;
       m_new = e[i] > m_new ? e[i] : m_new;
     }
     const float keep = exponential(m - m_new);

@@ -83,7 +83,7 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
     const LayerWeights& layer = weights_->layers[l];
     norm(x_, layer.attention_norm, normed_, n);
     matmul(layer.qkv, normed_, qkv_, n);  // q, k, v = W_qkv norm(x)
-    rotate_and_store(batch, l, kv);       // RoPE(q, k); k, v into the cache
+    rotate_and_store(batch, l, kv);       // biases, norms, RoPE(q, k); k, v into the cache
     attend(batch, l, kv);                 // softmax(q K^T / sqrt(d)) V
     matmul(layer.attention_out, heads_, delta_, n);
     add(delta_, n);  // x += W_o heads
@@ -181,10 +181,24 @@ void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Row
                       });
 }
 
+void Transformer::matmul(const FusedMatrix& w, const Rows& from, const Rows& to,
+                         std::size_t num_tokens) {
+  std::size_t column = 0;
+  for (const krn::PackedMatrix& part : w.parts) {
+    matmul(part, from, {to.data + column, to.stride}, num_tokens);
+    column += part.rows;
+  }
+}
+
 void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
                                    const krn::PagedKv& kv) {
   const ModelConfig& c = weights_->config;
+  const LayerWeights& w = weights_->layers[layer];
   const std::size_t half = c.head_dim / 2;
+  const auto norm_heads = [&](float* heads, std::size_t num_heads, const float* weight) {
+    for (std::size_t h = 0; h < num_heads; ++h, heads += c.head_dim)
+      kernels_->rms_norm(heads, weight, heads, c.head_dim, c.norm_eps);
+  };
   const auto store = [&](const float* k, const float* v, const krn::AttentionSpan& span,
                          std::size_t position) {
     const std::size_t block = span.blocks[position / kv.block_tokens];
@@ -200,6 +214,10 @@ void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
                         for (std::size_t t = begin; t < end; ++t) {
                           float* q = qkv_.row(t);
                           float* k = q + c.q_width();
+                          if (w.qkv_bias != nullptr)
+                            kernels_->add(q, w.qkv_bias, c.q_width() + 2 * c.kv_width());
+                          if (w.q_norm != nullptr) norm_heads(q, c.num_heads, w.q_norm);
+                          if (w.k_norm != nullptr) norm_heads(k, c.num_kv_heads, w.k_norm);
                           const float* cosine = cosine_ + positions_[t] * half;
                           const float* sine = sine_ + positions_[t] * half;
                           // q and k lie side by side: one call turns the heads of both.
@@ -220,10 +238,13 @@ void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::
                               qkv_.stride,
                               heads_.data,
                               heads_.stride,
-                              batch.spans.data()};
+                              batch.spans.data(),
+                              c.window_of(layer)};
   std::size_t products = 0;  // of the whole step, to see whether it is worth sharing
   for (const krn::AttentionSpan& span : batch.spans) {
-    products += 2 * c.q_width() * span.num_tokens * (span.start + span.num_tokens);
+    std::size_t seen = span.start + span.num_tokens;
+    if (job.window != 0) seen = std::min(seen, job.window);
+    products += 2 * c.q_width() * span.num_tokens * seen;
   }
   const std::size_t cost = products / std::max<std::size_t>(items_.size(), 1);
   team_->parallel_for(items_.size(), grain(kGrainProducts, cost),

@@ -1,9 +1,10 @@
-// Transformer: the forward pass of a Llama model over a ragged batch, on a KernelTable, a thread
-// team and a paged KV cache. Owns its activation buffers, all allocated at construction: forward()
-// allocates nothing. Not thread safe; the team works inside a call.
+// Transformer: the forward pass of a model of the Llama family over a ragged batch, on a
+// KernelTable, a thread team and a paged KV cache. Owns its activation buffers, all allocated at
+// construction: forward() allocates nothing. Not thread safe; the team works inside a call.
 //
 // Llama: Touvron et al. 2023; RMSNorm (Zhang, Sennrich 2019), rotary positions (Su et al. 2021),
-// grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020).
+// grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020). What its relatives add:
+// model_config.h.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +62,7 @@ class Transformer {
   void embed(const TokenBatch& batch);
   void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
   void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
+  void matmul(const FusedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
   void rotate_and_store(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void gate(std::size_t num_tokens);

@@ -246,6 +246,15 @@ TEST(LoadConfig, FindsTheBuiltInModel) {
   Model named;
   named.path = "/models/m";
   EXPECT_EQ(tokenizer_path(named), "/models/m/tokenizer.model");
+  const std::filesystem::path folder =
+      testing::TempDir() + "model_folder_" + std::to_string(::getpid());
+  std::filesystem::create_directory(folder);
+  std::ofstream(folder / "tokenizer.json") << "{}";
+  named.path = folder.string();
+  EXPECT_EQ(tokenizer_path(named), (folder / "tokenizer.json").string());
+  std::ofstream(folder / "tokenizer.model") << "x";
+  EXPECT_EQ(tokenizer_path(named), (folder / "tokenizer.model").string());
+  std::filesystem::remove_all(folder);
   const std::string file = testing::TempDir() + "model_file_" + std::to_string(::getpid());
   std::ofstream(file) << "GGUF";
   named.path = file;

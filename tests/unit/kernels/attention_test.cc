@@ -21,6 +21,7 @@ struct Sequence {
   Shape shape;
   std::size_t length;
   std::vector<float> q, k, v;
+  std::size_t window = 0;
 };
 
 Sequence make_sequence(const Shape& shape, std::size_t length, std::uint32_t seed) {
@@ -73,7 +74,7 @@ std::vector<float> attend(const KernelTable& path, const Sequence& s, const Cach
   const AttentionSpan span{0, end - start, start, cache.table.data()};
   const AttentionJob job{
       cache.kv,   1,     s.shape.heads, scale_of(s.shape), s.q.data() + start * width, width,
-      out.data(), width, &span};
+      out.data(), width, &span,         s.window};
   for (std::size_t t = 0; t < end - start; t += item_tokens) {
     const std::size_t t_end = std::min(t + item_tokens, end - start);
     for (std::size_t h = 0; h < s.shape.kv_heads; ++h) {
@@ -89,11 +90,12 @@ void exact_row(const Sequence& s, std::size_t t, std::size_t head, std::vector<d
                double& bound) {
   const std::size_t kv_head = head / (s.shape.heads / s.shape.kv_heads);
   const std::size_t dim = s.shape.head_dim;
-  std::vector<double> e(t + 1);
+  const std::size_t first = s.window != 0 && t + 1 > s.window ? t + 1 - s.window : 0;
+  std::vector<double> e(t + 1, -INFINITY);
   double largest = -INFINITY;
   double products = 0;
   double values = 0;
-  for (std::size_t p = 0; p <= t; ++p) {
+  for (std::size_t p = first; p <= t; ++p) {
     double dot = 0;
     double magnitude = 0;
     for (std::size_t d = 0; d < dim; ++d) {
@@ -162,6 +164,37 @@ TEST(Attention, EveryPathBlockSizeTableAndChunkGivesTheSameBits) {
               const std::vector<float> got = attend(*path, s, cache, start, end, 1 + chunk / 2);
               ASSERT_TRUE(same_bits(got.data(), want.data() + start * width, got.size()));
             }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Windows within a group, over one border, over several, and as long as the sequence.
+TEST(Attention, AWindowHidesWhatIsBeforeItOnEveryPath) {
+  for (const Shape& shape : {Shape{3, 1, 8}, Shape{4, 2, 16}}) {
+    for (const std::size_t window : {1u, 3u, 63u, 64u, 65u, 100u, 149u, 150u, 151u}) {
+      Sequence s = make_sequence(shape, 150, 29);
+      s.window = window;
+      const std::size_t width = shape.heads * shape.head_dim;
+      const std::vector<float> want = attend(oracle(), s, make_cache(s, 64, 1), 0, 150, 150);
+      for (std::size_t t = 0; t < 150; t += 7) {
+        std::vector<double> exact;
+        double bound = 0;
+        exact_row(s, t, 1, exact, bound);
+        for (std::size_t d = 0; d < shape.head_dim; ++d)
+          ASSERT_LE(std::abs(static_cast<double>(want[t * width + shape.head_dim + d]) - exact[d]),
+                    bound)
+              << window << " " << t;
+      }
+      for (const KernelTable* path : all_paths()) {
+        const Cache cache = make_cache(s, 16, 7);
+        for (const std::size_t chunk : {std::size_t{1}, std::size_t{150}}) {
+          for (std::size_t start = 0; start < 150; start += chunk) {
+            const std::vector<float> got = attend(*path, s, cache, start, start + chunk, 11);
+            ASSERT_TRUE(same_bits(got.data(), want.data() + start * width, got.size()))
+                << path->name << " window " << window << " chunk " << chunk << " at " << start;
           }
         }
       }

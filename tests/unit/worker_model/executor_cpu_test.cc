@@ -46,6 +46,15 @@ TEST(ExecutorCpu, DigestAndKernelPathTellModelsAndPathsApart) {
   EXPECT_EQ((*first)->facts().weights_digest, (*again)->facts().weights_digest);
   EXPECT_EQ((*first)->facts().kernel_path, (*again)->facts().kernel_path);
   EXPECT_NE((*first)->facts().weights_digest, (*other)->facts().weights_digest);
+  options = tiny_options();
+  options.kernels = "scalar";
+  for (const eng::MatrixForm form : {eng::MatrixForm::int8, eng::MatrixForm::int4}) {
+    options.load.matrices = form;
+    const auto quantized = eng::ExecutorCpu::open(options);
+    ASSERT_TRUE(quantized.has_value());
+    EXPECT_EQ((*first)->facts().weights_digest, (*quantized)->facts().weights_digest);
+    EXPECT_NE((*first)->facts().kernel_path, (*quantized)->facts().kernel_path);
+  }
   if (std::string((*other)->kernel_name()) != "scalar") {
     EXPECT_NE((*first)->facts().kernel_path, (*other)->facts().kernel_path);
   }
@@ -134,6 +143,27 @@ TEST(ExecutorCpu, SaysWhatAStepTook) {
   (*executor)->forward({});
   EXPECT_EQ((*executor)->last_work().operations, 0u);
   EXPECT_EQ((*executor)->last_work().bytes_moved, 0u);
+}
+
+// Three layers that see 37 positions, K and V of 2 heads of 12.
+TEST(ExecutorCpu, AStepReadsNoMoreThanTheWindow) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options("mistral_window"));
+  ASSERT_TRUE(executor.has_value());
+  DrivenSequence sequence{std::vector<TokenId>(60, 7), consecutive_blocks(4)};
+  const auto attention_of = [&](std::uint32_t start, std::size_t count) {
+    sequence.computed = start;
+    const eng::SequenceSpan span = sequence.span(count, false);
+    (*executor)->forward({&span, 1});
+    const std::uint64_t weights = 3 * (96 * 32 + 32 * 48 + 112 * 32 + 32 * 56);
+    return (*executor)->last_work().operations - 2 * weights * count;
+  };
+  EXPECT_EQ(attention_of(0, 2), 3u * 4 * 48 * (1 + 2));
+  EXPECT_EQ(attention_of(2, 36), 3u * 4 * 48 * (38u * 39 / 2 - 3 - 1))
+      << "the last sees 37, not 38";
+  EXPECT_EQ(attention_of(38, 2), 3u * 4 * 48 * (2 * 37));
+  const std::uint64_t before = (*executor)->last_work().bytes_moved;
+  attention_of(50, 2);
+  EXPECT_EQ((*executor)->last_work().bytes_moved, before) << "however long the sequence is";
 }
 
 TEST(ExecutorCpu, MeasuresTheMachineWhenAsked) {

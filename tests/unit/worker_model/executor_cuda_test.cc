@@ -21,7 +21,8 @@ namespace {
 // Seen: 2.3e-5.
 constexpr float kLogitBound = 1e-4f;
 constexpr std::uint32_t kNumBlocks = 64;
-const char* const kModels[] = {"bf16_sharded", "f32_interleaved", "f16_llama3"};
+const char* const kModels[] = {"bf16_sharded",   "f32_interleaved", "f16_llama3",
+                               "mistral_window", "qwen2_bias",      "qwen3_norm"};
 
 using Rows = std::vector<std::vector<float>>;
 
@@ -80,7 +81,8 @@ TEST_F(ExecutorCuda, AgreesWithTheCpuForEveryModelChunkAndBlockSize) {
     const char* name;
     std::uint32_t block_tokens;
     std::size_t chunk;
-  } cases[] = {{"bf16_sharded", 16, 67}, {"f32_interleaved", 8, 24}, {"f16_llama3", 64, 67}};
+  } cases[] = {{"bf16_sharded", 16, 67},  {"f32_interleaved", 8, 24}, {"f16_llama3", 64, 67},
+               {"mistral_window", 8, 67}, {"qwen2_bias", 16, 30},     {"qwen3_norm", 32, 67}};
   for (const auto& c : cases) {
     SCOPED_TRACE(c.name);
     const auto cpu = open_cpu(c.name, c.block_tokens);

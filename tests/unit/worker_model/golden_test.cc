@@ -12,7 +12,8 @@
 namespace sluice::test {
 namespace {
 
-const char* const kModels[] = {"bf16_sharded", "f32_interleaved", "f16_llama3"};
+const char* const kModels[] = {"bf16_sharded",   "f32_interleaved", "f16_llama3",
+                               "mistral_window", "qwen2_bias",      "qwen3_norm"};
 
 std::string model_path(const std::string& name) {
   return SLUICE_GOLDEN_DIR "/tiny_llama/" + name;

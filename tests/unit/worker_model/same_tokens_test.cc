@@ -184,6 +184,13 @@ TEST(SameTokens, InRandomBatchesChunksBlocksAndPreemptionsOfTheTinyModels) {
   }
 }
 
+// A sliding window, biases, norms of heads.
+TEST(SameTokens, OfTheOtherArchitectures) {
+  check_model(tiny_model("mistral_window"), {1, 2}, {8, 16, 64}, 7);
+  check_model(tiny_model("qwen2_bias"), {2}, {8, 32}, 7);
+  check_model(tiny_model("qwen3_norm"), {2}, {16}, 7);
+}
+
 // Large enough that kernels are shared between threads even for a single token.
 TEST(SameTokens, WithOneTwoAndThreeThreadsOnAModelThatIsSharedBetweenThem) {
   for (const char* dtype : {"BF16", "F32"}) {

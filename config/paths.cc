@@ -50,6 +50,15 @@ std::string tokenizer_path(const Model& model) {
   return vocabulary_path(model_path(model));
 }
 
+std::string gateway_url() {
+  const std::string named = environment("SLUICE_URL");
+  return named.empty() ? "http://127.0.0.1:" + std::to_string(Listen{}.port) : named;
+}
+
+std::string admin_key_from_environment() {
+  return environment("SLUICE_ADMIN_KEY");
+}
+
 Result<std::string> effective_state_dir(const Config& config) {
   if (!config.state_dir.empty()) return config.state_dir;
   if (::geteuid() == 0) return std::string("/var/lib/sluice");

@@ -574,6 +574,7 @@ void ServingSim::carry_out(const gw::Command& command) {
       violate("a healthy worker was called corrupt: " +
               core_->worker(command.worker).corrupt_reason());
       return;
+    case gw::CommandKind::recycle:  // nobody asks for it here
     case gw::CommandKind::drained:
       return;
   }

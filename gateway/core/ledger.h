@@ -43,6 +43,7 @@
 #include "gateway/core/generation.h"
 #include "gateway/core/ledger_limits.h"
 #include "gateway/core/ledger_state.h"
+#include "gateway/core/quota_view.h"
 #include "gateway/core/rate_limit.h"
 #include "gateway/core/utc_calendar.h"
 #include "shared/result.h"
@@ -152,7 +153,11 @@ class Ledger {
   std::uint64_t tag(Reservation::Key key) const;  // REQUIRES: open
 
   // ---- views
-  LimitsView limits(AccountId id, Tick now) const;                   // of the level that binds most
+  LimitsView limits(AccountId id, Tick now) const;  // of the level that binds most
+  // By kind, of the levels that are enforced the one with the least left.
+  QuotaView quota(AccountId id, Tick now) const;
+  QuotaView own_quota(AccountId id, Tick now) const;  // of this account's own counters
+  std::vector<ModelQuotaView> model_quotas(AccountId id, Tick now) const;
   std::uint64_t used(AccountId id, LimitKind kind, Tick now) const;  // spent + reserved, all models
   std::uint64_t used(AccountId id, std::uint32_t model, LimitKind kind, Tick now) const;
   std::uint64_t limit(AccountId id, LimitKind kind) const;  // in force now; kNoLimit
@@ -284,6 +289,11 @@ class Ledger {
   void clear();
   Reservation restore(const OpenReservation& plain, const Mark& prompt_at, const Mark& output_at);
   void expire_unbacked();
+
+  // ledger_views.cc
+  CounterView view(std::uint32_t account, std::uint32_t model_at, LimitKind kind, Tick at,
+                   std::uint64_t reserved) const;
+  std::vector<Amounts> reserved_by(std::uint32_t account, Tick at) const;
 
   // ledger_checks.cc
   std::uint64_t used(const Counters& counters, LimitKind kind, Tick now) const;

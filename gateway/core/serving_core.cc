@@ -242,6 +242,15 @@ void ServingCore::reset_breaker(TenantId tenant, Tick now) {
   breaker_.reset(tenant, now);
 }
 
+void ServingCore::force_open(WorkerId worker, Tick now) {
+  worker_breaker_.force_open(worker, now);
+}
+
+void ServingCore::reset_breaker(WorkerId worker, Tick now) {
+  worker_breaker_.reset(worker, now);
+  dispatch(now);
+}
+
 std::uint32_t ServingCore::next_request_slot() const {
   return free_requests_.size() >= kRestingRequests ? free_requests_.front()
                                                    : static_cast<std::uint32_t>(requests_.size());
@@ -523,6 +532,7 @@ void ServingCore::tick(Tick now) {
   enforce_limits(now);
   for (Worker& worker : workers_) worker.account.retry();
   breaker_due_.reset();
+  for (std::uint32_t i = 0; i < workers_.size(); ++i) recycle_if_due(i, now);
   stop_tripped(now);
   dispatch(now);
 }
@@ -533,6 +543,8 @@ std::optional<Tick> ServingCore::next_due() const {
   for (const std::optional<Tick> other : {drain_until_, ledger_.next_change(), breaker_due_}) {
     if (other) due = due ? std::min(*due, *other) : *other;
   }
+  for (const Worker& worker : workers_)
+    if (worker.recycle_by) due = due ? std::min(*due, *worker.recycle_by) : *worker.recycle_by;
   return due;
 }
 
@@ -555,6 +567,14 @@ LimitsView ServingCore::limits(AccountId account, Tick now) const {
 // What the shell hands over was validated by the configuration: an error here is our own bug.
 void ServingCore::set_limits(const CoreLimits& limits) {
   CHECK(limits.accounts.size() >= ledger_.num_accounts());
+  // Whoever gets another parent leaves the old one first: between two trees there may be a cycle.
+  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
+    const bool is_new = i >= ledger_.num_accounts();
+    if (!is_new && ledger_.spec(AccountId{i}).parent == limits.accounts[i].parent) continue;
+    AccountSpec alone = limits.accounts[i];
+    alone.parent.reset();
+    CHECK(ledger_.set_account(AccountId{i}, alone).has_value());
+  }
   for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
     CHECK(ledger_.set_account(AccountId{i}, limits.accounts[i]).has_value());
   }
@@ -563,6 +583,12 @@ void ServingCore::set_limits(const CoreLimits& limits) {
   }
   predictors_.resize(std::size_t{limits.num_tenants} * params_.num_models);
   breaker_.set_tenants(limits.num_tenants);
+  queue_.set_tenants(limits.num_tenants);
+  for (std::uint32_t i = 0; i < limits.num_tenants; ++i) {
+    const std::uint32_t weight = i < limits.weights.size() ? limits.weights[i] : 1;
+    breaker_.set_weight(TenantId{i}, weight);
+    queue_.set_weight(TenantId{i}, weight);
+  }
 }
 
 // The newest go first: they are those that would not have been admitted.
@@ -590,7 +616,6 @@ void ServingCore::reload(const CoreLimits& limits, const QueueParams& queue, Dur
   set_limits(limits);
   ledger_.advance(now);
   enforce_limits(now);
-  queue_.set_tenants(limits.num_tenants);
   queue_.set_bounds(queue.requests_max, queue.tokens_max);
   params_.queue.requests_max = queue.requests_max;
   params_.queue.tokens_max = queue.tokens_max;

@@ -44,11 +44,12 @@
 
 namespace sluice::gw {
 
-// Who may spend what. Accounts by their number: parents before children, tenants and keys alike.
+// Who may spend what. Accounts by their number, tenants and keys alike.
 struct CoreLimits {
   std::vector<AccountSpec> accounts;
   std::vector<Prices> prices;  // by model; empty: all 0
   std::uint32_t num_tenants = 1;
+  std::vector<std::uint32_t> weights{};  // by tenant; those that are missing: 1
 };
 
 struct CoreParams {
@@ -73,6 +74,7 @@ enum class CommandKind : std::uint8_t {
   cache_slot,      // `sequence`: `value` of its prompt tokens came from the prefix cache
   absorb_slot,     // `sequence`: its client is done
   report_corrupt,  // `worker`: kill this epoch; reason in worker(id).corrupt_reason()
+  recycle,         // `worker`: end this epoch as planned; another one follows
   drained,         // nothing is left to do
 };
 
@@ -82,6 +84,14 @@ struct Command {
   SequenceId id;
   WorkerId worker;
   std::uint32_t value = 0;
+};
+
+// What an operator wants of a worker. `draining` outlives its epochs; `recycling` ends with this
+// one.
+enum class WorkerMode : std::uint8_t {
+  serving,
+  draining,   // no new work; what it runs may finish
+  recycling,  // likewise, and then, or at the latest after a time, its process is replaced
 };
 
 enum class NoticeKind : std::uint8_t { tokens, failed };
@@ -159,6 +169,11 @@ class ServingCore {
   // Until reset. What the tenant runs ends at once with tenant_circuit_open.
   void force_open(TenantId tenant, Tick now);
   void reset_breaker(TenantId tenant, Tick now);
+  void force_open(WorkerId worker, Tick now);
+  void reset_breaker(WorkerId worker, Tick now);
+  // `recycling` of a worker that is down, or being recycled already, changes nothing. What runs has
+  // `patience` to finish, then it moves to another epoch as after a crash.
+  void set_worker_mode(WorkerId worker, WorkerMode mode, Duration patience, Tick now);
   void set_wall(Tick now, std::int64_t unix_ms);  // the wall clock, as often as it was read
   // Before the first request: what a former process settled (Ledger::charge_settled).
   Result<void> charge_settled(const Ledger::SettledCharge& settled, Tick now);
@@ -182,6 +197,8 @@ class ServingCore {
   const EngineMeter& meter(WorkerId worker) const { return workers_[worker.value].meter; }
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
+  WorkerMode worker_mode(WorkerId worker) const { return workers_[worker.value].mode; }
+  std::vector<TenantId> tenants_on(WorkerId worker) const;  // ascending
   const Ledger& ledger() const { return ledger_; }
   const TenantBreaker& tenant_breaker() const { return breaker_; }
   const WorkerBreaker& worker_breaker() const { return worker_breaker_; }
@@ -200,6 +217,8 @@ class ServingCore {
     WorkerAccount account;
     EngineMeter meter;
     std::vector<std::uint32_t> held;  // sequence indices, unordered
+    WorkerMode mode{};
+    std::optional<Tick> recycle_by;  // nothing: not recycling, or the command was given
   };
   struct ModelHealth {
     std::uint32_t num_up = 0;
@@ -265,6 +284,7 @@ class ServingCore {
   void dispatch_model(std::uint32_t model, Tick now);
   bool can_take(std::uint32_t worker, Tick now) const;
   void look_again_at(Tick due);
+  void recycle_if_due(std::uint32_t worker, Tick now);
   std::optional<WorkerId> pick_worker(const Sequence& sequence, Tick now);
   void send(std::uint32_t sequence, WorkerId worker, Tick now);
   void requeue(std::uint32_t sequence, Tick now);

@@ -49,7 +49,42 @@ void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
 }
 
 bool ServingCore::can_take(std::uint32_t worker, Tick now) const {
-  return workers_[worker].account.can_take() && worker_breaker_.can_take(WorkerId{worker}, now);
+  return workers_[worker].mode == WorkerMode::serving && workers_[worker].account.can_take() &&
+         worker_breaker_.can_take(WorkerId{worker}, now);
+}
+
+void ServingCore::set_worker_mode(WorkerId id, WorkerMode mode, Duration patience, Tick now) {
+  CHECK(id.value < workers_.size());
+  Worker& worker = workers_[id.value];
+  if (mode == WorkerMode::recycling) {
+    if (!worker.account.is_up() || worker.mode == WorkerMode::recycling) return;
+    worker.recycle_by = now + patience;
+  } else if (worker.mode == WorkerMode::recycling && !worker.recycle_by) {
+    return;  // its end is under way
+  } else {
+    worker.recycle_by.reset();
+  }
+  worker.mode = mode;
+  recycle_if_due(id.value, now);
+  dispatch(now);
+}
+
+void ServingCore::recycle_if_due(std::uint32_t index, Tick now) {
+  Worker& worker = workers_[index];
+  if (!worker.recycle_by || (!worker.held.empty() && now < *worker.recycle_by)) return;
+  worker.recycle_by.reset();
+  commands_.push_back({.kind = CommandKind::recycle,
+                       .sequence = 0,
+                       .id = {},
+                       .worker = WorkerId{index},
+                       .value = 0});
+}
+
+std::vector<TenantId> ServingCore::tenants_on(WorkerId id) const {
+  std::set<TenantId> tenants;
+  for (const std::uint32_t index : workers_[id.value].held)
+    tenants.insert(sequences_[index].tenant);
+  return {tenants.begin(), tenants.end()};
 }
 
 void ServingCore::look_again_at(Tick due) {

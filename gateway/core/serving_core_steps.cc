@@ -348,6 +348,7 @@ void ServingCore::leave_worker(std::uint32_t index, Tick now) {
   sequences_[held.back()].held_at = sequence.held_at;
   held.pop_back();
   --num_on_worker_;
+  if (held.empty()) recycle_if_due(sequence.worker.value, now);
 }
 
 // A request is cleared when each of its suspected choices has delivered or is gone.
@@ -394,6 +395,8 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
   if (!worker.account.is_up()) return;
   const std::uint32_t model = worker.account.model();
   worker.account.close();
+  worker.recycle_by.reset();
+  if (worker.mode == WorkerMode::recycling) worker.mode = WorkerMode::serving;
   CHECK(health_[model].num_up > 0);
   --health_[model].num_up;
   health_[model].down_since = now;

@@ -223,13 +223,13 @@ Result<std::uint32_t> CompletionHandler::output_tokens(std::size_t& prompt_token
   std::uint32_t output = request_.kind == ApiKind::embedding
                              ? 0
                              : request_.max_tokens.value_or(limits.output_tokens_default);
-  if (limits.output_tokens_max > 0 && output > limits.output_tokens_max) {
-    if (request_.max_tokens)
-      return make_error(Errc::invalid_value,
-                        "'max_tokens' must be at most " + std::to_string(limits.output_tokens_max) +
-                            " for this API key",
-                        "max_tokens");
-    output = limits.output_tokens_max;
+  if (const cfg::Limit most = limits.output_tokens_max; most && output > *most && !limits.shadow) {
+    if (request_.max_tokens || *most == 0)
+      return make_error(
+          Errc::invalid_value,
+          "'max_tokens' must be at most " + std::to_string(*most) + " for this API key",
+          "max_tokens");
+    output = static_cast<std::uint32_t>(*most);
   }
   if (request_.truncate_prompt_tokens) {
     const std::int64_t asked = *request_.truncate_prompt_tokens;

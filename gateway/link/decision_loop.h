@@ -18,6 +18,7 @@
 
 #include "config/config.h"
 #include "gateway/core/generation.h"
+#include "gateway/core/quota_view.h"
 #include "shared/control.h"
 #include "shared/journal.h"
 #include "shared/result.h"
@@ -75,6 +76,8 @@ class DecisionLoop {
   virtual GenerationStats stats(
       GenerationHandle handle) const = 0;  // also right after the last accept
   virtual LimitsView limits(Caller caller) const = 0;
+  // By kind of limit, of the level (key, tenant, its parents) that has the least left.
+  virtual QuotaView quota(Caller caller) const = 0;
   virtual ModelFacts model_facts(std::uint32_t model) const = 0;
   virtual UsageStoreState usage_store_state() const = 0;
 };

@@ -61,23 +61,40 @@ WorkerBreakerParams breaker_params(const cfg::WorkerBreakers& config) {
   return params;
 }
 
-// The configuration writes 0 for no limit.
-AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode) {
+LimitSet limit_set(const cfg::LimitValues& limits) {
+  LimitSet set;
+  set[LimitKind::requests_per_minute] = limits.requests_per_minute;
+  set[LimitKind::tokens_per_minute] = limits.tokens_per_minute;
+  set[LimitKind::input_tokens_per_minute] = limits.input_tokens_per_minute;
+  set[LimitKind::output_tokens_per_minute] = limits.output_tokens_per_minute;
+  set[LimitKind::tokens_per_day] = limits.tokens_per_day;
+  set[LimitKind::monthly_budget] = limits.monthly_budget;
+  set[LimitKind::concurrent_requests] = limits.concurrent_requests;
+  set[LimitKind::concurrent_kv_tokens] = limits.concurrent_kv_tokens;
+  set[LimitKind::output_tokens_max] = limits.output_tokens_max;
+  return set;
+}
+
+using ModelNumbers = std::map<std::string, std::uint32_t>;
+
+// Overrides of models that are not served (any more) act on nothing.
+AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode,
+                         const ModelNumbers& models) {
   AccountSpec spec;
   spec.mode = mode;
   spec.is_shadow = limits.shadow;
-  const auto set = [&](LimitKind kind, std::uint64_t limit) {
-    if (limit != 0) spec.limits[kind] = limit;
-  };
-  set(LimitKind::requests_per_minute, limits.requests_per_minute);
-  set(LimitKind::tokens_per_minute, limits.tokens_per_minute);
-  set(LimitKind::input_tokens_per_minute, limits.input_tokens_per_minute);
-  set(LimitKind::output_tokens_per_minute, limits.output_tokens_per_minute);
-  set(LimitKind::tokens_per_day, limits.tokens_per_day);
-  set(LimitKind::monthly_budget, limits.monthly_budget);
-  set(LimitKind::concurrent_requests, limits.concurrent_requests);
-  set(LimitKind::concurrent_kv_tokens, limits.concurrent_kv_tokens);
-  set(LimitKind::output_tokens_max, limits.output_tokens_max);
+  spec.limits = limit_set(limits);
+  for (const cfg::ModelOverride& fresh : limits.model_overrides)
+    if (const auto at = models.find(fresh.model); at != models.end())
+      spec.models.push_back({at->second, limit_set(fresh)});
+  for (const cfg::TemporaryOverride& fresh : limits.temporary_overrides) {
+    const auto at = models.find(fresh.model);
+    if (at == models.end() && !fresh.model.empty()) continue;
+    TemporaryLimits& temporary = spec.temporary.emplace_back();
+    if (!fresh.model.empty()) temporary.model = at->second;
+    temporary.limits = limit_set(fresh);
+    temporary.until_unix_s = fresh.until;
+  }
   return spec;
 }
 static_assert(static_cast<int>(cfg::Reserving::quantile) ==
@@ -169,6 +186,12 @@ CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
   for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
     limits.accounts[i] = core_->ledger().spec(AccountId{i});
     limits.accounts[i].standing = Standing::revoked;
+    limits.accounts[i].parent.reset();  // what runs knows its path; nothing new comes this way
+  }
+  ModelNumbers models;
+  for (const cfg::Model& model : config.models) {
+    if (models.size() < facts_.size())  // models are those of the start
+      models.emplace(model.name, static_cast<std::uint32_t>(models.size()));
   }
   inner_tenants_.clear();
   caller_accounts_.clear();
@@ -186,19 +209,30 @@ CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
     TenantAccounts& accounts = caller_accounts_.emplace_back();
     accounts.tenant = account_of(tenant.name, nullptr, limits);
     const auto mode = static_cast<ReservationMode>(tenant.limits.reserve);
-    limits.accounts[accounts.tenant.value] = account_spec(tenant.limits, mode);
+    AccountSpec& spec = limits.accounts[accounts.tenant.value];
+    spec = account_spec(tenant.limits, mode, models);
+    if (tenant.blocked) spec.standing = Standing::blocked;
     for (const cfg::ApiKey& key : tenant.keys) {
       const AccountId id = account_of(tenant.name, &key, limits);
       accounts.keys.push_back(id);
-      limits.accounts[id.value] = account_spec(key.limits, mode);
+      limits.accounts[id.value] = account_spec(key.limits, mode, models);
       limits.accounts[id.value].parent = accounts.tenant;
     }
+  }
+  for (std::size_t i = 0; i < tenants.size(); ++i) {
+    if (tenants[i].parent.empty()) continue;
+    const auto at = accounts_.find({tenants[i].parent, std::string()});
+    CHECK(at != accounts_.end());  // was validated
+    limits.accounts[caller_accounts_[i].tenant.value].parent = at->second;
   }
   for (const cfg::Model& model : config.models) {
     limits.prices.push_back({model.price_input, model.price_cached, model.price_output});
   }
   limits.prices.resize(facts_.size());  // models are those of the start
   limits.num_tenants = static_cast<std::uint32_t>(tenant_names_.size());
+  limits.weights.assign(limits.num_tenants, 1);
+  for (std::size_t i = 0; i < tenants.size(); ++i)
+    limits.weights[inner_tenants_[i].value] = tenants[i].weight;
   return limits;
 }
 
@@ -323,6 +357,10 @@ LimitsView RingDecisionLoop::limits(Caller caller) const {
   return core_->limits(account(caller), clock_.now());
 }
 
+QuotaView RingDecisionLoop::quota(Caller caller) const {
+  return core_->ledger().quota(account(caller), clock_.now());
+}
+
 void RingDecisionLoop::set_breakers(const cfg::Breakers& config) {
   core_->set_tenant_breaker(breaker_params(config.tenants));
   core_->set_worker_breaker(breaker_params(config.workers));
@@ -339,6 +377,28 @@ void RingDecisionLoop::force_open(TenantId tenant) {
 
 void RingDecisionLoop::reset_breaker(TenantId tenant) {
   core_->reset_breaker(inner(tenant), clock_.now());
+}
+
+void RingDecisionLoop::force_open(WorkerId worker) {
+  core_->force_open(worker, clock_.now());
+  carry_out();
+}
+
+void RingDecisionLoop::reset_breaker(WorkerId worker) {
+  core_->reset_breaker(worker, clock_.now());
+  carry_out();
+}
+
+void RingDecisionLoop::set_worker_mode(WorkerId worker, WorkerMode mode) {
+  core_->set_worker_mode(worker, mode, drain_timeout_, clock_.now());
+  carry_out();
+}
+
+std::vector<std::string> RingDecisionLoop::tenants_on(WorkerId worker) const {
+  std::vector<std::string> names;
+  for (const TenantId tenant : core_->tenants_on(worker))
+    names.push_back(tenant_names_[tenant.value]);
+  return names;
 }
 
 // Outside of any event of the core: the hook may do what it likes.
@@ -408,6 +468,14 @@ void RingDecisionLoop::carry_out(const Command& command) {
     case CommandKind::report_corrupt: {
       const WorkerAccount& account = core_->worker(command.worker);
       report_corrupt(command.worker, account.epoch(), account.corrupt_reason());
+      return;
+    }
+    case CommandKind::recycle: {
+      ControlMessage message;
+      message.kind = ControlKind::worker_recycle;
+      message.worker = command.worker;
+      message.epoch = core_->worker(command.worker).epoch();
+      send(message);
       return;
     }
     case CommandKind::drained:

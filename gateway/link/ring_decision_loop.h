@@ -79,8 +79,8 @@ class RingDecisionLoop final : public DecisionLoop {
   bool is_stopped() const { return stopped_; }
   // Limits, tenants and keys of `config` act from now on, also on what runs.
   void apply(const cfg::Config& config);
-  // Spent and reserved by a tenant of the current configuration.
-  std::optional<Amounts> use_of(const std::string& tenant) const;
+  // Nothing where no tenant had this name since the start.
+  std::optional<AccountQuota> quota_of(const std::string& tenant) const;
   void say_ready(std::uint16_t port);
   void say_drained();
 
@@ -95,6 +95,7 @@ class RingDecisionLoop final : public DecisionLoop {
   void cancel(GenerationHandle handle, CancelCause cause) override;
   GenerationStats stats(GenerationHandle handle) const override;
   LimitsView limits(Caller caller) const override;
+  QuotaView quota(Caller caller) const override;
   ModelFacts model_facts(std::uint32_t model) const override;
   UsageStoreState usage_store_state() const override { return settled_.state(journal_); }
 
@@ -111,6 +112,12 @@ class RingDecisionLoop final : public DecisionLoop {
   TenantBreakerView breaker(TenantId tenant) const;
   void force_open(TenantId tenant);
   void reset_breaker(TenantId tenant);
+  void force_open(WorkerId worker);
+  void reset_breaker(WorkerId worker);
+  // `recycling`: what it runs may finish for as long as a drain may take (queue.drain_timeout).
+  void set_worker_mode(WorkerId worker, WorkerMode mode);
+  // Of the tenants that a worker's sequences belong to.
+  std::vector<std::string> tenants_on(WorkerId worker) const;
   const Journal& journal() const { return journal_; }
   const LinkCounters& counters() const { return counters_; }
   ModelGauges gauges(std::uint32_t model) const;

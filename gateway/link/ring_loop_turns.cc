@@ -313,13 +313,13 @@ void RingDecisionLoop::apply(const cfg::Config& config) {
   carry_out();
 }
 
-std::optional<Amounts> RingDecisionLoop::use_of(const std::string& tenant) const {
+std::optional<AccountQuota> RingDecisionLoop::quota_of(const std::string& tenant) const {
   const auto at = accounts_.find({tenant, std::string()});
   if (at == accounts_.end()) return std::nullopt;
-  Amounts used{};
-  for (std::size_t i = 0; i < kCounterKinds; ++i)
-    used[i] = core_->ledger().used(at->second, static_cast<LimitKind>(i), clock_.now());
-  return used;
+  const Ledger& ledger = core_->ledger();
+  const Tick now = clock_.now();
+  return AccountQuota{ledger.own_quota(at->second, now), ledger.model_quotas(at->second, now),
+                      ledger.shadow_refusals(at->second)};
 }
 
 void RingDecisionLoop::report_corrupt(WorkerId worker, Epoch epoch, const std::string& reason) {

@@ -334,6 +334,10 @@ Actions Parent::from_gateway(ControlMessage& message) {
       spdlog::error("event=worker_corrupt worker={} epoch={} why=\"{}\"", message.worker.value,
                     message.epoch.value, message.text);
       return supervision_.worker_corrupt(message.worker, message.epoch);
+    case ControlKind::worker_recycle:
+      spdlog::info("event=worker_recycled worker={} epoch={}", message.worker.value,
+                   message.epoch.value);
+      return supervision_.worker_recycle(message.worker, message.epoch);
     case ControlKind::drained:
       return supervision_.gateway_drained(now());
     default:

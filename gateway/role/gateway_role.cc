@@ -27,6 +27,7 @@
 #include "gateway/http/service.h"
 #include "gateway/link/ring_decision_loop.h"
 #include "gateway/role/core_metrics.h"
+#include "gateway/role/ring_fleet.h"
 #include "gateway/store/usage_book.h"
 #include "gateway/store/usage_recovery.h"
 #include "gateway/store/usage_writer.h"
@@ -177,6 +178,15 @@ void log_worker_breaker(const WorkerBreakerEvent& event, Tick now) {
               worker_breaker_reason_name(event.reason), is_open ? retry.count() : 0);
 }
 
+// For the audit log; names only, nothing to escape.
+std::string transition_json(BreakerState from, std::string_view reason) {
+  return std::string("{\"from\":\"")
+      .append(breaker_state_name(from))
+      .append("\",\"reason\":\"")
+      .append(reason)
+      .append("\"}");
+}
+
 // Saying `drained` takes both: no request runs, and the last answer has left.
 class DrainState {
  public:
@@ -254,6 +264,7 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   };
   loop.hooks.complete = [&](const cfg::Config& fresh) {
     admin->set_base(fresh);
+    admin->reload_admin_keys();
     return admin->merged(unix_s_now());
   };
   // Keys end when their time comes: one timer for the next one.
@@ -267,9 +278,10 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
       if (!error) apply_directory();
     });
   };
+  RingFleet fleet(loop, service);
   admin->set_hooks({[&io](std::function<void()> job) { boost::asio::post(io, std::move(job)); },
-                    unix_s_now, [&](const std::string& tenant) { return loop.use_of(tenant); },
-                    apply_directory});
+                    unix_s_now, [&](const std::string& tenant) { return loop.quota_of(tenant); },
+                    apply_directory, &fleet});
   if (admin->directory().next_expiry(unix_s_now())) apply_directory();
   // Once in the life of a state directory, and not through the log.
   if (!admin->first_admin_key().empty())
@@ -278,9 +290,14 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.breaker_moved = [&](const BreakerEvent& event, const std::string& tenant) {
     log_breaker(event, tenant, clock.now());
+    admin->record("breaker." + std::string(breaker_state_name(event.to)), "tenant:" + tenant,
+                  transition_json(event.from, breaker_reason_name(event.reason)));
   };
   loop.hooks.worker_breaker_moved = [&](const WorkerBreakerEvent& event) {
     log_worker_breaker(event, clock.now());
+    admin->record("breaker." + std::string(breaker_state_name(event.to)),
+                  "worker:" + std::to_string(event.worker.value),
+                  transition_json(event.from, worker_breaker_reason_name(event.reason)));
   };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   warn_of_few_descriptors(config.http.connections_max);

@@ -49,6 +49,7 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   std::optional<Error> refuse_precheck, refuse_submit, refuse_count;
   gw::LimitsView limits_view;
   gw::UsageStoreState store = gw::UsageStoreState::storing;
+  gw::QuotaView quota_view;
   gw::ModelFacts facts{.vocab_size = 1024,
                        .context_tokens = 4096,
                        .weights_digest = 0x1234567890abcdef,
@@ -192,6 +193,7 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
     return stats;
   }
   gw::LimitsView limits(gw::Caller) const override { return limits_view; }
+  gw::QuotaView quota(gw::Caller) const override { return quota_view; }
   gw::ModelFacts model_facts(std::uint32_t) const override { return facts; }
   gw::UsageStoreState usage_store_state() const override { return store; }
 

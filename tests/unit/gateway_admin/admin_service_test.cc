@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -15,6 +16,36 @@ namespace sluice::gw {
 namespace {
 
 constexpr std::int64_t kNow = 1'800'000'000;
+
+class FakeFleet final : public Fleet {
+ public:
+  std::vector<BreakerStatus> breakers() const override {
+    BreakerStatus status;
+    status.id = "tenant:acme";
+    status.kind = "tenant";
+    status.subject = "acme";
+    status.state = is_open ? "open" : "closed";
+    status.reason = is_open ? "operator_open" : "none";
+    status.is_forced = is_open;
+    return {status};
+  }
+  std::vector<WorkerStatus> workers() const override {
+    WorkerStatus status;
+    status.id = "0";
+    status.model = "brook";
+    status.device = "cpu";
+    status.state = "serving";
+    status.breaker = "closed";
+    return {status};
+  }
+  void act(FleetAction action, const std::string& id) override {
+    if (action == FleetAction::open_breaker) is_open = true;
+    if (action == FleetAction::reset_breaker) is_open = false;
+    acts.push_back(id);
+  }
+  bool is_open = false;
+  std::vector<std::string> acts;
+};
 
 class Admin : public ::testing::Test {
  protected:
@@ -38,30 +69,42 @@ class Admin : public ::testing::Test {
     hooks.post = [this](std::function<void()> job) {
       {
         const std::lock_guard lock(mutex_);
-        posted_ = std::move(job);
+        posted_.push_back(std::move(job));
       }
       is_posted_.notify_one();
     };
     hooks.unix_s = [this] { return now_; };
-    hooks.tenant_use = [](const std::string&) -> std::optional<Amounts> { return Amounts{}; };
+    hooks.tenant_quota = [](const std::string&) { return std::optional(AccountQuota{}); };
     hooks.changed = [this] { ++num_changes_; };
+    hooks.fleet = &fleet_;
     service_->set_hooks(std::move(hooks));
   }
 
   AdminAnswer call(AdminNoun noun, std::string method, std::string id = {}, std::string body = {},
-                   std::string if_match = {}, std::string query = {}) {
+                   std::string if_match = {}, std::string query = {},
+                   std::string idempotency_key = {}) {
     std::optional<AdminAnswer> answer;
     service_->call({noun, std::move(method), std::move(id), std::move(query), std::move(body),
-                    std::move(if_match), "tester"},
+                    std::move(if_match), std::move(idempotency_key), "tester"},
                    [&](AdminAnswer& done) { answer = std::move(done); });
-    while (!answer) {
-      std::unique_lock lock(mutex_);
-      is_posted_.wait(lock, [this] { return posted_ != nullptr; });
-      const auto job = std::exchange(posted_, nullptr);
-      lock.unlock();
-      job();
-    }
+    while (!answer) run_posted();
     return std::move(*answer);
+  }
+  void run_posted() {
+    std::unique_lock lock(mutex_);
+    is_posted_.wait(lock, [this] { return !posted_.empty(); });
+    const auto job = std::move(posted_.front());
+    posted_.pop_front();
+    lock.unlock();
+    job();
+  }
+  AdminAnswer post_once(AdminNoun noun, std::string id, std::string body, std::string key) {
+    return call(noun, "POST", std::move(id), std::move(body), {}, {}, std::move(key));
+  }
+  void make_tenant(const std::string& id, const std::string& fields = {}) {
+    const AdminAnswer made =
+        call(AdminNoun::tenants, "POST", "", "{\"id\":\"" + id + "\"" + fields + "}");
+    ASSERT_FALSE(made.error) << made.error->detail;
   }
   Errc code(AdminNoun noun, std::string method, std::string id, std::string body) {
     const AdminAnswer answer = call(noun, std::move(method), std::move(id), std::move(body));
@@ -79,7 +122,8 @@ class Admin : public ::testing::Test {
   std::unique_ptr<AdminService> service_;
   std::mutex mutex_;
   std::condition_variable is_posted_;
-  std::function<void()> posted_;
+  std::deque<std::function<void()>> posted_;
+  FakeFleet fleet_;
   int num_changes_ = 0;
 };
 
@@ -125,8 +169,6 @@ TEST_F(Admin, BadBodiesAreRefusedAndChangeNothing) {
   const Row rows[] = {
       {AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_minute":-1})", Errc::invalid_value,
        "tokens_per_minute"},
-      {AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_minute":0})", Errc::invalid_value,
-       "tokens_per_minute"},
       {AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_minute":1.5})", Errc::invalid_value,
        "tokens_per_minute"},
       {AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_minute":"9"})", Errc::invalid_value,
@@ -142,6 +184,38 @@ TEST_F(Admin, BadBodiesAreRefusedAndChangeNothing) {
       {AdminNoun::quota, "PATCH", "acme", R"({"max_output_tokens":10})", Errc::invalid_value,
        "default_output_tokens"},
       {AdminNoun::quota, "PATCH", "acme", R"({"shadow":1})", Errc::invalid_value, "shadow"},
+      {AdminNoun::quota, "PATCH", "acme", R"({"model_overrides":{}})", Errc::invalid_value,
+       "model_overrides"},
+      {AdminNoun::quota, "PATCH", "acme", R"({"model_overrides":[{"model":"gpt"}]})",
+       Errc::invalid_value, "model_overrides[0].model"},
+      {AdminNoun::quota, "PATCH", "acme",
+       R"({"model_overrides":[{"model":"brook"},{"model":"brook"}]})", Errc::invalid_value,
+       "model_overrides[1].model"},
+      {AdminNoun::quota, "PATCH", "acme",
+       R"({"model_overrides":[{"model":"brook","tokens_per_day":-5}]})", Errc::invalid_value,
+       "model_overrides[0].tokens_per_day"},
+      {AdminNoun::quota, "PATCH", "acme", R"({"model_overrides":[{"model":"brook","x":1}]})",
+       Errc::unsupported_parameter, "model_overrides[0].x"},
+      {AdminNoun::quota, "PATCH", "acme", R"({"temporary_overrides":[{"tokens_per_day":5}]})",
+       Errc::invalid_value, "temporary_overrides[0].until"},
+      {AdminNoun::quota, "PATCH", "acme",
+       R"({"temporary_overrides":[{"until":1700000000,"tokens_per_day":5}]})", Errc::invalid_value,
+       "temporary_overrides[0].until"},
+      {AdminNoun::tenant, "PATCH", "acme", R"({"parent":"acme"})", Errc::invalid_value, "parent"},
+      {AdminNoun::tenant, "PATCH", "acme", R"({"parent":"nobody"})", Errc::invalid_value, "parent"},
+      {AdminNoun::tenant, "PATCH", "acme", R"({"weight":0})", Errc::invalid_value, "weight"},
+      {AdminNoun::tenant, "PATCH", "acme", R"({"weight":1e300})", Errc::invalid_value, "weight"},
+      {AdminNoun::tenant, "PATCH", "acme", R"({"security_class":7})", Errc::invalid_value,
+       "security_class"},
+      {AdminNoun::tenant, "PATCH", "acme", R"({"name":"a\u0007b"})", Errc::invalid_value, "name"},
+      {AdminNoun::tenant_keys, "POST", "acme", R"({"name":"k","scopes":["root"]})",
+       Errc::invalid_value, "scopes"},
+      {AdminNoun::tenant_keys, "POST", "acme", R"({"name":"k","expires_at":1700000000})",
+       Errc::invalid_value, "expires_at"},
+      {AdminNoun::breaker_open, "POST", "tenant:acme", R"({"x":1})", Errc::unsupported_parameter,
+       "x"},
+      {AdminNoun::breaker_open, "POST", "tenant:nobody", "", Errc::not_found, ""},
+      {AdminNoun::worker_drain, "POST", "1", "", Errc::not_found, ""},
       {AdminNoun::quota, "PATCH", "acme", R"([])", Errc::invalid_json, ""},
       {AdminNoun::quota, "PATCH", "declared", R"({"shadow":true})", Errc::read_only, ""},
       {AdminNoun::quota, "PATCH", "nobody", R"({"shadow":true})", Errc::not_found, ""},
@@ -173,6 +247,177 @@ TEST_F(Admin, BadBodiesAreRefusedAndChangeNothing) {
   EXPECT_TRUE(service_->directory().keys.empty());
 }
 
+TEST_F(Admin, ZeroAllowsNothingAndNullIsNoLimit) {
+  make_tenant("acme");
+  const std::string zero =
+      call(AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_minute":0})").body;
+  EXPECT_NE(zero.find(R"("tokens_per_minute":0)"), std::string::npos) << zero;
+  EXPECT_EQ(service_->merged(now_).tenants[1].limits.tokens_per_minute, 0u);
+  open();
+  EXPECT_EQ(service_->merged(now_).tenants[1].limits.tokens_per_minute, 0u);
+  ASSERT_FALSE(call(AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_minute":null})").error);
+  EXPECT_EQ(service_->merged(now_).tenants[1].limits.tokens_per_minute, std::nullopt);
+}
+
+TEST_F(Admin, OverridesAreKeptMergedAndDroppedWhenTheyAreOver) {
+  make_tenant("acme");
+  const char* body =
+      R"({"tokens_per_day":9,"model_overrides":[{"model":"brook","tokens_per_day":5}],)"
+      R"("temporary_overrides":[{"until":1800000060,"tokens_per_day":50},)"
+      R"({"until":1800000090,"model":"brook","requests_per_minute":0}]})";
+  ASSERT_FALSE(call(AdminNoun::quota, "PATCH", "acme", body).error);
+  open();
+  cfg::TenantLimits limits = service_->merged(now_).tenants[1].limits;
+  ASSERT_EQ(limits.model_overrides.size(), 1u);
+  EXPECT_EQ(limits.model_overrides[0].tokens_per_day, 5u);
+  ASSERT_EQ(limits.temporary_overrides.size(), 2u);
+  EXPECT_EQ(limits.temporary_overrides[1].model, "brook");
+  EXPECT_EQ(limits.temporary_overrides[1].requests_per_minute, 0u);
+  now_ += 70;
+  ASSERT_FALSE(call(AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_day":10})").error);
+  limits = service_->merged(now_).tenants[1].limits;
+  EXPECT_EQ(limits.temporary_overrides.size(), 1u) << "the other one is over";
+  EXPECT_EQ(limits.model_overrides.size(), 1u) << "lists that are not given stay";
+  ASSERT_FALSE(call(AdminNoun::quota, "PATCH", "acme", R"({"model_overrides":null})").error);
+  EXPECT_TRUE(service_->merged(now_).tenants[1].limits.model_overrides.empty());
+}
+
+TEST_F(Admin, ParentsFormATreeOfBoundedDepth) {
+  make_tenant("t1", R"(,"parent":"declared")");
+  for (int i = 2; i < 7; ++i)
+    make_tenant("t" + std::to_string(i), R"(,"parent":"t)" + std::to_string(i - 1) + "\"");
+  EXPECT_EQ(code(AdminNoun::tenants, "POST", "", R"({"id":"t7","parent":"t6"})"),
+            Errc::invalid_value)
+      << "an eighth level";
+  EXPECT_EQ(code(AdminNoun::tenant, "PATCH", "t1", R"({"parent":"t6"})"), Errc::invalid_value)
+      << "a cycle";
+  EXPECT_EQ(code(AdminNoun::tenant, "DELETE", "t3", ""), Errc::conflict);
+  make_tenant("top");
+  EXPECT_FALSE(call(AdminNoun::tenant, "PATCH", "t1", R"({"parent":"top"})").error);
+  make_tenant("above");
+  EXPECT_EQ(call(AdminNoun::tenant, "PATCH", "top", R"({"parent":"above"})").error->code,
+            Errc::invalid_value)
+      << "what hangs below counts";
+  const cfg::Config merged = service_->merged(now_);
+  EXPECT_EQ(merged.tenants.back().name, "top");
+  EXPECT_EQ(merged.tenants[merged.tenants.size() - 2].parent, "t5");
+}
+
+TEST_F(Admin, ATenantWhoseParentIsGoneIsBlocked) {
+  make_tenant("child", R"(,"parent":"declared")");
+  ASSERT_FALSE(call(AdminNoun::tenant_keys, "POST", "child", R"({"name":"k"})").error);
+  EXPECT_FALSE(service_->merged(now_).tenants[1].blocked);
+  base_.tenants[0].name = "renamed";
+  service_->set_base(base_);
+  const cfg::Config merged = service_->merged(now_);
+  EXPECT_TRUE(merged.tenants[1].blocked);
+  EXPECT_EQ(merged.tenants[1].parent, "");
+  EXPECT_EQ(merged.tenants[1].keys.size(), 1u) << "its keys are told that it is blocked";
+}
+
+TEST_F(Admin, AnIdempotencyKeyMakesOnce) {
+  const AdminAnswer first = post_once(AdminNoun::tenants, "", R"({"id":"acme"})", "k-1");
+  ASSERT_EQ(first.status, 201u);
+  EXPECT_FALSE(first.is_replayed);
+  const AdminAnswer again = post_once(AdminNoun::tenants, "", R"({"id":"acme"})", "k-1");
+  ASSERT_FALSE(again.error);
+  EXPECT_TRUE(again.is_replayed);
+  EXPECT_EQ(again.status, 201u);
+  EXPECT_EQ(again.body, first.body);
+  EXPECT_EQ(again.version, first.version);
+  EXPECT_EQ(post_once(AdminNoun::tenants, "", R"({"id":"other"})", "k-1").error->code,
+            Errc::conflict);
+  EXPECT_EQ(post_once(AdminNoun::tenants, "", R"({"id":"x"})", std::string(256, 'k')).error->param,
+            "Idempotency-Key");
+  EXPECT_EQ(num_changes_, 1);
+  const AdminAnswer made = post_once(AdminNoun::tenant_keys, "acme", R"({"name":"a"})", "k-2");
+  const std::string secret = member(made.body, "key");
+  open();
+  const AdminAnswer replay = post_once(AdminNoun::tenant_keys, "acme", R"({"name":"a"})", "k-2");
+  ASSERT_TRUE(replay.is_replayed);
+  EXPECT_EQ(member(replay.body, "id"), member(made.body, "id"));
+  EXPECT_NE(replay.body.find(R"("key":null)"), std::string::npos) << "a secret is shown once";
+  EXPECT_EQ(service_->directory().keys.size(), 1u);
+  // A failed one is no answer, and a day later the key is free again.
+  EXPECT_EQ(post_once(AdminNoun::tenants, "", R"({"id":"acme"})", "k-3").error->code,
+            Errc::already_exists);
+  EXPECT_FALSE(post_once(AdminNoun::tenants, "", R"({"id":"third"})", "k-3").error);
+  now_ += kIdempotentSeconds;
+  EXPECT_FALSE(post_once(AdminNoun::tenants, "", R"({"id":"fourth"})", "k-1").error);
+  EXPECT_EQ(service_->directory().answers.size(), 1u) << "old ones are dropped";
+  open();
+  EXPECT_EQ(service_->directory().answers.size(), 1u);
+}
+
+TEST_F(Admin, VersionsNeverComeAgain) {
+  make_tenant("acme");
+  const std::int64_t version = call(AdminNoun::tenant, "GET", "acme").version;
+  ASSERT_FALSE(call(AdminNoun::tenant, "DELETE", "acme").error);
+  open();
+  make_tenant("acme");
+  const AdminAnswer stale = call(AdminNoun::quota, "PATCH", "acme", R"({"shadow":true})",
+                                 "\"" + std::to_string(version) + "\"");
+  ASSERT_TRUE(stale.error);
+  EXPECT_EQ(stale.error->code, Errc::precondition_failed);
+}
+
+TEST_F(Admin, BreakersAndWorkersAreActedOnOnceTheAuditHasIt) {
+  const AdminAnswer opened = call(AdminNoun::breaker_open, "POST", "tenant:acme");
+  ASSERT_FALSE(opened.error);
+  EXPECT_NE(opened.body.find(R"("state":"open")"), std::string::npos) << opened.body;
+  ASSERT_FALSE(call(AdminNoun::worker_recycle, "POST", "0", "{}").error);
+  EXPECT_EQ(fleet_.acts, (std::vector<std::string>{"tenant:acme", "0"}));
+  service_->record("breaker.open", "tenant:acme", R"({"from":"closed","reason":"bad_ends"})");
+  run_posted();
+  const std::string log = call(AdminNoun::audit, "GET").body;
+  EXPECT_NE(log.find(R"("actor":"system","action":"breaker.open","target":"tenant:acme")"),
+            std::string::npos)
+      << log;
+  EXPECT_NE(log.find(R"("action":"worker.recycle","target":"0")"), std::string::npos) << log;
+  EXPECT_NE(call(AdminNoun::breakers, "GET").body.find(R"("id":"tenant:acme")"), std::string::npos);
+  const AdminAnswer once = post_once(AdminNoun::breaker_reset, "tenant:acme", "", "k");
+  ASSERT_FALSE(once.error);
+  EXPECT_TRUE(post_once(AdminNoun::breaker_reset, "tenant:acme", "", "k").is_replayed);
+  EXPECT_EQ(fleet_.acts.size(), 3u);
+}
+
+TEST_F(Admin, TheEventLogIsBoundedAndSaysWhatItLost) {
+  for (std::size_t i = 0; i < kAdminEventsMax + 12; ++i) service_->record("e", "t", "{}");
+  run_posted();  // the first alone; the rest gathered meanwhile
+  run_posted();
+  const std::string log = call(AdminNoun::audit, "GET", "", "", "", "limit=1").body;
+  EXPECT_NE(log.find(R"("action":"audit.lost","target":"audit","detail":{"events":11})"),
+            std::string::npos)
+      << log;
+}
+
+TEST_F(Admin, KeysAreChangedWithTheirETag) {
+  make_tenant("acme");
+  const AdminAnswer made = call(AdminNoun::tenant_keys, "POST", "acme", R"({"name":"app"})");
+  const std::string id = member(made.body, "id");
+  const std::string etag = etag_of(made.version);
+  ASSERT_FALSE(call(AdminNoun::key, "PATCH", id, R"({"scopes":["model.read"]})", etag).error);
+  EXPECT_EQ(service_->merged(now_).tenants[1].keys[0].scopes,
+            std::vector<std::string>{"model.read"});
+  EXPECT_EQ(call(AdminNoun::key, "DELETE", id, "", etag).error->code, Errc::precondition_failed);
+  EXPECT_EQ(service_->merged(now_).tenants[1].keys.size(), 1u);
+  open();
+  EXPECT_EQ(service_->directory().keys.at(id).fields.scopes.size(), 1u);
+}
+
+TEST_F(Admin, KeysThatAreOverMakeRoom) {
+  make_tenant("acme");
+  AdminAnswer made = call(AdminNoun::tenant_keys, "POST", "acme", R"({"name":"app"})");
+  for (std::size_t i = 0; i < kEndedKeysMax + 5; ++i) {
+    made = call(AdminNoun::key_rotate, "POST", member(made.body, "id"));
+    ASSERT_FALSE(made.error) << i << ": " << made.error->detail;
+  }
+  EXPECT_EQ(service_->directory().keys.size(), kEndedKeysMax + 1);
+  open();
+  EXPECT_EQ(service_->directory().keys.size(), kEndedKeysMax + 1);
+  EXPECT_EQ(service_->directory().num_valid_keys("acme", now_), 1u);
+}
+
 TEST_F(Admin, AStaleETagIsRefused) {
   const AdminAnswer made = call(AdminNoun::tenants, "POST", "", R"({"id":"acme"})");
   EXPECT_EQ(made.version, 1);
@@ -195,7 +440,7 @@ TEST_F(Admin, KeysRotateExpireAndEnd) {
   ASSERT_FALSE(call(AdminNoun::key, "DELETE", member(second.body, "id")).error);
   EXPECT_TRUE(service_->merged(now_ + 60).tenants[1].keys.empty());
   ASSERT_FALSE(call(AdminNoun::tenant, "PATCH", "acme", R"({"is_blocked":true})").error);
-  EXPECT_TRUE(service_->merged(now_).tenants[1].keys.empty());
+  EXPECT_TRUE(service_->merged(now_).tenants[1].blocked);
   ASSERT_FALSE(call(AdminNoun::tenant, "DELETE", "acme").error);
   open();
   EXPECT_TRUE(service_->directory().keys.empty());

@@ -266,7 +266,7 @@ class CoreHarness {
   std::set<std::uint64_t> slow;                    // handles that take only when told
   std::map<std::uint32_t, std::uint32_t> journal;  // open slots: table index -> accepted
   std::uint64_t billed_absorbed = 0, billed_prompt = 0;
-  std::vector<WorkerId> reported_corrupt;
+  std::vector<WorkerId> reported_corrupt, recycled;
   std::uint32_t num_drained = 0;
   std::uint64_t next_id = 100;
 
@@ -317,6 +317,9 @@ class CoreHarness {
         return;
       case CommandKind::report_corrupt:
         reported_corrupt.push_back(command.worker);
+        return;
+      case CommandKind::recycle:
+        recycled.push_back(command.worker);
         return;
       case CommandKind::drained:
         ++num_drained;

@@ -152,6 +152,44 @@ TEST(Ledger, EveryLevelMustPassAndAllAreChargedOrNone) {
   EXPECT_EQ(w.used(LimitKind::tokens_per_minute, kKey), 34u);
 }
 
+TEST(Ledger, ViewsTellSpentFromReservedAndWhatBindsMost) {
+  World w(only(LimitKind::tokens_per_minute, 100));
+  AccountSpec key;
+  key.parent = kTenant;
+  key.limits = only(LimitKind::tokens_per_day, 500);
+  key.models.push_back({1, only(LimitKind::concurrent_requests, 0)});
+  w.set(kKey, key);
+  auto first = w.open(30, 20, 1, kKey);
+  ASSERT_TRUE(first);
+  w.ledger.settle(*first, 4, w.now);
+  const QuotaView quota = w.ledger.quota(kKey, w.now);
+  const CounterView& minute = quota[index_of(LimitKind::tokens_per_minute)];
+  EXPECT_EQ(minute.limit, 100u) << "the tenant's";
+  EXPECT_EQ(minute.spent, 34u);
+  EXPECT_EQ(minute.reserved, 16u);
+  EXPECT_EQ(minute.remaining(), 50u);
+  EXPECT_EQ(minute.reset, seconds(61));
+  const CounterView& day = quota[index_of(LimitKind::tokens_per_day)];
+  EXPECT_EQ(day.limit, 500u);
+  EXPECT_EQ(day.spent + day.reserved, 50u);
+  EXPECT_EQ(day.reset, hours(12));
+  EXPECT_EQ(quota[index_of(LimitKind::monthly_budget)].reset, hours(12) + 15 * hours(24));
+  const CounterView& kv = quota[index_of(LimitKind::concurrent_kv_tokens)];
+  EXPECT_EQ(kv.spent, 34u);
+  EXPECT_EQ(kv.reserved, 16u);
+  EXPECT_FALSE(kv.reset);
+  EXPECT_EQ(quota[index_of(LimitKind::concurrent_requests)].spent, 1u);
+  const std::vector<ModelQuotaView> models = w.ledger.model_quotas(kKey, w.now);
+  ASSERT_EQ(models.size(), 1u);
+  EXPECT_EQ(models[0].model, 1u);
+  EXPECT_EQ(models[0].counters[index_of(LimitKind::concurrent_requests)]->limit, 0u);
+  EXPECT_FALSE(models[0].counters[index_of(LimitKind::tokens_per_day)]);
+  EXPECT_TRUE(w.ledger.model_quotas(kTenant, w.now).empty());
+  w.ledger.close(std::move(*first), PromptUse::computed);
+  EXPECT_EQ(w.ledger.own_quota(kTenant, w.now)[index_of(LimitKind::tokens_per_minute)].reserved,
+            0u);
+}
+
 TEST(Ledger, AModelsOverrideIsCountedForThatModelAlone) {
   World w(LimitSet{});
   AccountSpec spec;

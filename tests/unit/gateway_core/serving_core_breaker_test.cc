@@ -132,6 +132,59 @@ TEST(ServingCoreBreaker, AnOperatorOpensAndResets) {
   EXPECT_EQ(h.core.breaker_events().back().reason, BreakerReason::operator_reset);
 }
 
+TEST(ServingCoreBreaker, ADrainingWorkerFinishesAndTakesNothingNew) {
+  CoreHarness h(CoreHarness::params(2));
+  h.up(0);
+  h.publish(0, {});
+  const auto running = h.submit(spec_of(0, 1));
+  ASSERT_EQ(h.core.num_held(WorkerId{0}), 1u);
+  EXPECT_EQ(h.core.tenants_on(WorkerId{0}), std::vector{TenantId{0}});
+  h.core.set_worker_mode(WorkerId{0}, WorkerMode::draining, Duration{}, h.now);
+  const auto waiting = h.submit(spec_of(1, 2));
+  for (int i = 0; i < 40; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  EXPECT_TRUE(h.clients.at(running->value).is_over());
+  EXPECT_TRUE(h.clients.at(waiting->value).taken[0].empty());
+  EXPECT_TRUE(h.recycled.empty());
+  h.core.set_worker_mode(WorkerId{0}, WorkerMode::serving, Duration{}, h.now);
+  h.carry_out();
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 1u);
+}
+
+TEST(ServingCoreBreaker, ARecycledWorkerIsReplacedWhenItIsEmptyOrItsTimeIsUp) {
+  CoreHarness h(CoreHarness::params(2));
+  h.up(0);
+  h.up(1);
+  h.publish(0, {});
+  h.publish(1, {});
+  h.core.set_worker_mode(WorkerId{1}, WorkerMode::recycling, std::chrono::seconds(5), h.now);
+  h.carry_out();
+  EXPECT_EQ(h.recycled, std::vector{WorkerId{1}}) << "it runs nothing";
+  const auto running = h.submit(spec_of(0, 1));
+  ASSERT_EQ(h.core.num_held(WorkerId{0}), 1u);
+  h.core.set_worker_mode(WorkerId{0}, WorkerMode::recycling, std::chrono::seconds(5), h.now);
+  h.carry_out();
+  EXPECT_EQ(h.recycled.size(), 1u);
+  EXPECT_EQ(h.core.next_due(), h.now + std::chrono::seconds(5));
+  h.now += std::chrono::seconds(5);
+  h.core.tick(h.now);
+  h.carry_out();
+  ASSERT_EQ(h.recycled.size(), 2u);
+  h.core.worker_down(WorkerId{0}, DownReason::recycled, {}, h.now);
+  h.carry_out();
+  EXPECT_EQ(h.core.worker_mode(WorkerId{0}), WorkerMode::serving);
+  h.up(0);
+  h.publish(0, {});
+  for (int i = 0; i < 40; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  EXPECT_FALSE(h.clients.at(running->value).failure);
+  EXPECT_EQ(h.clients.at(running->value).taken[0], undisturbed(spec_of(0, 1), 0));
+}
+
 // The worker gives up the sequence that it holds longest.
 void give_up(CoreHarness& h, std::uint32_t worker) {
   StepEntry entry{};

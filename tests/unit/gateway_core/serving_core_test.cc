@@ -382,6 +382,25 @@ TEST(ServingCore, AReloadedLimitActsOnTheNextRequest) {
   EXPECT_EQ(h.submit(CoreHarness::spec(6)).error().code, Errc::concurrency_limit);
 }
 
+TEST(ServingCore, AReloadMayTurnATreeOfAccountsUpsideDown) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].parent = AccountId{3};  // a later number
+  params.limits.accounts[3].parent = AccountId{1};
+  CoreLimits limits = params.limits;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  ASSERT_TRUE(h.submit(CoreHarness::spec(5)));
+  limits.accounts[1].parent = AccountId{3};
+  limits.accounts[3].parent = AccountId{0};
+  limits.accounts[0].parent.reset();
+  limits.accounts[0].limits[LimitKind::concurrent_requests] = 1;
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
+  GenerationSpec below = CoreHarness::spec(6);
+  below.tenant = TenantId{1};
+  EXPECT_EQ(h.submit(below).error().code, Errc::concurrency_limit);
+  h.core.check_invariants();
+}
+
 TEST(ServingCore, ALoweredLimitStopsTheNewestStreamsWithinTheReload) {
   CoreParams params = CoreHarness::params(1);
   params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;

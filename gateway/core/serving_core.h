@@ -266,6 +266,7 @@ class ServingCore {
   const char* token_fault(const Sequence& sequence, const StepEntry& entry) const;
   const char* prompt_fault(const Sequence& sequence, const Entry& taken) const;
   const char* top_fault(const Sequence& sequence, const Entry& taken) const;
+  void note_cached(std::uint32_t index, std::uint32_t cached);
   void take_prompt_token(Sequence& sequence, const Entry& taken);
   void take_prompt_end(std::uint32_t sequence, const Entry& taken, Tick now);
   void take_token(std::uint32_t sequence, const Entry& taken, Tick now);

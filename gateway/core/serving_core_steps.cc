@@ -183,6 +183,19 @@ void ServingCore::notify(Sequence& sequence) {
   notices_.push_back({NoticeKind::tokens, handle_of(sequence.request), sequence.choice});
 }
 
+// The prompt is billed once, with the first choice, and so is what the cache had of it.
+void ServingCore::note_cached(std::uint32_t index, std::uint32_t cached) {
+  const Sequence& sequence = sequences_[index];
+  if (sequence.choice != 0) return;
+  requests_[sequence.request].stats.cached_tokens = cached;
+  if (cached == 0) return;
+  commands_.push_back({.kind = CommandKind::cache_slot,
+                       .sequence = index,
+                       .id = sequence.id,
+                       .worker = {},
+                       .value = std::min(cached, sequence.prompt_tokens)});
+}
+
 void ServingCore::take_prompt_token(Sequence& sequence, const Entry& taken) {
   sequence.prompt_logprobs.push_back(taken.head.logprob);
   sequence.prompt_top.insert(sequence.prompt_top.end(), taken.top.begin(), taken.top.end());
@@ -195,8 +208,7 @@ void ServingCore::take_prompt_end(std::uint32_t index, const Entry& taken, Tick 
   sequence.worker_end = WorkerEnd::good;
   if (effects.notify) {
     sequence.embedding.assign(taken.values.begin(), taken.values.end());
-    if (sequence.choice == 0)
-      requests_[sequence.request].stats.cached_tokens = taken.head.cached_tokens;
+    note_cached(index, taken.head.cached_tokens);
     notify(sequence);
   }
   apply(index, effects, EndReason::error, now);
@@ -218,16 +230,7 @@ void ServingCore::take_token(std::uint32_t index, const Entry& taken, Tick now) 
     sequence.outputs.push_back({entry.token, entry.logprob, entry.finish});
     sequence.top.insert(sequence.top.end(), taken.top.begin(), taken.top.end());
     ++counters.pending;
-    if (entry.position == 0 && sequence.choice == 0) {
-      requests_[sequence.request].stats.cached_tokens = entry.cached_tokens;
-      if (entry.cached_tokens > 0) {
-        commands_.push_back({.kind = CommandKind::cache_slot,
-                             .sequence = *index,
-                             .id = sequence.id,
-                             .worker = {},
-                             .value = std::min(entry.cached_tokens, sequence.prompt_tokens)});
-      }
-    }
+    if (entry.position == 0) note_cached(index, entry.cached_tokens);
     observe_token(sequence, now);
     notify(sequence);
   }

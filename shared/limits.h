@@ -24,6 +24,10 @@ inline constexpr std::uint32_t kTopLogprobsMax = 20;
 // rows of logits and the step's record.
 inline constexpr std::uint32_t kStepScoresMax = 64;
 inline constexpr std::uint32_t kEmbeddingSizeMax = 1u << 16;
+// What one answer may hold: log-probabilities, each with its alternatives (some 60 bytes of JSON
+// apiece; a stream holds only those of its prompt), and numbers of embeddings.
+inline constexpr std::uint64_t kAnswerLogprobsMax = 1u << 19;
+inline constexpr std::uint64_t kAnswerEmbeddingValuesMax = 1u << 23;
 
 inline constexpr std::size_t kRingBytesMin = 64u << 10;
 inline constexpr std::size_t kRingBytesMax = 64u << 20;

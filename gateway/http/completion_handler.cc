@@ -8,6 +8,7 @@
 #include "gateway/api/error_response.h"
 #include "gateway/api/json_text.h"
 #include "gateway/http/session.h"
+#include "shared/limits.h"
 
 namespace sluice::gw {
 namespace {
@@ -49,6 +50,12 @@ Result<void> check_embedding(const Service& service, std::uint32_t model,
     return make_error(Errc::invalid_value,
                       "'dimensions' must be " + std::to_string(size) + " for this model",
                       "dimensions");
+  if (std::uint64_t{request.prompts.size()} * size > kAnswerEmbeddingValuesMax)
+    return make_error(Errc::invalid_value,
+                      "'input' must be a list of at most " +
+                          std::to_string(kAnswerEmbeddingValuesMax / size) +
+                          " entries for this model",
+                      "input");
   return {};
 }
 
@@ -251,6 +258,22 @@ Result<std::uint32_t> CompletionHandler::output_tokens(std::size_t& prompt_token
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(output, room));
 }
 
+// A stream sends those of a token when it comes and holds those of its prompt alone; a whole answer
+// repeats the prompt's for each choice.
+Result<void> CompletionHandler::count_logprobs(std::uint64_t prompt_tokens,
+                                               std::uint64_t output_tokens) {
+  if (!request_.logprobs) return {};
+  std::uint64_t tokens = request_.stream ? 0 : output_tokens * request_.best_of;
+  if (wants_prompt_scores()) tokens += prompt_tokens * (request_.stream ? 1 : request_.choices);
+  num_logprobs_ += tokens * (1 + *request_.logprobs);
+  if (num_logprobs_ <= kAnswerLogprobsMax) return {};
+  return make_error(Errc::invalid_value,
+                    "the answer could hold more than " + std::to_string(kAnswerLogprobsMax) +
+                        " log-probabilities; ask for fewer alternatives or tokens" +
+                        (request_.stream ? "" : ", or for a stream"),
+                    "logprobs");
+}
+
 Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   GenerationSpec spec;
   std::vector<TokenId>& ids = ids_[index];
@@ -261,6 +284,8 @@ Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   const Result<std::uint32_t> output = output_tokens(prompt_tokens);
   if (!output) return output.error();
   ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(prompt_tokens));
+  if (const Result<void> counted = count_logprobs(prompt_tokens, *output); !counted)
+    return counted.error();
 
   const tok::Vocabulary& vocabulary = model().tokenizer.vocabulary();
   for (std::size_t i = 0; i < request_.stop_token_ids.size(); ++i)
@@ -330,6 +355,7 @@ Result<void> CompletionHandler::submit_all() {
   accepted_ = 0;
   parts_left_ = num_prompts;
   num_submitted_ = 0;
+  num_logprobs_ = 0;
   begin_writer();
   return submit_more();
 }

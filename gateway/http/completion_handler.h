@@ -82,7 +82,7 @@ class CompletionHandler {
     bool has_role = false;
     std::size_t decoded_bytes = 0;  // of text
     std::size_t sent_bytes = 0;     // of it, not held back for a stop string
-    // Where log-probabilities are shown. Whole answers list them at the end.
+    // Where log-probabilities are shown: those that are not listed yet.
     std::vector<UnsentLogprob> unsent;
     std::vector<TopLogprob> unsent_top;  // the same number for each
     LogprobList logprobs;
@@ -102,6 +102,7 @@ class CompletionHandler {
   Result<void> submit_more();
   Result<void> submit_part(std::size_t index);
   Result<std::uint32_t> output_tokens(std::size_t& prompt_tokens) const;
+  Result<void> count_logprobs(std::uint64_t prompt_tokens, std::uint64_t output_tokens);
   Result<GenerationSpec> make_spec(std::size_t index);
   void begin_writer();
   void pump_all();
@@ -125,6 +126,11 @@ class CompletionHandler {
   bool is_prompt_all() const {
     return request_.kind == ApiKind::embedding || request_.max_tokens == 0u;
   }
+  // Log-probabilities are written as tokens come, but where a prompt stands before them or only
+  // some of the sequences are answered.
+  bool lists_at_once() const {
+    return request_.stream || (!request_.echo && request_.best_of == request_.choices);
+  }
   bool wants_prompt_scores() const { return request_.echo && request_.logprobs.has_value(); }
   const ServedModel& model() const { return service_.models[model_]; }
 
@@ -139,9 +145,10 @@ class CompletionHandler {
   std::vector<std::unique_ptr<Part>> parts_;  // addresses are stable: the loop refers to them
   std::size_t parts_left_ = 0;                // whose answer is not whole yet
   std::size_t num_submitted_ = 0;
-  std::vector<Choice> choices_;  // prompt * best_of + i
-  std::uint32_t accepted_ = 0;   // output tokens, all choices
-  std::string piece_;            // new text of a token, reused
+  std::uint64_t num_logprobs_ = 0;  // that the answer may have to hold
+  std::vector<Choice> choices_;     // prompt * best_of + i
+  std::uint32_t accepted_ = 0;      // output tokens, all choices
+  std::string piece_;               // new text of a token, reused
   std::string response_id_;
   std::string fingerprint_;
   ResponseWriter writer_;

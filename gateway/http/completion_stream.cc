@@ -113,8 +113,8 @@ bool CompletionHandler::pump(Part& part, std::uint32_t choice, std::string* out)
     finish = is_stopped ? FinishReason::stop : token.finish;
     if (request_.logprobs) keep_logprob(state, token, top.subspan(count * num_top, num_top));
     ++count;
+    if (request_.logprobs && lists_at_once()) list_sent(state);
     if (out != nullptr) {
-      if (request_.logprobs) list_sent(state);
       write_event(*out, part, static_cast<std::uint32_t>(index), std::span(&token.id, 1), finish);
     } else {
       state.text.append(piece_);

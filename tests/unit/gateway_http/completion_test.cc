@@ -444,6 +444,29 @@ TEST_F(Completion, ALongListOfInputsHasABoundedNumberUnderWay) {
   EXPECT_TRUE(has(answer, R"("index":999)"));
 }
 
+TEST_F(Completion, TheLogprobsAndEmbeddingsOfOneAnswerAreBounded) {
+  // 4,000 x 21 x 7 are too many, x 6 are not; a stream holds none of them.
+  const std::string fields = R"("logprobs":20,"max_tokens":4000,"n":)";
+  const std::string refused = completion_answer(fields + "7");
+  EXPECT_EQ(status_of(refused), 400);
+  EXPECT_EQ(param_of(refused), "logprobs");
+  EXPECT_EQ(status_of(completion_answer(fields + "6")), 200);
+  EXPECT_EQ(status_of(completion_answer(fields + R"(7,"stream":true)")), 200);
+  EXPECT_EQ(f.loop.num_live(), 0u);
+  // A prompt of 3,000 stands before each choice; a stream repeats it without holding it again.
+  std::string echo = R"({"model":"canned","echo":true,"logprobs":20,"max_tokens":0,"prompt":[5)";
+  for (int i = 1; i < 3000; ++i) echo.append(",5");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/completions", echo + R"(],"n":8})"))), 200);
+  EXPECT_EQ(param_of(f.exchange(post("/v1/completions", echo + R"(],"n":9})"))), "logprobs");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/completions", echo + R"(],"n":9,"stream":true})"))),
+            200);
+  f.loop.facts.embedding_size = 1u << 16;
+  std::string body = R"({"model":"canned","input":[[5])";
+  for (int i = 1; i < 128; ++i) body.append(",[5]");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/embeddings", body + "]}"))), 200);
+  EXPECT_EQ(param_of(f.exchange(post("/v1/embeddings", body + ",[5]]}"))), "input");
+}
+
 TEST_F(Completion, SpecsCarryWhatTheRequestSaid) {
   chat_answer(R"("max_tokens":5,"temperature":0,"stop_token_ids":[9],"logit_bias":{"7":-3},
                  "n":2,"seed":-2,"priority":4)");

@@ -107,6 +107,23 @@ TEST_F(ExecutorCuda, AgreesWithTheCpuForEveryModelChunkAndBlockSize) {
   }
 }
 
+// Rows behind the last ids of a chunk, as the log-probabilities of a prompt need them: more than
+// there are sequences in a step. Hidden states stay on the device: it says that it has none.
+TEST_F(ExecutorCuda, HasARowOfLogitsForEveryIdOfAPrompt) {
+  const auto cpu = open_cpu("bf16_sharded");
+  const auto cuda = open(tiny_options());
+  EXPECT_EQ(cuda->facts().embedding_size, 0u);
+  EXPECT_GT(cpu->facts().embedding_size, 0u);
+  DrivenSequence sequence{some_ids(67, 5), consecutive_blocks(5)};
+  const Rows want = logits_alone(*cpu, sequence, 1);
+  const std::uint32_t vocab_size = cuda->facts().vocab_size;
+  const eng::SequenceSpan span = sequence.span(67, 64);
+  const std::span<const float> rows = cuda->forward({&span, 1});
+  ASSERT_EQ(rows.size(), 64u * vocab_size);
+  for (std::size_t i = 0; i < 64; ++i)
+    expect_near(rows.subspan(i * vocab_size, vocab_size), want[3 + i], "prompt row");
+}
+
 TEST_F(ExecutorCuda, HostCodeNeverTouchesDeviceMemory) {
   simt_script().hides_memory = true;
   const auto cuda = open(tiny_options());

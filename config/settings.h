@@ -35,6 +35,8 @@ inline constexpr std::array<std::string_view, 2> kModelKinds{"canned",
                                                              "llama"};  // in the order of ModelKind
 inline constexpr std::array<std::string_view, 3> kQuantizeNames{
     "none", "int8", "int4"};  // in the order of Quantize
+inline constexpr std::array<std::string_view, 3> kKvTypeNames{"f32", "f16",
+                                                              "int8"};  // in the order of KvType
 inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 3> kReservingNames{
@@ -143,6 +145,7 @@ void visit_settings(V& v, S& s) {
   v.integer("step_tokens_max", s.step_tokens_max, 1, 1u << 16);
   v.boolean("prefix_cache", s.prefix_cache);
   v.choice("quantize", s.quantize, kQuantizeNames);
+  v.choice("kv_type", s.kv_type, kKvTypeNames);
   v.choice("device", s.device, kDeviceKinds);
   v.integer("threads", s.threads, 0, 64);
   v.name_choice("kernels", s.kernels, kKernelNames);

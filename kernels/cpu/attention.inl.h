@@ -40,7 +40,8 @@ SLUICE_INLINE Lanes load_kv(const char* low, const char* high) {
 template <KvType type>
 SLUICE_INLINE Lanes load_first_kv(const char* p, std::size_t n) {
   if constexpr (type == KvType::f32) {
-    return load_first(reinterpret_cast<const float*>(p), n);
+    const float* const from = reinterpret_cast<const float*>(p);
+    return n == kLanes ? load(from) : load_first(from, n);
   } else {
     constexpr std::size_t kHalf = 8 * element_bytes<type>();
     if (n == kLanes) return load_kv<type>(p, p + kHalf);
@@ -53,28 +54,22 @@ SLUICE_INLINE Lanes load_first_kv(const char* p, std::size_t n) {
 // K of 16 positions from p, which is a multiple of 16 below `end`, the end of the seen positions.
 struct KeyPointers {
   const char* low;
-  const char* high;        // positions 8..15; of the same block where blocks hold 16 or more
-  const char* low_scales;  // int8 alone
-  const char* high_scales;
+  const char* high;  // positions 8..15; of the same block where blocks hold 16 or more
 };
 
-template <KvType type>
+// Rows of `bytes` an element that begin `offset` behind the head's: its keys, or their scales.
 SLUICE_INLINE KeyPointers key_pointers(const AttentionJob& job, const AttentionSpan& span,
-                                       std::size_t kv_head, std::size_t p, std::size_t end) {
+                                       std::size_t kv_head, std::size_t p, std::size_t end,
+                                       std::size_t offset, std::size_t bytes) {
   const PagedKv& kv = job.kv;
-  const std::size_t slot = p % kv.block_tokens;
-  const std::size_t scales = type == KvType::int8 ? kv.block_tokens * 4 : 0;
-  const char* const head =
-      kv_head_at(kv, span.blocks[p / kv.block_tokens], job.layer, KvPart::keys, kv_head);
-  const char* const low = head + scales + slot * element_bytes<type>();
-  const char* const low_scales = head + slot * 4;
-  if (kv.block_tokens >= kLanes)
-    return {low, low + 8 * element_bytes<type>(), low_scales, low_scales + 32};
-  // The next block may not exist; its lanes are not used.
-  if (p + 8 >= end) return {low, low, low_scales, low_scales};
-  const char* const next =
-      kv_head_at(kv, span.blocks[p / kv.block_tokens + 1], job.layer, KvPart::keys, kv_head);
-  return {low, next + scales, low_scales, next};
+  const char* low =
+      kv_head_at(kv, span.blocks[p / kv.block_tokens], job.layer, KvPart::keys, kv_head) + offset +
+      p % kv.block_tokens * bytes;
+  if (kv.block_tokens >= kLanes) return {low, low + 8 * bytes};
+  if (p + 8 >= end) return {low, low};  // the next block may not exist; its lanes are not used
+  return {low,
+          kv_head_at(kv, span.blocks[p / kv.block_tokens + 1], job.layer, KvPart::keys, kv_head) +
+              offset};
 }
 
 // Scores of V vectors of positions from p (relative to the group: p - begin).
@@ -85,7 +80,8 @@ static void score_vectors(const AttentionJob& job, const AttentionSpan& span, st
   KeyPointers keys[V];
   for (int v = 0; v < V; ++v) {
     const std::size_t p = begin + offset + static_cast<std::size_t>(v) * kLanes;
-    keys[v] = key_pointers<type>(job, span, kv_head, p, end);
+    keys[v] =
+        key_pointers(job, span, kv_head, p, end, kv_scales_bytes(job.kv), element_bytes<type>());
   }
   Lanes sum[R][V];
   for (int r = 0; r < R; ++r) {
@@ -104,14 +100,18 @@ static void score_vectors(const AttentionJob& job, const AttentionSpan& span, st
       for (int v = 0; v < V; ++v) sum[r][v] = fma(q, k[v], sum[r][v]);
     }
   }
-  for (int v = 0; v < V; ++v) {
-    Lanes scales = splat(1.0f);
-    if constexpr (type == KvType::int8)
-      scales = load_kv<KvType::f32>(keys[v].low_scales, keys[v].high_scales);
-    for (int r = 0; r < R; ++r) {
-      const Lanes score = type == KvType::int8 ? mul(sum[r][v], scales) : sum[r][v];
+  if constexpr (type == KvType::int8) {
+    for (int v = 0; v < V; ++v) {
+      const std::size_t p = begin + offset + static_cast<std::size_t>(v) * kLanes;
+      const KeyPointers scales = key_pointers(job, span, kv_head, p, end, 0, 4);
+      for (int r = 0; r < R; ++r)
+        sum[r][v] = mul(sum[r][v], load_kv<KvType::f32>(scales.low, scales.high));
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) {
       store(state.e[r] + offset + static_cast<std::size_t>(v) * kLanes,
-            mul(score, splat(job.scale)));
+            mul(sum[r][v], splat(job.scale)));
     }
   }
 }

@@ -133,6 +133,8 @@ enum class DeviceKind : std::uint8_t { cpu, cuda };
 
 enum class Quantize : std::uint8_t { none, int8, int4 };
 
+enum class KvType : std::uint8_t { f32, f16, int8 };
+
 struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
@@ -148,6 +150,7 @@ struct Model {
   bool prefix_cache = true;
   Quantize quantize = Quantize::none;   // llama: matrices that are stored as floats, on load
   std::vector<std::string> security_classes;  // of tenants that may use it; empty: all
+  KvType kv_type = KvType::f32;         // llama: of the KV cache; cuda has f32 alone
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
   std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512, avx512vnni

@@ -41,6 +41,8 @@ inline constexpr std::array<std::string_view, 2> kModelKinds{"canned",
                                                              "llama"};  // in the order of ModelKind
 inline constexpr std::array<std::string_view, 3> kQuantizeNames{
     "none", "int8", "int4"};  // in the order of Quantize
+inline constexpr std::array<std::string_view, 3> kKvTypeNames{"f32", "f16",
+                                                              "int8"};  // in the order of KvType
 inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 3> kReservingNames{
@@ -184,6 +186,7 @@ void visit_settings(V& v, S& s) {
   v.boolean("prefix_cache", s.prefix_cache);
   v.choice("quantize", s.quantize, kQuantizeNames);
   v.texts("security_classes", s.security_classes, kSecurityClassesMax, kNameBytesMax);
+  v.choice("kv_type", s.kv_type, kKvTypeNames);
   v.choice("device", s.device, kDeviceKinds);
   v.integer("threads", s.threads, 0, 64);
   v.name_choice("kernels", s.kernels, kKernelNames);

@@ -93,6 +93,8 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
   if (auto r = check_file(key + ".path", model.path, is_file ? R_OK : R_OK | X_OK); !r) return r;
   if (model.kind != ModelKind::llama && model.device != DeviceKind::cpu)
     return wrong(key + ".device", "not the CPU", "cpu where kind is not llama");
+  if (model.device == DeviceKind::cuda && model.kv_type != KvType::f32)
+    return wrong(key + ".kv_type", "not what a GPU holds", "f32 where device is cuda");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);
 }
 

@@ -57,7 +57,9 @@ struct AttentionSpan {
 //   l = fma(l, a, lane sum of e);  o[d] = o[d] * a, then fma(e[p], v[p][d], o[d]) for p ascending
 // and out[d] = o[d] / l at the end. With a window the positions 0 .. t - window have s = -infinity:
 // groups of these alone change nothing and are left out, in the first group that counts their e
-// is 0.
+// is 0. K and V of type f16 are widened, exactly. Of type int8 the elements count as floats; then
+// s[p] = ((chain) * K's scale[p]) * scale, and V is added as fma(e[p] * V's scale[p], v[p][d],
+// o[d]).
 struct AttentionJob {
   PagedKv kv;
   std::size_t layer = 0;

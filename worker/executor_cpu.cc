@@ -13,16 +13,17 @@ constexpr std::uint32_t kThreadsMax = 64;
 
 }  // namespace
 
-ExecutorCpu::ExecutorCpu(const WorkerFacts& facts, std::uint32_t threads, ModelWeights weights,
-                         const krn::KernelTable& kernels)
+ExecutorCpu::ExecutorCpu(const WorkerFacts& facts, const ExecutorCpuOptions& options,
+                         ModelWeights weights, const krn::KernelTable& kernels)
     : facts_(facts),
       weights_(std::move(weights)),
       kernels_(&kernels),
-      team_(threads),
+      team_(options.threads),
       rows_(facts),
-      costs_(step_costs(weights_, WeightStorage::as_loaded)) {
+      costs_(step_costs(weights_, WeightStorage::as_loaded, options.kv_type)) {
   const ModelConfig& c = weights_.config;
-  kv_ = {nullptr, facts_.num_blocks, c.num_layers, c.num_kv_heads, c.head_dim, facts_.block_tokens};
+  kv_ = {nullptr,    facts_.num_blocks,   c.num_layers,   c.num_kv_heads,
+         c.head_dim, facts_.block_tokens, options.kv_type};
 }
 
 Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions& options) {
@@ -49,13 +50,14 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
   // because the RoPE table comes from the host's libm, which is chosen by CPU as well.
   facts = model_facts(facts, *weights,
                       std::string("cpu/") + kernels->name + "/lanes16" +
-                          matrix_form_suffix(options.load.matrices) + "/kv-f32");
+                          matrix_form_suffix(options.load.matrices) + "/kv-" +
+                          kv_type_name(options.kv_type));
   facts.embedding_size = weights->config.hidden_size;
   std::unique_ptr<ExecutorCpu> executor(
-      new ExecutorCpu(facts, options.threads, std::move(*weights), *kernels));
+      new ExecutorCpu(facts, options, std::move(*weights), *kernels));
 
   ExecutorCpu& e = *executor;
-  std::size_t kv_bytes = krn::kv_block_floats(e.kv_) * sizeof(float);  // below 2^36 by the ranges
+  std::size_t kv_bytes = krn::kv_block_bytes(e.kv_);  // below 2^36 by the ranges
   if (__builtin_mul_overflow(kv_bytes, std::size_t{options.num_blocks}, &kv_bytes))
     kv_bytes = SIZE_MAX;
   e.kv_memory_ = krn::AlignedBuffer::allocate(kv_bytes);
@@ -90,17 +92,17 @@ std::span<const float> ExecutorCpu::forward(std::span<const SequenceSpan> spans)
 std::string ExecutorCpu::description() const {
   char text[160];
   std::snprintf(text, sizeof text,
-                "cpu kernels=%s threads=%zu kv=f32 peak_gflops=%.1f peak_gbytes_per_s=%.1f",
-                kernels_->name, team_.num_threads(), limits_.operations_per_second / 1e9,
-                limits_.bytes_per_second / 1e9);
+                "cpu kernels=%s threads=%zu kv=%s peak_gflops=%.1f peak_gbytes_per_s=%.1f",
+                kernels_->name, team_.num_threads(), kv_type_name(kv_.type),
+                limits_.operations_per_second / 1e9, limits_.bytes_per_second / 1e9);
   return text;
 }
 
 void ExecutorCpu::zero_blocks(std::span<const BlockId> blocks) {
-  const std::size_t floats = krn::kv_block_floats(kv_);
+  const std::size_t bytes = krn::kv_block_bytes(kv_);
   for (const BlockId block : blocks) {
     CHECK(block.value < facts_.num_blocks);
-    std::memset(kv_.data + block.value * floats, 0, floats * sizeof(float));
+    std::memset(reinterpret_cast<char*>(kv_.data) + block.value * bytes, 0, bytes);
   }
 }
 

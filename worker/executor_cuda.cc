@@ -54,7 +54,7 @@ Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
       DeviceTransformer::make(device_, c, std::move(*uploaded), limits, rows_.table_blocks_max());
   if (!transformer) return transformer.error();
   transformer_ = std::make_unique<DeviceTransformer>(std::move(*transformer));
-  costs_ = step_costs(weights, WeightStorage::float32);
+  costs_ = step_costs(weights, WeightStorage::float32, krn::KvType::f32);
   return {};
 }
 

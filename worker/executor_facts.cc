@@ -44,6 +44,18 @@ WorkerFacts model_facts(WorkerFacts sizes, const ModelWeights& weights,
   return sizes;
 }
 
+const char* kv_type_name(krn::KvType type) {
+  switch (type) {
+    case krn::KvType::f32:
+      return "f32";
+    case krn::KvType::f16:
+      return "f16";
+    case krn::KvType::int8:
+      return "int8";
+  }
+  return "";
+}
+
 const char* matrix_form_suffix(MatrixForm form) {
   switch (form) {
     case MatrixForm::stored:

@@ -60,6 +60,18 @@ MatrixForm matrix_form(cfg::Quantize quantize) {
   return MatrixForm::stored;
 }
 
+krn::KvType kv_type(cfg::KvType type) {
+  switch (type) {
+    case cfg::KvType::f32:
+      return krn::KvType::f32;
+    case cfg::KvType::f16:
+      return krn::KvType::f16;
+    case cfg::KvType::int8:
+      return krn::KvType::int8;
+  }
+  return krn::KvType::f32;
+}
+
 std::uint32_t threads_of(const cfg::Model& model) {
   const std::uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
   return model.threads == 0 ? cores : model.threads;
@@ -79,6 +91,7 @@ Result<std::unique_ptr<Executor>> open_cpu(const cfg::Model& model,
                                      .sequences_max = model.sequences_max,
                                      .step_tokens_max = model.step_tokens_max,
                                      .threads = threads_of(model),
+                                     .kv_type = kv_type(model.kv_type),
                                      .kernels = model.kernels,
                                      .measures_limits = true});
   if (!executor) return executor.error();

@@ -7,7 +7,7 @@
 
 namespace sluice::eng {
 
-StepCosts step_costs(const ModelWeights& weights, WeightStorage storage) {
+StepCosts step_costs(const ModelWeights& weights, WeightStorage storage, krn::KvType kv_type) {
   const ModelConfig& c = weights.config;
   const auto elements = [](const krn::PackedMatrix& w) { return std::uint64_t{w.rows} * w.cols; };
   const LayerWeights& layer = weights.layers.front();  // all layers have one shape
@@ -17,7 +17,8 @@ StepCosts step_costs(const ModelWeights& weights, WeightStorage storage) {
                                          fused(layer.gate_up) + elements(layer.down));
   costs.head_elements = elements(weights.head);
   costs.attention_width = c.q_width();
-  costs.layer_position_bytes = std::uint64_t{2} * c.kv_width() * sizeof(float);
+  const krn::PagedKv one{nullptr, 1, 1, c.num_kv_heads, c.head_dim, 1, kv_type};
+  costs.layer_position_bytes = krn::kv_block_bytes(one);
   costs.window = c.sliding_window;
   for (std::uint32_t l = 0; l < c.num_layers; ++l)
     ++(c.window_of(l) == 0 ? costs.full_layers : costs.windowed_layers);

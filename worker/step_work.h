@@ -27,7 +27,7 @@ struct StepCosts {
   std::uint64_t window = 0;
 };
 
-StepCosts step_costs(const ModelWeights& weights, WeightStorage storage);
+StepCosts step_costs(const ModelWeights& weights, WeightStorage storage, krn::KvType kv_type);
 StepWork step_work(const StepCosts& costs, const TokenBatch& batch);
 
 }  // namespace sluice::eng

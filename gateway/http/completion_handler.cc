@@ -420,6 +420,9 @@ void CompletionHandler::begin_writer() {
                                  static_cast<unsigned long long>(facts.weights_digest >> 16),
                                  static_cast<unsigned long long>(facts.kernel_path & 0xffffffffu));
   fingerprint_.assign("fp_" SLUICE_VERSION).append(digits, static_cast<std::size_t>(size));
+  // Which of them is in the kernel path's hash; a name is easier to compare.
+  if (model().config.kv_type == cfg::KvType::f16) fingerprint_ += "_kv-f16";
+  if (model().config.kv_type == cfg::KvType::int8) fingerprint_ += "_kv-int8";
   const StreamOptions& options = request_.stream_options;
   writer_.begin({.kind = request_.kind,
                  .id = response_id_,

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/kv_store.h"
+
 namespace sluice::eng {
 namespace {
 
@@ -201,13 +203,8 @@ void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
   };
   const auto store = [&](const float* k, const float* v, const krn::AttentionSpan& span,
                          std::size_t position) {
-    const std::size_t block = span.blocks[position / kv.block_tokens];
-    const std::size_t slot = position % kv.block_tokens;
-    for (std::size_t h = 0; h < c.num_kv_heads; ++h, k += c.head_dim, v += c.head_dim) {
-      float* keys = krn::kv_keys(kv, block, layer, h) + slot;
-      for (std::size_t d = 0; d < c.head_dim; ++d) keys[d * kv.block_tokens] = k[d];
-      std::copy(v, v + c.head_dim, krn::kv_values(kv, block, layer, h) + slot * c.head_dim);
-    }
+    krn::store_kv(kv, {span.blocks[position / kv.block_tokens], position % kv.block_tokens, layer},
+                  k, v);
   };
   team_->parallel_for(batch.ids.size(), grain(kGrainElements, c.q_width() + 4 * c.kv_width()),
                       [&](std::size_t begin, std::size_t end) {

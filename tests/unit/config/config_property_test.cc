@@ -107,6 +107,7 @@ void fit_relations(Config& c, Randomizer& random) {
     model.tokenizer = "";
     model.path = model.kind == ModelKind::llama ? std::string("/") : std::string();
     if (model.kind != ModelKind::llama) model.device = DeviceKind::cpu;
+    if (model.device == DeviceKind::cuda) model.kv_type = KvType::f32;
     model.price_cached = std::min(model.price_cached, model.price_input);
     model.workers = model.workers % 16 + 1;
     model.block_tokens = 8u << random.below(4);

@@ -55,6 +55,16 @@ TEST(ExecutorCpu, DigestAndKernelPathTellModelsAndPathsApart) {
     EXPECT_EQ((*first)->facts().weights_digest, (*quantized)->facts().weights_digest);
     EXPECT_NE((*first)->facts().kernel_path, (*quantized)->facts().kernel_path);
   }
+  options.load = {};
+  for (const krn::KvType type : {krn::KvType::f16, krn::KvType::int8}) {
+    options.kv_type = type;
+    const auto narrow = eng::ExecutorCpu::open(options);
+    ASSERT_TRUE(narrow.has_value());
+    EXPECT_NE((*first)->facts().kernel_path, (*narrow)->facts().kernel_path);
+    // Heads of 12: 48 bytes, 24, or 12 and a scale.
+    const std::size_t per_position = type == krn::KvType::f16 ? 24 : 16;
+    EXPECT_EQ((*narrow)->kv_bytes(), (*first)->kv_bytes() * per_position / 48);
+  }
   if (std::string((*other)->kernel_name()) != "scalar") {
     EXPECT_NE((*first)->facts().kernel_path, (*other)->facts().kernel_path);
   }

@@ -4,6 +4,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -45,10 +46,14 @@ Result<Bio> connect_to(const HttpTarget& target, const Context& context) {
     if (!bio || BIO_get_ssl(bio.get(), &ssl) != 1 || ssl == nullptr)
       return failed(target, "no TLS connection");
     SSL_set_mode(ssl, SSL_MODE_AUTO_RETRY);
-    // What SSL_set_tlsext_host_name() is; the macro casts in the old style.
-    SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
-             const_cast<char*>(target.host.c_str()));
-    SSL_set1_host(ssl, target.host.c_str());
+    // An address is looked for among the addresses of the certificate, and is no name to indicate.
+    if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), target.host.c_str()) != 1) {
+      ERR_clear_error();
+      // What SSL_set_tlsext_host_name() is; the macro casts in the old style.
+      SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+               const_cast<char*>(target.host.c_str()));
+      SSL_set1_host(ssl, target.host.c_str());
+    }
     BIO_set_conn_hostname(bio.get(), place.c_str());
   }
   if (!bio || BIO_do_connect(bio.get()) != 1) return failed(target, "cannot connect");

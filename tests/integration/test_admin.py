@@ -166,7 +166,7 @@ class Admin(ServerTest):
         self.assertEqual(self.admin("GET", "/tenants/acme/quota").json()["state"]["tokens_per_minute"]
                          ["reserved"], 0)
 
-    def test_scopes_and_security_classes(self):
+    def test_scopes(self):
         self.admin("POST", "/tenants", {"id": "acme"})
         key = self.make_key(scopes=["model.read"])
         self.assertEqual(self.request("GET", "/v1/models", headers=bearer(key["key"])).status, 200)

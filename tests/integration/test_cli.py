@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 
 from sluice_process import BIN, SluiceServer, canned_model, config_with, run_main, wait_until
@@ -79,6 +80,27 @@ class CommandLine(unittest.TestCase):
             done = sluice(*arguments)
             self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
             self.assertGreater(len(done.stdout.splitlines()), 3)
+
+    def test_tls_is_trusted_by_the_certificates_that_are_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key = os.path.join(folder, "chain.pem"), os.path.join(folder, "key.pem")
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                            "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+                           check=True, capture_output=True)
+            config = config_with(models=[canned_model()], state_dir=os.path.join(folder, "state"),
+                                 listen={"tls_certificate": certificate, "tls_key": key})
+            made = sluice("admin-key", "create", "--state-dir", config["state_dir"])
+            environment = {"SLUICE_ADMIN_KEY": made.stdout.strip()}
+            with SluiceServer(config) as server:
+                self.assertNotIn("the first admin key", "\n".join(server.log), "there was one")
+                there = ["tenant", "list", "--url", f"https://localhost:{server.port}"]
+                trusted = sluice(*there, "--ca", certificate, environment=environment)
+                self.assertEqual((trusted.returncode, trusted.stderr), (0, ""))
+                self.assertIn("cannot connect", self.run_badly(1, *there, environment=environment))
+                by_address = ["tenant", "list", "--url", f"https://127.0.0.1:{server.port}", "--ca", certificate]
+                self.assertIn("cannot connect", self.run_badly(1, *by_address, environment=environment),
+                              "the certificate names no address")
 
     def test_an_admin_key_that_is_made_meanwhile_works_after_a_reload(self):
         state = ["--state-dir", str(self.server.state_dir)]

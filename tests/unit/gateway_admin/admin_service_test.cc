@@ -12,6 +12,11 @@
 #include <iterator>
 #include <mutex>
 
+#include "config/settings.h"
+#include "gateway/admin/admin_json.h"
+#include "shared/random.h"
+#include "tests/support/seed.h"
+
 namespace sluice::gw {
 namespace {
 
@@ -347,6 +352,95 @@ TEST_F(Admin, AnIdempotencyKeyMakesOnce) {
   EXPECT_EQ(service_->directory().answers.size(), 1u) << "old ones are dropped";
   open();
   EXPECT_EQ(service_->directory().answers.size(), 1u);
+}
+
+TEST_F(Admin, OfTwoEqualPostsAtOnceOneMakes) {
+  std::vector<AdminAnswer> answers;
+  for (int i = 0; i < 2; ++i)
+    service_->call({AdminNoun::tenants, "POST", "", "", R"({"id":"acme"})", "", "k", "tester"},
+                   [&](AdminAnswer& done) { answers.push_back(std::move(done)); });
+  while (answers.size() < 2) run_posted();
+  EXPECT_EQ(answers[0].status, 201u);
+  EXPECT_FALSE(answers[0].is_replayed);
+  EXPECT_TRUE(answers[1].is_replayed);
+  EXPECT_EQ(answers[1].body, answers[0].body);
+}
+
+TEST_F(Admin, AWriteThatCannotBeStoredChangesNothing) {
+  make_tenant("acme");
+  {
+    // The last statement of each write will fail.
+    Result<Sqlite> other = Sqlite::open(folder_ + "/store.db");
+    ASSERT_TRUE(other && other->execute("ALTER TABLE audit RENAME TO gone"));
+  }
+  num_changes_ = 0;
+  const AdminAnswer refused =
+      call(AdminNoun::quota, "PATCH", "acme", R"({"tokens_per_day":5})", "", "");
+  ASSERT_TRUE(refused.error);
+  EXPECT_EQ(refused.error->code, Errc::quota_store_unavailable);
+  EXPECT_TRUE(refused.error->retry_after);
+  EXPECT_EQ(call(AdminNoun::breaker_open, "POST", "tenant:acme").error->code,
+            Errc::quota_store_unavailable);
+  EXPECT_EQ(num_changes_, 0);
+  EXPECT_TRUE(fleet_.acts.empty()) << "what is not in the audit log is not done";
+  EXPECT_EQ(service_->directory().tenants.at("acme").limits, cfg::TenantLimits{});
+  {
+    Result<Sqlite> other = Sqlite::open(folder_ + "/store.db");
+    ASSERT_TRUE(other && other->execute("ALTER TABLE gone RENAME TO audit"));
+  }
+  ASSERT_FALSE(call(AdminNoun::tenant, "PATCH", "acme", R"({"weight":2})").error) << "it recovers";
+  open();
+  EXPECT_EQ(service_->directory().tenants.at("acme").limits, cfg::TenantLimits{});
+}
+
+// Fills limits with random values within their ranges: a visitor of the settings' table.
+struct RandomLimits {
+  std::uint64_t seed;
+  std::uint64_t draw = 0;
+
+  std::uint64_t below(std::uint64_t bound) { return mix64(seed ^ mix64(++draw)) % bound; }
+  void limit(const char*, cfg::Limit& field, std::uint64_t high) {
+    field.reset();
+    if (below(3) > 0) field = below(4) == 0 ? high : below(high + 1);
+  }
+  template <class Int>
+  void integer(const char*, Int& field, std::uint64_t low, std::uint64_t high) {
+    field = static_cast<Int>(low + below(high - low + 1));
+  }
+  void boolean(const char*, bool& field) { field = below(2) == 0; }
+  void text(const char*, std::string& field, std::size_t) {
+    constexpr std::array<const char*, 5> kTexts{"", "brook", "a\"b\\c", "\u00e9\u6f22", "a/b c"};
+    field = kTexts[below(kTexts.size())];
+  }
+  template <class Enum, std::size_t N>
+  void choice(const char*, Enum& field, const std::array<std::string_view, N>&) {
+    field = static_cast<Enum>(below(N));
+  }
+  template <class S>
+  void list(const char*, std::vector<S>& field, std::size_t) {
+    field.resize(below(3));
+    for (S& item : field) cfg::visit_settings(*this, item);
+  }
+};
+
+// What is kept in the tables is read back by the parser of requests.
+TEST(AdminProperty, WrittenLimitsAreReadBackToTheSameValues) {
+  const std::uint64_t first = test::test_seed(1);
+  for (std::uint64_t seed = first; seed < first + 300; ++seed) {
+    RandomLimits random{seed};
+    cfg::TenantLimits limits, again;
+    cfg::visit_settings(random, limits);
+    if (const cfg::Limit most = limits.output_tokens_max; most && *most > 0)
+      limits.output_tokens_default =
+          static_cast<std::uint32_t>(std::min<std::uint64_t>(limits.output_tokens_default, *most));
+    std::string body;
+    append_limits_body(body, limits);
+    const std::string written = body;
+    AdminParser parser(seed);
+    const Result<void> read = parser.read_quota(body, again);
+    ASSERT_TRUE(read) << "TEST_SEED=" << seed << ": " << read.error().detail << "\n" << written;
+    ASSERT_EQ(again, limits) << "TEST_SEED=" << seed << "\n" << written;
+  }
 }
 
 TEST_F(Admin, VersionsNeverComeAgain) {

@@ -345,6 +345,27 @@ TEST(Session, TheCallersQuotaHasEveryKindOfLimit) {
           R"(,"max_output_tokens":500,"default_output_tokens":256,"reserve":"exact","shadow":false})");
 }
 
+TEST(Session, AModelMayAskForASecurityClass) {
+  cfg::Config config = test::canned_config();
+  config.models[0].security_classes = {"restricted"};
+  for (const char* name : {"sk-open", "sk-restricted"}) {
+    cfg::Tenant& tenant = config.tenants.emplace_back();
+    tenant.name = name;
+    const std::string key(name);
+    SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(),
+           tenant.keys.emplace_back().sha256.data());
+  }
+  config.tenants[1].security_class = "restricted";
+  HttpFixture f(config);
+  const std::string open = "Authorization: Bearer sk-open\r\n";
+  const std::string restricted = "Authorization: Bearer sk-restricted\r\n";
+  EXPECT_EQ(code_of(f.exchange(post("/v1/chat/completions", kChat, open))),
+            "classification_denied");
+  EXPECT_EQ(code_of(f.exchange(get("/v1/models/canned", open))), "classification_denied");
+  EXPECT_EQ(body_of(f.exchange(get("/v1/models", open))), R"({"object":"list","data":[]})");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/chat/completions", kChat, restricted))), 200);
+}
+
 TEST(Session, DrainClosesTheIdleAtOnceAndTheBusyAfterTheirAnswer) {
   HttpFixture f;
   auto& idle = f.connect();

@@ -129,7 +129,8 @@ class Gateway : public testing::Test {
     return sum;
   }
   std::uint64_t used_today(const char* tenant) const {
-    return loop_->use_of(tenant).value()[index_of(LimitKind::tokens_per_day)];
+    const CounterView day = loop_->quota_of(tenant).value().own[index_of(LimitKind::tokens_per_day)];
+    return day.spent + day.reserved;
   }
 
   // Brings a worker up (again) and carries its attach request back, as the parent does.

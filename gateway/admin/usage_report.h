@@ -4,7 +4,7 @@
 //   ?period=day&from=UNIX_S&to=UNIX_S&group_by=tenant,key,model&tenant=ID&model=NAME
 //   &limit=1..1000&after=LAST_ID&format=json|csv
 //
-// What was settled within the last tenths of a second may not be on the disk yet and is not shown.
+// What was settled within the last second may not be on the disk yet and is not shown.
 // Has a connection of its own; one thread at a time.
 #pragma once
 

@@ -103,7 +103,7 @@ static_assert(static_cast<int>(cfg::Reserving::quantile) ==
 Error store_unavailable() {
   Error error = make_error(Errc::quota_store_unavailable,
                            "what is used cannot be stored at the moment, so nothing is admitted");
-  error.retry_after = std::chrono::seconds(1);  // two tries of the store thread
+  error.retry_after = std::chrono::seconds(1);  // the store thread tries that often
   return error;
 }
 

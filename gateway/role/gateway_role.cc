@@ -144,18 +144,18 @@ Result<void> charge_and_write(RingDecisionLoop& loop, UsageBook book, boost::asi
   const auto charges = ledger_charges(book, loop.ledger_names(), unix_s_now());
   if (!charges) return charges.error();
   if (const Result<void> charged = loop.charge_settled(*charges); !charged) return charged;
-  UsageWriterHooks hooks;
-  hooks.failed = [&io](const Error& error) {
+  UsageWriterOptions options;
+  options.failed = [&io](const Error& error) {
     boost::asio::post(io, [detail = error.detail] {
       spdlog::error("event=usage_store_failing reason=\"{}\"", detail);
     });
   };
-  hooks.recovered = [&io] {
+  options.recovered = [&io] {
     boost::asio::post(io, [] { spdlog::info("event=usage_store_recovered"); });
   };
-  hooks.written = [&io] { boost::asio::post(io, [] {}); };  // a turn frees the journal's slots
+  options.written = [&io] { boost::asio::post(io, [] {}); };  // a turn frees the journal's slots
   loop.set_usage_writer(std::make_unique<UsageWriter>(
-      std::move(book), SettledSlots::writer_capacity(loop.journal()), std::move(hooks)));
+      std::move(book), SettledSlots::writer_capacity(loop.journal()), std::move(options)));
   return {};
 }
 

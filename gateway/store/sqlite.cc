@@ -144,6 +144,8 @@ Result<void> Sqlite::migrate(std::string_view owner, std::span<const char* const
   if (version < 0 || static_cast<std::size_t>(version) > migrations.size())
     return make_error(Errc::bad_file, "the tables '" + std::string(owner) +
                                           "' were written by a later version of this program");
+  // Nothing is written then: a full disk need not keep a gateway from starting.
+  if (static_cast<std::size_t>(version) == migrations.size()) return {};
   for (const char* sql : migrations.subspan(static_cast<std::size_t>(version)))
     if (const Result<void> done = execute(sql); !done) return done.error();
   Result<Statement> write = prepare(

@@ -20,8 +20,11 @@ std::int64_t unix_now_s() {
 
 }  // namespace
 
-UsageWriter::UsageWriter(UsageBook book, std::size_t capacity, UsageWriterHooks hooks)
-    : book_(std::move(book)), hooks_(std::move(hooks)), ring_(capacity) {
+UsageWriter::UsageWriter(UsageBook book, std::size_t capacity, UsageWriterOptions options)
+    : book_(std::move(book)),
+      options_(std::move(options)),
+      ready_(std::clamp<std::size_t>(capacity / 8, 1, kUsageBatchReady)),
+      ring_(capacity) {
   CHECK(capacity > 0);
   batch_.reserve(std::min(capacity, kUsageBatchMax));
   thread_ = std::thread([this] { run(); });
@@ -47,7 +50,7 @@ bool UsageWriter::try_push(const UsageEntry& entry) {
   if (at - durable_.load(std::memory_order_acquire) >= ring_.size()) return false;
   ring_[at % ring_.size()] = entry;
   pushed_.store(at + 1, std::memory_order_seq_cst);
-  if (is_asleep_.load(std::memory_order_seq_cst)) {
+  if (at + 1 >= wake_at_.load(std::memory_order_seq_cst)) {
     // The lock orders this with the sleeper's check, so that the wake-up is not lost.
     { const std::lock_guard lock(mutex_); }
     wake_.notify_one();
@@ -66,6 +69,17 @@ void UsageWriter::name_accounts(std::vector<AccountName> names) {
   wake_.notify_one();
 }
 
+// While more comes that can share a transaction.
+bool UsageWriter::gather() {
+  std::unique_lock lock(mutex_);
+  const std::uint64_t enough = durable_.load(std::memory_order_relaxed) + ready_;
+  wake_at_.store(enough, std::memory_order_seq_cst);
+  wake_.wait_for(lock, options_.gather_time,
+                 [&] { return is_stopping_ || pushed_.load(std::memory_order_seq_cst) >= enough; });
+  wake_at_.store(kAwake, std::memory_order_seq_cst);
+  return is_stopping_;
+}
+
 bool UsageWriter::pause(Duration time) {
   std::unique_lock lock(mutex_);
   return wake_.wait_for(lock, time, [this] { return is_stopping_; });
@@ -78,7 +92,7 @@ bool UsageWriter::has_work() {
 
 void UsageWriter::note_failure(const Error& error) {
   failures_.fetch_add(1, std::memory_order_relaxed);
-  if (!is_failing_.exchange(true) && hooks_.failed) hooks_.failed(error);
+  if (!is_failing_.exchange(true) && options_.failed) options_.failed(error);
 }
 
 bool UsageWriter::write_names() {
@@ -112,8 +126,8 @@ bool UsageWriter::write_batch() {
     }
     durable_.store(first + count, std::memory_order_release);
   }
-  if (is_failing_.exchange(false) && hooks_.recovered) hooks_.recovered();
-  if (count > 0 && hooks_.written) hooks_.written();
+  if (is_failing_.exchange(false) && options_.recovered) options_.recovered();
+  if (count > 0 && options_.written) options_.written();
   return true;
 }
 
@@ -121,13 +135,16 @@ void UsageWriter::run() {
   for (;;) {
     {
       std::unique_lock lock(mutex_);
-      is_asleep_.store(true, std::memory_order_seq_cst);
+      wake_at_.store(durable_.load(std::memory_order_relaxed) + 1, std::memory_order_seq_cst);
       wake_.wait(lock, [&] { return is_stopping_ || has_work(); });
-      is_asleep_.store(false, std::memory_order_seq_cst);
+      wake_at_.store(kAwake, std::memory_order_seq_cst);
     }
-    bool is_stopping = pause(kUsageGatherTime);
+    bool is_stopping = gather();
     bool is_written = true;
-    while (is_written && has_work()) is_written = write_batch();
+    // What came while it wrote is gathered again, unless that is enough already.
+    do {
+      is_written = write_batch();
+    } while (is_written && num_waiting() >= ready_);
     if (!is_written && !is_stopping) is_stopping = pause(kUsageRetryTime);
     if (!is_stopping) continue;
     // What came since; a disk that fails now leaves it to the journal.

@@ -50,7 +50,7 @@ class Gateway {
     CHECK(book.has_value());
     settled_.set_writer(
         std::make_unique<UsageWriter>(std::move(*book), SettledSlots::writer_capacity(*journal_),
-                                      UsageWriterHooks{}),
+                                      UsageWriterOptions{}),
         *journal_);
   }
   ~Gateway() { settled_.stop(*journal_); }

@@ -1,6 +1,7 @@
 """The books survive what may happen to them: kill -9 of gateway, worker and parent under load, a
 restart of everything, a loss of power, a full disk. Money is counted to the token.
-SLUICE_KILLS (default 6) sets the rounds of the first test; TEST_SEED its moments.
+SLUICE_KILLS (default 6) sets the rounds of the first test, SLUICE_CLIENTS (default 8) who streams
+meanwhile, TEST_SEED the moments.
 """
 import hashlib
 import os
@@ -18,7 +19,7 @@ from sluice_process import SluiceServer, canned_model, children_of, config_with,
 
 KILLS = int(os.environ.get("SLUICE_KILLS", "6"))
 SEED = int(os.environ.get("TEST_SEED", "1"))
-NUM_CLIENTS = 8
+NUM_CLIENTS = int(os.environ.get("SLUICE_CLIENTS", "8"))
 UNSENT_MAX = 100  # tokens of one write of one stream, as in test_gateway_death.py
 PRICES = {"price_input": 3, "price_output": 7}
 BOOT_ID_AT = 16  # shared/PROTOCOL.md
@@ -235,7 +236,11 @@ class Books(unittest.TestCase):
         self.assertEqual(row.split(",")[1:6], [f'"{public_id}"', '"canned"', "1", str(prompt), "0"])
         self.assertEqual(self.admin("GET", "/usage?limit=0").status, 400)
         self.assertEqual(self.server.request("GET", "/admin/v1/usage", headers=bearer(made_key)).status, 403)
-        for restart in (self.server.stop, self.kill_parent):
+        def drain():
+            self.server.signal(signal.SIGTERM)
+            self.assertEqual(self.server.wait(), 0)
+            self.assertEqual(self.server.journal().live, 0, "a clean end leaves nothing to recover")
+        for restart in (drain, self.kill_parent):
             restart()
             self.server.start()
             self.assertEqual(self.check_books().cost, before.cost)
@@ -255,6 +260,10 @@ class Books(unittest.TestCase):
         self.wait_until_settled()
         stream = Stream(self.server.port, "/v1/completions", completion(3000), bearer("sk-metered"))
         next(stream.events())
+        # All at once: a gateway that lives to see its parent's end would settle the stream.
+        gateway = self.server.gateway_pid()
+        self.server.signal(signal.SIGSTOP)
+        os.kill(gateway, signal.SIGKILL)
         self.kill_parent()
         stream.close()
         with open(self.server.state_dir / "journal", "r+b") as journal:

@@ -99,8 +99,10 @@ class Gateway : public testing::Test {
     const auto charges = ledger_charges(*book, loop_->ledger_names(), unix_s());
     ASSERT_TRUE(charges);
     ASSERT_TRUE(loop_->charge_settled(*charges));
+    UsageWriterOptions options;
+    options.gather_time = std::chrono::milliseconds(10);
     loop_->set_usage_writer(std::make_unique<UsageWriter>(
-        std::move(*book), SettledSlots::writer_capacity(loop_->journal()), UsageWriterHooks{}));
+        std::move(*book), SettledSlots::writer_capacity(loop_->journal()), std::move(options)));
   }
   static std::int64_t unix_s() {
     return std::chrono::duration_cast<std::chrono::seconds>(

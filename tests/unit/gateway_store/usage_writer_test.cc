@@ -31,6 +31,12 @@ class WriterFile : public ::testing::Test {
   std::string folder_, path_;
 };
 
+UsageWriterOptions quick() {
+  UsageWriterOptions options;
+  options.gather_time = std::chrono::milliseconds(10);
+  return options;
+}
+
 UsageEntry entry(std::uint64_t sequence) {
   UsageEntry made;
   made.sequence = sequence;
@@ -46,7 +52,7 @@ void wait_for(Condition is_met) {
 }
 
 TEST_F(WriterFile, WritesWhatWasPushedAndSaysSo) {
-  UsageWriter writer(open(), 64, {});
+  UsageWriter writer(open(), 64, quick());
   for (std::uint64_t i = 1; i <= 10; ++i) ASSERT_TRUE(writer.try_push(entry(i)));
   wait_for([&] { return writer.num_durable() == 10; });
   EXPECT_EQ(stored(), 10u);
@@ -55,9 +61,26 @@ TEST_F(WriterFile, WritesWhatWasPushedAndSaysSo) {
   EXPECT_FALSE(writer.is_failing());
 }
 
+TEST_F(WriterFile, GathersUntilThereIsEnough) {
+  UsageWriterOptions options;
+  options.gather_time = std::chrono::hours(1);
+  std::atomic<int> num_written{0};
+  options.written = [&] { ++num_written; };
+  UsageWriter writer(open(), 800, options);
+  for (std::uint64_t i = 1; i <= 99; ++i) ASSERT_TRUE(writer.try_push(entry(i)));
+  EXPECT_EQ(writer.num_durable(), 0u);
+  ASSERT_TRUE(writer.try_push(entry(100)));  // an eighth of what may wait
+  wait_for([&] { return writer.num_durable() == 100; });
+  ASSERT_TRUE(writer.try_push(entry(101)));
+  writer.stop();  // gathers no longer
+  EXPECT_EQ(writer.num_durable(), 101u);
+  EXPECT_EQ(num_written, 2);
+  EXPECT_EQ(stored(), 101u);
+}
+
 TEST_F(WriterFile, StoppingWritesWhatIsLeft) {
   {
-    UsageWriter writer(open(), 10'000, {});
+    UsageWriter writer(open(), 10'000, quick());
     for (std::uint64_t i = 1; i <= 5'000; ++i) ASSERT_TRUE(writer.try_push(entry(i)));
   }
   EXPECT_EQ(stored(), 5'000u);
@@ -65,17 +88,17 @@ TEST_F(WriterFile, StoppingWritesWhatIsLeft) {
 
 TEST_F(WriterFile, AFullDiskBlocksNobodyLosesNothingAndPasses) {
   std::atomic<int> num_failed{0}, num_recovered{0};
-  UsageWriterHooks hooks;
-  hooks.failed = [&](const Error& error) {
+  UsageWriterOptions options = quick();
+  options.failed = [&](const Error& error) {
     EXPECT_FALSE(error.detail.empty());
     ++num_failed;
   };
-  hooks.recovered = [&] { ++num_recovered; };
+  options.recovered = [&] { ++num_recovered; };
   const auto former = std::signal(SIGXFSZ, SIG_IGN);
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   {
-    UsageWriter writer(open(), 1000, hooks);
+    UsageWriter writer(open(), 1000, options);
     rlimit tight = before;
     tight.rlim_cur = 4096;
     ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);

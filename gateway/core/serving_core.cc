@@ -201,6 +201,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   ++num_live_requests_;
   set_due(slot);
   const GenerationHandle handle = handle_of(slot);
+  stop_tripped(now);  // this one waits behind a burst
   dispatch_model(entry.spec.model, now);
   return handle;
 }

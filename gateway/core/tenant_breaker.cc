@@ -224,7 +224,9 @@ std::optional<Duration> TenantBreaker::arrive(TenantId id, const TenantArrival& 
                        std::uint64_t{arrival.prompt_tokens} * 1000 >=
                            std::uint64_t{arrival.context_tokens} * params_.long_prompt_permille;
   if (is_long) tenant.long_prompts.add(slot(), 1);
-  const bool is_burst = is_long && tenant.long_prompts.sum(slot()) > params_.long_prompts_max;
+  const bool has_burst = tenant.long_prompts.sum(slot()) > params_.long_prompts_max;
+  const bool is_burst = is_long && has_burst;
+  if (has_burst) bursting_.insert(id);
   judge(id);
   if (tenant.state == BreakerState::open && now_ >= tenant.retry_at) {
     move(id, BreakerState::half_open, BreakerReason::retry_due);
@@ -296,6 +298,26 @@ void TenantBreaker::queued(TenantId id, Tick now) {
   Tenant& tenant = settle(id, now);
   ++tenant.waiting;
   recount(tenant, id.value);
+  if (!bursting_.empty()) judge_bursts(id);
+}
+
+// Whoever floods may have sent all that it will before the first of the others waits. A tenant is
+// looked at once for each of its arrivals: it is opened here, or no candidate any more.
+void TenantBreaker::judge_bursts(TenantId waiting) {
+  for (auto next = bursting_.begin(); next != bursting_.end();) {
+    const TenantId id = *next;
+    Tenant& tenant = tenants_[id.value];
+    const bool is_well =
+        tenant.state == BreakerState::closed || tenant.state == BreakerState::throttled;
+    const bool is_burst = is_well && tenant.live > 0 && params_.is_enabled &&
+                          tenant.long_prompts.sum(slot()) > params_.long_prompts_max;
+    if (is_burst && (id == waiting || !do_others_wait(tenant))) {
+      ++next;
+      continue;
+    }
+    next = bursting_.erase(next);
+    if (is_burst) open(id, BreakerReason::long_prompts);
+  }
 }
 
 void TenantBreaker::left_queue(TenantId id, Tick now) {

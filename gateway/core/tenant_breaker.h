@@ -12,7 +12,8 @@
 //                 above half-way between it and everything.
 //                 Only use counts that was made while another tenant waited in the queue;
 //   bad ends      most requests ended in cancel, deadline or limit, and other tenants have work;
-//   long prompts  more than `long_prompts_max` arrived, refused ones included, and others wait.
+//   long prompts  more than `long_prompts_max` arrived, refused ones included, and others wait:
+//                 judged when a long one arrives, and when another tenant begins to wait.
 //
 // throttled: admission is bounded to the fair share of sequences and prefill. open: all is refused
 // until `retry_at`, which doubles with each opening up to `open_max`. half_open: one probe per size
@@ -30,6 +31,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <vector>
 
@@ -191,6 +193,7 @@ class TenantBreaker {
   void recount(Tenant& tenant, std::uint32_t id);
   BreakerReason over_share(Tenant& tenant);
   void judge(TenantId tenant);
+  void judge_bursts(TenantId waiting);
   Duration refuse(Tenant& tenant, Duration after);
   bool is_throttled_out(Tenant& tenant, const TenantArrival& arrival);
   void move(TenantId tenant, BreakerState to, BreakerReason reason);
@@ -207,6 +210,7 @@ class TenantBreaker {
   Duration charged_{};    // of it, charged to total_
   SlotSum contended_window_;
   std::array<SlotSum, 2> total_;  // used while anybody waited
+  std::set<TenantId> bursting_;   // had too many long prompts when it was last looked at
   std::vector<TenantId> to_stop_;
   std::deque<BreakerEvent> events_;
   std::array<std::uint64_t, kBreakerStates> num_in_{}, transitions_{}, refused_{};

@@ -23,7 +23,9 @@ class NaiveBreaker {
         arrival.context_tokens > 0 &&
         arrival.prompt_tokens * 1000.0 / arrival.context_tokens >= params_.long_prompt_permille;
     if (is_long) tenant.long_prompts.push_back({now_, 1});
-    const bool is_burst = is_long && sum(tenant.long_prompts) > params_.long_prompts_max;
+    const bool has_burst = sum(tenant.long_prompts) > params_.long_prompts_max;
+    const bool is_burst = is_long && has_burst;
+    tenant.has_arrived = tenant.has_arrived || has_burst;
     judge(id);
     if (tenant.state == BreakerState::open && now_ >= tenant.retry_at) {
       become(tenant, BreakerState::half_open, BreakerReason::retry_due);
@@ -82,7 +84,18 @@ class NaiveBreaker {
   }
 
   void set_weight(std::uint32_t id, std::uint32_t weight) { tenants_[id].weight = weight; }
-  void queued(std::uint32_t id, Tick now) { ++look(id, now).waiting; }
+  void queued(std::uint32_t id, Tick now) {
+    ++look(id, now).waiting;
+    for (std::uint32_t i = 0; i < tenants_.size(); ++i) {
+      Tenant& other = tenants_[i];
+      if (!other.has_arrived) continue;
+      const bool is_burst =
+          is_well(other) && other.live > 0 && sum(other.long_prompts) > params_.long_prompts_max;
+      if (is_burst && (i == id || !others_wait(i))) continue;
+      other.has_arrived = false;  // once for each arrival
+      if (is_burst) open(i, BreakerReason::long_prompts);
+    }
+  }
   void left_queue(std::uint32_t id, Tick now) { --look(id, now).waiting; }
   void prefilled(std::uint32_t id, std::uint64_t tokens, Tick now) {
     Tenant& tenant = look(id, now);
@@ -127,7 +140,7 @@ class NaiveBreaker {
   struct Tenant {
     BreakerState state{};
     BreakerReason reason{};
-    bool is_forced = false;
+    bool is_forced = false, has_arrived = false;
     std::uint64_t weight = 1;
     std::uint32_t openings = 0, opening = 0, passed = 0;
     std::set<SizeClass> probing;

@@ -62,6 +62,31 @@ TEST(ServingCoreBreaker, AFloodIsRefusedAndWhatRunsOfItStopsWithItsOwnCode) {
   EXPECT_EQ(f.h.core.num_held(WorkerId{0}), 1u);
 }
 
+TEST(ServingCoreBreaker, ABurstBeforeAnybodyWaitsIsStoppedWhenSomebodyDoes) {
+  CoreParams params = CoreHarness::params(1);
+  CoreHarness h(params);
+  h.up(0);
+  h.publish(0, {});
+  std::vector<GenerationHandle> admitted;
+  for (std::uint32_t i = 0; i <= params.tenant_breaker.long_prompts_max; ++i) {
+    const auto handle = h.submit(spec_of(0, i + 1, kLongPrompt));
+    ASSERT_TRUE(handle) << "alone it may";
+    admitted.push_back(*handle);
+  }
+  const auto other = h.submit(spec_of(1, 100));
+  ASSERT_TRUE(other);
+  h.deliver();
+  EXPECT_EQ(h.core.tenant_breaker().view(TenantId{0}).reason, BreakerReason::long_prompts);
+  for (const GenerationHandle handle : admitted) {
+    ASSERT_TRUE(h.clients.at(handle.value).failure);
+    EXPECT_EQ(h.clients.at(handle.value).failure->code, Errc::tenant_circuit_open);
+  }
+  for (int i = 0; i < 3; ++i) h.step(0);
+  h.deliver();
+  EXPECT_FALSE(h.clients.at(other->value).taken[0].empty());
+  h.core.check_invariants();
+}
+
 TEST(ServingCoreBreaker, TheCheapCheckRefusesBeforeTokenizing) {
   Flood f;
   f.trip();

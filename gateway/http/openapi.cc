@@ -326,8 +326,10 @@ void append_parameters(std::string& out, const Operation& operation) {
     const std::string_view name = rest.substr(0, rest.find(' '));
     rest.remove_prefix(std::min(rest.size(), name.size() + 1));
     append_parameter(out, "query", name,
-                     name == "limit" ? R"({"type":"integer","minimum":1,"maximum":100})"
-                                     : R"({"type":"string"})");
+                     name != "limit" ? R"({"type":"string"})"
+                     : operation.response == "UsageList"
+                         ? R"({"type":"integer","minimum":1,"maximum":1000})"
+                         : R"({"type":"integer","minimum":1,"maximum":100})");
   }
   if (operation.precondition == Precondition::if_match)
     append_parameter(out, "header", "If-Match", R"({"type":"string"})");
@@ -352,6 +354,7 @@ void append_responses(std::string& out, const Operation& operation) {
     const bool is_generation = operation.endpoint == Endpoint::chat_completions ||
                                operation.endpoint == Endpoint::completions;
     if (is_generation) out.append(",\"text/event-stream\":{}");
+    if (operation.response == "UsageList") out.append(",\"text/csv\":{}");
   }
   out.append("}}");
   for (const std::uint16_t status : error_statuses(operation)) {

@@ -206,7 +206,8 @@ class Admin(ServerTest):
             self.request(method, path, body, caller)
         for path in ("/tenants", "/tenants/acme", "/tenants/acme/quota", "/tenants/acme/keys",
                      "/keys/" + key["id"], "/breakers", "/breakers/tenant:acme", "/breakers/worker:0",
-                     "/workers", "/workers/0", "/audit", "/config", "/tenants?limit=1"):
+                     "/workers", "/workers/0", "/audit", "/config", "/tenants?limit=1", "/usage",
+                     "/usage?period=minute&format=csv", "/tenants/acme/usage?group_by=key,model"):
             self.assertEqual(self.admin("GET", path).status, 200, path)
             self.assertEqual(self.admin("HEAD", path).body, b"")
         for path in ("/breakers/tenant:acme/open", "/breakers/tenant:acme/reset", "/breakers/worker:0/open",

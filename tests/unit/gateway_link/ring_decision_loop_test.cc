@@ -131,7 +131,8 @@ class Gateway : public testing::Test {
     return sum;
   }
   std::uint64_t used_today(const char* tenant) const {
-    const CounterView day = loop_->quota_of(tenant).value().own[index_of(LimitKind::tokens_per_day)];
+    const CounterView day =
+        loop_->quota_of(tenant).value().own[index_of(LimitKind::tokens_per_day)];
     return day.spent + day.reserved;
   }
 

@@ -85,9 +85,12 @@ void Sqlite::Close::operator()(sqlite3* connection) const {
 }
 
 Result<Sqlite> Sqlite::open(const std::string& path) {
-  // SQLite would make the file with the process's mask; the log files copy its mode.
-  const UniqueFd made(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!made) return make_error(Errc::io_error, "cannot open " + path + ": " + std::strerror(errno));
+  // SQLite would make the file with the process's mask; the log files copy its mode. One that
+  // exists is not opened: to close it would drop the POSIX locks of every connection of this
+  // process.
+  if (!UniqueFd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) &&
+      errno != EEXIST)
+    return make_error(Errc::io_error, "cannot open " + path + ": " + std::strerror(errno));
   sqlite3* raw = nullptr;
   const int code =
       sqlite3_open_v2(path.c_str(), &raw,

@@ -148,9 +148,9 @@ struct Model {
   std::uint32_t sequences_max = 64;     // in one step; <= kBatchSequencesMax
   std::uint32_t step_tokens_max = 512;  // token budget of a step
   bool prefix_cache = true;
-  Quantize quantize = Quantize::none;   // llama: matrices that are stored as floats, on load
+  Quantize quantize = Quantize::none;         // llama: matrices that are stored as floats, on load
   std::vector<std::string> security_classes;  // of tenants that may use it; empty: all
-  KvType kv_type = KvType::f32;         // llama: of the KV cache; cuda has f32 alone
+  KvType kv_type = KvType::f32;               // llama: of the KV cache; cuda has f32 alone
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
   std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512, avx512vnni

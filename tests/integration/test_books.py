@@ -279,6 +279,8 @@ class Books(unittest.TestCase):
 
     def test_a_full_disk_fails_closed_and_recovers(self):
         self.start(tenants=[tenant("metered", tokens_per_day=10_000), tenant("free")])
+        # A gateway makes the worker's rings after it listens, and those are files too.
+        wait_until(lambda: self.server.request("GET", "/ready").status == 200, "the worker")
         gateway = self.server.gateway_pid()
         _, hard = resource.prlimit(gateway, resource.RLIMIT_FSIZE)
         resource.prlimit(gateway, resource.RLIMIT_FSIZE, (4096, hard))

@@ -128,7 +128,10 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   if (!S_ISREG(facts.st_mode)) return file_error(path, "is not a regular file");
   const FileFacts found = read_facts(fd.get());
   if (found.magic != 0 && found.magic != kJournalMagic) return file_error(path, "is another file");
-  if (found.version != 0 && found.version != kJournalVersion)
+  // Version 1 had zeros where slots now name model, prices and cached tokens: all else is as it
+  // was.
+  const bool is_version_1 = found.version == 1;
+  if (found.version != 0 && !is_version_1 && found.version != kJournalVersion)
     return file_error(path, "has version " + std::to_string(found.version) + ", this build reads " +
                                 std::to_string(kJournalVersion));
   const bool fresh = found.version == 0;
@@ -155,6 +158,9 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   } else if (slots != found.num_slots) {
     written = write_at(fd.get(), &slots, sizeof slots, offsetof(JournalHeader, num_slots));
   }
+  if (written && is_version_1)
+    written = write_at(fd.get(), &kJournalVersion, sizeof kJournalVersion,
+                       offsetof(JournalHeader, version));
   if (!written) return system_error(std::string("writing journal ") + path, errno);
   return fd;
 }

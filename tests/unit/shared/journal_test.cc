@@ -165,6 +165,31 @@ TEST_F(JournalFile, AFileWhoseCreationWasCutShortIsMadeAnew) {
   EXPECT_TRUE(Journal::open(*Journal::create_file(path_.c_str(), 2), recovered));
 }
 
+TEST_F(JournalFile, AFileOfVersion1GoesOn) {
+  std::vector<Journal::Recovered> recovered;
+  {
+    Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 2), recovered);
+    const auto done = *journal.try_open_slot(entry(1, 0, 10));
+    journal.accept(done, 7);
+    journal.absorb(done);
+    journal.accept(*journal.try_open_slot(entry(2, 0, 5)), 3);
+  }
+  Image former = test::image_of(UniqueFd(::open(path_.c_str(), O_RDONLY)));
+  const std::uint32_t version = 1;
+  std::memcpy(former.data() + offsetof(JournalHeader, version), &version, sizeof version);
+  write_file(former);
+  EXPECT_FALSE(Journal::open(test::file_of(former), recovered));  // the parent's to convert
+  const auto journal = Journal::open_keeping(*Journal::create_file(path_.c_str(), 4), recovered);
+  ASSERT_TRUE(journal);
+  ASSERT_EQ(recovered.size(), 1u);
+  EXPECT_EQ(recovered[0].accepted, 3u);
+  EXPECT_EQ(recovered[0].cached, 0u);
+  EXPECT_EQ(recovered[0].entry.model_key, 0u);
+  EXPECT_EQ(recovered[0].entry.prompt_tokens, 5u);
+  EXPECT_EQ(journal->totals().requests, 1u);
+  EXPECT_EQ(journal->num_slots(), 4u);
+}
+
 TEST_F(JournalFile, ForeignFilesAreRefusedAndLeftAlone) {
   const Image foreign(8192, 'q');
   write_file(foreign);

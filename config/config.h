@@ -54,18 +54,39 @@ struct Tokenizing {
   bool operator==(const Tokenizing&) const = default;
 };
 
-// Limits of a tenant or of one of its keys; 0 means no limit.
-struct Limits {
-  std::uint64_t requests_per_minute = 0;
-  std::uint64_t tokens_per_minute = 0;  // prompt + output
-  std::uint64_t input_tokens_per_minute = 0;
-  std::uint64_t output_tokens_per_minute = 0;
-  std::uint64_t tokens_per_day = 0;  // UTC
-  std::uint64_t monthly_budget = 0;  // cost units (Model's prices); months in UTC
-  std::uint32_t concurrent_requests = 0;
-  std::uint64_t concurrent_kv_tokens = 0;
-  std::uint32_t output_tokens_max = 0;
+// A number of limits. Nothing: no limit (in an override: as without it); 0: nothing is allowed.
+using Limit = std::optional<std::uint64_t>;
+struct LimitValues {
+  Limit requests_per_minute;
+  Limit tokens_per_minute;  // prompt + output
+  Limit input_tokens_per_minute;
+  Limit output_tokens_per_minute;
+  Limit tokens_per_day;  // UTC
+  Limit monthly_budget;  // cost units (Model's prices); months in UTC
+  Limit concurrent_requests;
+  Limit concurrent_kv_tokens;
+  Limit output_tokens_max;
+  bool operator==(const LimitValues&) const = default;
+};
+
+// What it names is counted for this model alone and no longer in the general counter.
+struct ModelOverride : LimitValues {
+  std::string model;
+  bool operator==(const ModelOverride&) const = default;
+};
+
+// In place of the general limits, or of those of the model, until its end. Later ones win.
+struct TemporaryOverride : LimitValues {
+  std::string model;       // empty: the general limits
+  std::int64_t until = 0;  // Unix time in seconds, exclusive
+  bool operator==(const TemporaryOverride&) const = default;
+};
+
+// Limits of a tenant or of one of its keys.
+struct Limits : LimitValues {
   bool shadow = false;  // counts, never refuses
+  std::vector<ModelOverride> model_overrides;
+  std::vector<TemporaryOverride> temporary_overrides;
   bool operator==(const Limits&) const = default;
 };
 
@@ -80,6 +101,7 @@ struct TenantLimits : Limits {
 struct ApiKey {
   std::string name;                       // for logs and metrics
   std::array<std::uint8_t, 32> sha256{};  // of the key; YAML has it as 64 hex digits
+  std::vector<std::string> scopes;        // what it may do (kScopeNames); empty: everything
   Limits limits;                          // beside those of its tenant
   bool operator==(const ApiKey&) const = default;
 };
@@ -89,6 +111,10 @@ struct Tenant {
   std::vector<ApiKey> keys;
   std::vector<std::string> models;     // allowed; empty: all
   std::uint32_t priority_ceiling = 0;  // smallest x-sluice-priority value that is honoured
+  std::string parent;                  // another tenant, whose limits and block hold too
+  std::string security_class;          // what models with `security_classes` ask for
+  std::uint32_t weight = 1;            // of its share in service, against other tenants
+  bool blocked = false;                // its keys, and those of tenants below it, are refused
   TenantLimits limits;
   bool operator==(const Tenant&) const = default;
 };
@@ -100,16 +126,20 @@ struct Cors {
 
 enum class ModelKind : std::uint8_t {
   canned,  // answers made of a hash; no weights
-  llama,   // a Hugging Face directory or GGUF file of the Llama architecture
+  llama,   // a Hugging Face directory or GGUF file of the Llama family
 };
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+enum class Quantize : std::uint8_t { none, int8, int4 };
+
+enum class KvType : std::uint8_t { f32, f16, int8 };
 
 struct Model {
   std::string name = "brook";
   ModelKind kind = ModelKind::llama;
   std::string path;                     // directory or GGUF file; empty: the built-in one
-  std::string tokenizer;                // SentencePiece file; empty: beside the model
+  std::string tokenizer;                // its file; empty: of the model
   std::string chat_template;            // family name; empty: the model's own
   std::uint32_t workers = 1;            // processes
   std::uint32_t context_tokens = 4096;  // longest prompt + output
@@ -118,6 +148,9 @@ struct Model {
   std::uint32_t sequences_max = 64;     // in one step; <= kBatchSequencesMax
   std::uint32_t step_tokens_max = 512;  // token budget of a step
   bool prefix_cache = true;
+  Quantize quantize = Quantize::none;         // llama: matrices that are stored as floats, on load
+  std::vector<std::string> security_classes;  // of tenants that may use it; empty: all
+  KvType kv_type = KvType::f32;               // llama: of the KV cache; cuda has f32 alone
   DeviceKind device = DeviceKind::cpu;  // llama: cuda needs a build with its toolkit, and a GPU
   std::uint32_t threads = 0;            // llama on cpu: of a worker; 0: one per core
   std::string kernels = "auto";         // llama on cpu: auto, scalar, avx2, avx512, avx512vnni
@@ -191,7 +224,7 @@ struct Config {
   TenantLimits default_limits;  // of the tenant "default"
   Breakers breakers;
   Supervision supervision;
-  std::uint32_t journal_slots = 16384;  // live sequences; 128 bytes each
+  std::uint32_t journal_slots = 16384;  // live sequences; 256 bytes each
   std::size_t ring_bytes = 8u << 20;    // of each ring; power of two, 64 KiB..64 MiB
   bool confine_processes = true;        // system call filters (shared/confinement.h)
   std::string log_level = "info";       // error, warn, info, debug

@@ -54,6 +54,11 @@ std::string tokenizer_path(const Model& model);
 // $XDG_STATE_HOME/sluice, else $HOME/.local/state/sluice. Errors: bad_config when none is known.
 Result<std::string> effective_state_dir(const Config& config);
 
+// For the command line: $SLUICE_URL, else where a gateway listens by default; $SLUICE_ADMIN_KEY,
+// empty when not set.
+std::string gateway_url();
+std::string admin_key_from_environment();
+
 // True for 127.0.0.0/8 and ::1.
 bool is_loopback(std::string_view address);
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "config/load_config.h"
+#include "shared/model_directory.h"
 
 namespace sluice::cfg {
 namespace {
@@ -46,10 +47,16 @@ std::string beside_program(const std::string& file) {
 
 std::string tokenizer_path(const Model& model) {
   if (!model.tokenizer.empty()) return model.tokenizer;
-  const fs::path path = model_path(model);
-  std::error_code error;
-  if (fs::is_regular_file(path, error)) return path.string();
-  return (path / "tokenizer.model").string();
+  return vocabulary_path(model_path(model));
+}
+
+std::string gateway_url() {
+  const std::string named = environment("SLUICE_URL");
+  return named.empty() ? "http://127.0.0.1:" + std::to_string(Listen{}.port) : named;
+}
+
+std::string admin_key_from_environment() {
+  return environment("SLUICE_ADMIN_KEY");
 }
 
 Result<std::string> effective_state_dir(const Config& config) {

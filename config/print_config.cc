@@ -39,6 +39,9 @@ class Printer {
   void bytes(std::string_view key, const T& field, std::uint64_t, std::uint64_t) {
     line(key, format_size(field));
   }
+  void limit(std::string_view key, const Limit& field, std::uint64_t) {
+    line(key, field ? std::to_string(*field) : "none");
+  }
   void duration(std::string_view key, const milliseconds& field, milliseconds, milliseconds) {
     line(key, format_duration(field));
   }
@@ -117,6 +120,9 @@ class KeyLister {
   template <class T>
   void bytes(std::string_view key, const T&, std::uint64_t min, std::uint64_t max) {
     add(key, allowed_sizes(min, max));
+  }
+  void limit(std::string_view key, const Limit&, std::uint64_t max) {
+    add(key, allowed_limits(max));
   }
   void duration(std::string_view key, const milliseconds&, milliseconds min, milliseconds max) {
     add(key, allowed_durations(min, max));

@@ -3,10 +3,11 @@
 // in none. Add a setting here, in config.h and in sluice.yaml (a test compares the three).
 //
 // A visitor has these members; `field` is read or written:
-//   integer(key, field, min, max)      bytes(key, field, min, max)    duration(key, field, min,
-//   max) boolean(key, field)                text(key, field, bytes_max)    choice(key, field,
-//   names) name_choice(key, field, names)     digest(key, field)             section(key, field)
-//   list(key, field, count_max)        texts(key, field, count_max, bytes_max)
+//   integer(key, field, min, max)    limit(key, field, max)           bytes(key, field, min, max)
+//   duration(key, field, min, max)   boolean(key, field)              text(key, field, bytes_max)
+//   choice(key, field, names)        name_choice(key, field, names)   digest(key, field)
+//   section(key, field)              list(key, field, count_max)
+//   texts(key, field, count_max, bytes_max)
 #pragma once
 
 #include <array>
@@ -27,16 +28,28 @@ inline constexpr std::size_t kMarkerBytesMax = 256;
 inline constexpr std::size_t kTenantsMax = 1000;
 inline constexpr std::size_t kKeysPerTenantMax = 100;
 inline constexpr std::size_t kOriginsMax = 100;
+inline constexpr std::size_t kTenantDepthMax = 7;  // a tenant and those above it
+inline constexpr std::size_t kTemporaryOverridesMax = 16;
+inline constexpr std::size_t kSecurityClassesMax = 16;
+inline constexpr std::uint32_t kWeightMax = 1000;
+inline constexpr std::int64_t kUnixSecondsMax = 253'402'300'799;  // the end of the year 9999
 inline constexpr std::uint64_t kPriceMax = 1'000'000;
 inline constexpr std::uint64_t kBudgetMax = 1'000'000'000'000'000'000;
 inline constexpr std::uint64_t kTokensMax = 1'000'000'000'000;
 inline constexpr std::array<std::string_view, 4> kLogLevels{"error", "warn", "info", "debug"};
 inline constexpr std::array<std::string_view, 2> kModelKinds{"canned",
                                                              "llama"};  // in the order of ModelKind
+inline constexpr std::array<std::string_view, 3> kQuantizeNames{
+    "none", "int8", "int4"};  // in the order of Quantize
+inline constexpr std::array<std::string_view, 3> kKvTypeNames{"f32", "f16",
+                                                              "int8"};  // in the order of KvType
 inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 3> kReservingNames{
     "exact", "incremental", "quantile"};  // in the order of Reserving
+// What an API key may be allowed to do: generate and tokenize, list models, read its quota.
+inline constexpr std::array<std::string_view, 3> kScopeNames{"model.request", "model.read",
+                                                             "quota.read"};
 inline constexpr std::array<std::string_view, 5> kKernelNames{"auto", "scalar", "avx2", "avx512",
                                                               "avx512vnni"};
 inline constexpr std::array<std::string_view, 5> kTemplateNames{"", "plain", "chatml", "llama2",
@@ -80,27 +93,53 @@ void visit_settings(V& v, S& s) {
   v.integer("pool_threads", s.pool_threads, 1, 16);
 }
 
+// A base class as constant as the whole.
+template <class Base, class S>
+auto& as_base(S& s) {
+  if constexpr (std::is_const_v<S>) {
+    return static_cast<const Base&>(s);
+  } else {
+    return static_cast<Base&>(s);
+  }
+}
+
+template <class V, Is<LimitValues> S>
+void visit_settings(V& v, S& s) {
+  v.limit("requests_per_minute", s.requests_per_minute, 1'000'000'000);
+  v.limit("tokens_per_minute", s.tokens_per_minute, kTokensMax);
+  v.limit("input_tokens_per_minute", s.input_tokens_per_minute, kTokensMax);
+  v.limit("output_tokens_per_minute", s.output_tokens_per_minute, kTokensMax);
+  v.limit("tokens_per_day", s.tokens_per_day, kTokensMax);
+  v.limit("monthly_budget", s.monthly_budget, kBudgetMax);
+  v.limit("concurrent_requests", s.concurrent_requests, 1'000'000);
+  v.limit("concurrent_kv_tokens", s.concurrent_kv_tokens, kTokensMax);
+  v.limit("output_tokens_max", s.output_tokens_max, kContextTokensMax);
+}
+
+template <class V, Is<ModelOverride> S>
+void visit_settings(V& v, S& s) {
+  v.text("model", s.model, kNameBytesMax);
+  visit_settings(v, as_base<LimitValues>(s));
+}
+
+template <class V, Is<TemporaryOverride> S>
+void visit_settings(V& v, S& s) {
+  v.text("model", s.model, kNameBytesMax);
+  v.integer("until", s.until, 1, kUnixSecondsMax);
+  visit_settings(v, as_base<LimitValues>(s));
+}
+
 template <class V, Is<Limits> S>
 void visit_settings(V& v, S& s) {
-  v.integer("requests_per_minute", s.requests_per_minute, 0, 1'000'000'000);
-  v.integer("tokens_per_minute", s.tokens_per_minute, 0, kTokensMax);
-  v.integer("input_tokens_per_minute", s.input_tokens_per_minute, 0, kTokensMax);
-  v.integer("output_tokens_per_minute", s.output_tokens_per_minute, 0, kTokensMax);
-  v.integer("tokens_per_day", s.tokens_per_day, 0, kTokensMax);
-  v.integer("monthly_budget", s.monthly_budget, 0, kBudgetMax);
-  v.integer("concurrent_requests", s.concurrent_requests, 0, 1'000'000);
-  v.integer("concurrent_kv_tokens", s.concurrent_kv_tokens, 0, kTokensMax);
-  v.integer("output_tokens_max", s.output_tokens_max, 0, kContextTokensMax);
+  visit_settings(v, as_base<LimitValues>(s));
   v.boolean("shadow", s.shadow);
+  v.list("model_overrides", s.model_overrides, kModelsMax);
+  v.list("temporary_overrides", s.temporary_overrides, kTemporaryOverridesMax);
 }
 
 template <class V, Is<TenantLimits> S>
 void visit_settings(V& v, S& s) {
-  if constexpr (std::is_const_v<S>) {
-    visit_settings(v, static_cast<const Limits&>(s));
-  } else {
-    visit_settings(v, static_cast<Limits&>(s));
-  }
+  visit_settings(v, as_base<Limits>(s));
   v.choice("reserve", s.reserve, kReservingNames);
   v.integer("output_tokens_default", s.output_tokens_default, 1, kContextTokensMax);
 }
@@ -109,6 +148,7 @@ template <class V, Is<ApiKey> S>
 void visit_settings(V& v, S& s) {
   v.text("name", s.name, kNameBytesMax);
   v.digest("sha256", s.sha256);
+  v.texts("scopes", s.scopes, kScopeNames.size(), kNameBytesMax);
   v.section("limits", s.limits);
 }
 
@@ -118,6 +158,10 @@ void visit_settings(V& v, S& s) {
   v.list("keys", s.keys, kKeysPerTenantMax);
   v.texts("models", s.models, kModelsMax, kNameBytesMax);
   v.integer("priority_ceiling", s.priority_ceiling, 0, 1000);
+  v.text("parent", s.parent, kNameBytesMax);
+  v.text("security_class", s.security_class, kNameBytesMax);
+  v.integer("weight", s.weight, 1, kWeightMax);
+  v.boolean("blocked", s.blocked);
   v.section("limits", s.limits);
 }
 
@@ -140,6 +184,9 @@ void visit_settings(V& v, S& s) {
   v.integer("sequences_max", s.sequences_max, 1, kBatchSequencesMax);
   v.integer("step_tokens_max", s.step_tokens_max, 1, 1u << 16);
   v.boolean("prefix_cache", s.prefix_cache);
+  v.choice("quantize", s.quantize, kQuantizeNames);
+  v.texts("security_classes", s.security_classes, kSecurityClassesMax, kNameBytesMax);
+  v.choice("kv_type", s.kv_type, kKvTypeNames);
   v.choice("device", s.device, kDeviceKinds);
   v.integer("threads", s.threads, 0, 64);
   v.name_choice("kernels", s.kernels, kKernelNames);

@@ -11,6 +11,7 @@
 #include "config/load_config.h"
 #include "config/settings.h"
 #include "shared/ids.h"
+#include "shared/messages.h"
 
 namespace sluice::cfg {
 namespace {
@@ -69,12 +70,18 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
                  "at most num_blocks * block_tokens = " + std::to_string(slots));
   // A submission carries all ids of a sequence, and a record takes at most half of its ring.
   constexpr std::size_t kSubmissionRest = 64u << 10;
+  constexpr std::size_t kRecordRest = 16;  // a record's own header
   const std::size_t record = model.context_tokens * sizeof(TokenId);
   const std::size_t record_max = ring_bytes / 2 - std::min(ring_bytes / 4, kSubmissionRest);
   if (record > record_max)
     return wrong(key + ".context_tokens", "a full context would not fit the submit ring",
                  "at most " + std::to_string(record_max / sizeof(TokenId)) +
                      " with ring_bytes = " + std::to_string(ring_bytes));
+  // A step record too; log-probabilities make it long.
+  const std::size_t step = step_bytes_max(model.sequences_max) + kRecordRest;
+  if (step > ring_bytes / 2)
+    return wrong(key + ".sequences_max", "a step's record would not fit the step ring",
+                 "fewer, or ring_bytes of at least " + std::to_string(std::bit_ceil(2 * step)));
   if (model.step_tokens_max < model.sequences_max)
     return wrong(key + ".step_tokens_max", "smaller than sequences_max",
                  "at least " + std::to_string(model.sequences_max));
@@ -86,6 +93,8 @@ Result<void> check_model(const Model& model, const std::string& key, std::size_t
   if (auto r = check_file(key + ".path", model.path, is_file ? R_OK : R_OK | X_OK); !r) return r;
   if (model.kind != ModelKind::llama && model.device != DeviceKind::cpu)
     return wrong(key + ".device", "not the CPU", "cpu where kind is not llama");
+  if (model.device == DeviceKind::cuda && model.kv_type != KvType::f32)
+    return wrong(key + ".kv_type", "not what a GPU holds", "f32 where device is cuda");
   return check_file(key + ".tokenizer", model.tokenizer, R_OK);
 }
 
@@ -107,17 +116,40 @@ Result<void> check_models(const Config& config) {
   return {};
 }
 
-Result<void> check_limits(const TenantLimits& limits, const std::string& key) {
-  if (limits.output_tokens_max != 0 && limits.output_tokens_default > limits.output_tokens_max)
-    return wrong(key + ".output_tokens_default", "larger than output_tokens_max",
-                 "at most " + std::to_string(limits.output_tokens_max));
+using Names = std::set<std::string_view>;
+
+Result<void> check_overrides(const Limits& limits, const std::string& key, const Names& models) {
+  Names named;
+  for (std::size_t i = 0; i < limits.model_overrides.size(); ++i) {
+    const std::string& model = limits.model_overrides[i].model;
+    const std::string at = key + "." + element("model_overrides", i) + ".model";
+    if (!models.contains(model)) return wrong(at, "not a configured model", "names from models");
+    if (!named.insert(model).second) return wrong(at, "given twice", "each model once");
+  }
+  for (std::size_t i = 0; i < limits.temporary_overrides.size(); ++i) {
+    const TemporaryOverride& temporary = limits.temporary_overrides[i];
+    const std::string at = key + "." + element("temporary_overrides", i);
+    if (!temporary.model.empty() && !models.contains(temporary.model))
+      return wrong(at + ".model", "not a configured model", "names from models, or none");
+    if (temporary.until == 0)
+      return wrong(at + ".until", "missing", "the Unix time in seconds at which it ends");
+  }
   return {};
+}
+
+Result<void> check_limits(const TenantLimits& limits, const std::string& key, const Names& models) {
+  const Limit most = limits.output_tokens_max;
+  if (most && *most > 0 && limits.output_tokens_default > *most)
+    return wrong(key + ".output_tokens_default", "larger than output_tokens_max",
+                 "at most " + std::to_string(*most));
+  return check_overrides(limits, key, models);
 }
 
 // Names unique within a tenant, digests unique in the whole file: a key has one owner.
 Result<void> check_keys(const Tenant& tenant, const std::string& key,
-                        std::set<std::array<std::uint8_t, 32>>& digests) {
-  if (tenant.keys.empty())
+                        std::set<std::array<std::uint8_t, 32>>& digests, const Names& models,
+                        const Names& parents) {
+  if (tenant.keys.empty() && !parents.contains(tenant.name))
     return wrong(key + ".keys", "a tenant without keys can't be reached", "at least one key");
   std::set<std::string_view> names;
   for (std::size_t i = 0; i < tenant.keys.size(); ++i) {
@@ -130,14 +162,34 @@ Result<void> check_keys(const Tenant& tenant, const std::string& key,
       return wrong(at + ".sha256", "missing or zero", "64 hex digits (SHA-256 of the key)");
     if (!digests.insert(api_key.sha256).second)
       return wrong(at + ".sha256", "given twice", "each key once");
+    for (std::size_t s = 0; s < api_key.scopes.size(); ++s)
+      if (std::ranges::find(kScopeNames, api_key.scopes[s]) == kScopeNames.end())
+        return wrong(at + "." + element("scopes", s), "not a scope",
+                     "model.request, model.read, quota.read");
+    if (auto r = check_overrides(api_key.limits, at + ".limits", models); !r) return r;
+  }
+  return {};
+}
+
+Result<void> check_parents(const Config& config, std::size_t index) {
+  const std::string key = element("tenants", index) + ".parent";
+  const Tenant* tenant = &config.tenants[index];
+  for (std::size_t depth = 1; !tenant->parent.empty(); ++depth) {
+    const auto up = std::ranges::find(config.tenants, tenant->parent, &Tenant::name);
+    if (up == config.tenants.end()) return wrong(key, "not a tenant", "names of tenants");
+    if (depth == kTenantDepthMax)
+      return wrong(key, "a cycle, or too deep",
+                   "at most " + std::to_string(kTenantDepthMax) + " levels of tenants");
+    tenant = &*up;
   }
   return {};
 }
 
 Result<void> check_tenants(const Config& config) {
-  std::set<std::string_view> models;
+  Names models;
   for (const Model& model : config.models) models.insert(model.name);
-  std::set<std::string_view> names;
+  Names names, parents;
+  for (const Tenant& tenant : config.tenants) parents.insert(tenant.parent);
   std::set<std::array<std::uint8_t, 32>> digests;
   for (std::size_t i = 0; i < config.tenants.size(); ++i) {
     const Tenant& tenant = config.tenants[i];
@@ -145,14 +197,16 @@ Result<void> check_tenants(const Config& config) {
     if (tenant.name.empty()) return wrong(key + ".name", "empty", "a name");
     if (!names.insert(tenant.name).second)
       return wrong(key + ".name", "given twice", "each name once");
-    if (auto r = check_keys(tenant, key, digests); !r) return r;
+    if (auto r = check_keys(tenant, key, digests, models, parents); !r) return r;
     for (std::size_t m = 0; m < tenant.models.size(); ++m)
       if (!models.contains(tenant.models[m]))
         return wrong(key + "." + element("models", m), "not a configured model",
                      "names from models");
-    if (auto r = check_limits(tenant.limits, key + ".limits"); !r) return r;
+    if (auto r = check_limits(tenant.limits, key + ".limits", models); !r) return r;
   }
-  return check_limits(config.default_limits, "default_limits");
+  for (std::size_t i = 0; i < config.tenants.size(); ++i)
+    if (auto r = check_parents(config, i); !r) return r;
+  return check_limits(config.default_limits, "default_limits", models);
 }
 
 }  // namespace

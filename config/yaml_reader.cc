@@ -82,6 +82,9 @@ std::string shown(const std::string& value) {
 std::string allowed_integers(std::uint64_t min, std::uint64_t max) {
   return std::to_string(min) + ".." + std::to_string(max);
 }
+std::string allowed_limits(std::uint64_t max) {
+  return allowed_integers(0, max) + ", none";
+}
 std::string allowed_sizes(std::uint64_t min, std::uint64_t max) {
   return format_size(min) + ".." + format_size(max);
 }
@@ -222,6 +225,21 @@ std::optional<std::uint64_t> YamlReader::number(std::string_view key, std::uint6
        shown(*scalar) + (value ? " is out of range" : " is not a whole number"),
        allowed_integers(min, max));
   return std::nullopt;
+}
+
+void YamlReader::limit(std::string_view key, Limit& field, std::uint64_t max) {
+  const auto scalar = take_scalar(key, allowed_limits(max));
+  if (!scalar) return;
+  const auto value = parse_whole_number(*scalar);
+  if (*scalar == "none") {
+    field.reset();
+  } else if (value && *value <= max) {
+    field = *value;
+  } else {
+    fail(lines_[path_to(key)], path_to(key),
+         shown(*scalar) + (value ? " is out of range" : " is not a whole number"),
+         allowed_limits(max));
+  }
 }
 
 std::optional<std::uint64_t> YamlReader::size(std::string_view key, std::uint64_t min,

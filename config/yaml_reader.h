@@ -35,6 +35,7 @@ class YamlReader {
   void integer(std::string_view key, T& field, std::uint64_t min, std::uint64_t max) {
     if (const auto value = number(key, min, max)) field = static_cast<T>(*value);
   }
+  void limit(std::string_view key, Limit& field, std::uint64_t max);
   template <class T>
   void bytes(std::string_view key, T& field, std::uint64_t min, std::uint64_t max) {
     if (const auto value = size(key, min, max)) field = static_cast<T>(*value);
@@ -126,6 +127,7 @@ class YamlReader {
 
 // The ranges as errors and the key list print them.
 std::string allowed_integers(std::uint64_t min, std::uint64_t max);
+std::string allowed_limits(std::uint64_t max);
 std::string allowed_sizes(std::uint64_t min, std::uint64_t max);
 std::string allowed_durations(milliseconds min, milliseconds max);
 std::string allowed_text(std::size_t bytes_max);

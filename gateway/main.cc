@@ -10,6 +10,8 @@
 
 #include "config/load_config.h"
 #include "gateway/bench/bench.h"
+#include "gateway/cli/admin_commands.h"
+#include "gateway/cli/admin_key_commands.h"
 #include "gateway/commands.h"
 #include "gateway/parent/parent.h"
 #include "gateway/role/gateway_role.h"
@@ -81,6 +83,19 @@ int inspect(const std::string& model) {
   return 1;
 }
 
+// Where a gateway with these flags keeps its tables; made where missing, as a start would.
+Result<std::string> tables_folder(const ServeFlags& flags) {
+  const auto config = effective_config(flags);
+  if (!config) return config.error();
+  const Result<std::string> folder = cfg::effective_state_dir(*config);
+  if (!folder) return folder.error();
+  std::error_code failed;
+  if (std::filesystem::create_directories(*folder, failed))
+    std::filesystem::permissions(*folder, std::filesystem::perms::owner_all, failed);
+  if (failed) return make_error(Errc::io_error, *folder + ": " + failed.message());
+  return folder;
+}
+
 int run(int argc, char** argv) {
   // The bench has options of its own.
   if (argc > 1 && std::string_view(argv[1]) == "bench") return bench::run_bench(argc - 1, argv + 1);
@@ -129,6 +144,23 @@ int run(int argc, char** argv) {
   CLI::App* const new_command =
       key_command->add_subcommand("new", "Print a fresh key and its SHA-256");
 
+  gw::AdminCommands admin_commands(app, *key_command);
+
+  ServeFlags admin_flags;
+  std::string public_id;
+  CLI::App* const admin_key_command =
+      app.add_subcommand("admin-key", "Keys of the admin routes, in a state directory");
+  admin_key_command->require_subcommand(1);
+  CLI::App* const create_command =
+      admin_key_command->add_subcommand("create", "Make one and print it, once");
+  CLI::App* const list_command = admin_key_command->add_subcommand("list", "Print their ids");
+  CLI::App* const delete_command = admin_key_command->add_subcommand("delete", "Take one away");
+  delete_command->add_option("id", public_id, "Its id: sk-sluice-admin-ID-...")->required();
+  for (CLI::App* command : {create_command, list_command, delete_command}) {
+    command->add_option("--config", admin_flags.config_file, "YAML file");
+    command->add_option("--state-dir", admin_flags.state_dir, "Directory of the gateway's tables");
+  }
+
   app.add_subcommand("bench", "Load a server and measure it");
 
   try {
@@ -148,6 +180,17 @@ int run(int argc, char** argv) {
   if (inspect_command->parsed()) return inspect(model);
   if (hash_command->parsed()) return gw::hash_key();
   if (new_command->parsed()) return gw::make_key();
+  if (admin_key_command->parsed()) {
+    const Result<std::string> folder = tables_folder(admin_flags);
+    if (!folder) {
+      std::cerr << "sluice: " << folder.error().detail << '\n';
+      return 1;
+    }
+    if (create_command->parsed()) return gw::create_admin_key(*folder);
+    if (list_command->parsed()) return gw::list_admin_keys(*folder);
+    return gw::delete_admin_key(*folder, public_id);
+  }
+  if (const std::optional<int> code = admin_commands.run()) return *code;
   return 1;
 }
 

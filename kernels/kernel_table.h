@@ -29,9 +29,9 @@ namespace sluice::krn {
 //   s = m / 127, q = nearest-even(x * (127 / m));  m < 2^-100: s = 0, q = 0;
 //   an x that is no finite number: s = NaN, q = 0, so that it does not vanish.
 // One output: acc = 0; for blocks ascending acc = fma(float(sum of w.q * x.q), w.d * s, acc), where
-// the sum is of integers and exact. q4_k, further: acc = fma(-float(sum of x.q), w.min * s, acc),
-// with w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each half
-// block times its int8 scale are summed, in integers, too.
+// the sum is of integers and exact. q4_k, q5_k, further: acc = fma(-float(sum of x.q), w.min * s,
+// acc), with w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each
+// half block times its int8 scale are summed, in integers, too.
 struct MatmulJob {
   PackedMatrix w;
   const float* x = nullptr;
@@ -55,7 +55,11 @@ struct AttentionSpan {
 //   s[p] = scale * (fma chain over d ascending of q[d] k[p][d])
 //   m' = max(m, max s);  a = exp(m - m');  e[p] = exp(s[p] - m')
 //   l = fma(l, a, lane sum of e);  o[d] = o[d] * a, then fma(e[p], v[p][d], o[d]) for p ascending
-// and out[d] = o[d] / l at the end.
+// and out[d] = o[d] / l at the end. With a window the positions 0 .. t - window have s = -infinity:
+// groups of these alone change nothing and are left out, in the first group that counts their e
+// is 0. K and V of type f16 are widened, exactly. Of type int8 the elements count as floats; then
+// s[p] = ((chain) * K's scale[p]) * scale, and V is added as fma(e[p] * V's scale[p], v[p][d],
+// o[d]).
 struct AttentionJob {
   PagedKv kv;
   std::size_t layer = 0;
@@ -66,6 +70,7 @@ struct AttentionJob {
   float* out = nullptr;  // [rows, num_heads, head_dim]
   std::size_t out_stride = 0;
   const AttentionSpan* spans = nullptr;
+  std::size_t window = 0;  // positions that a query sees, its own included; 0: all
 };
 
 // A piece of an AttentionJob: some tokens of one span and one KV head with its query heads.

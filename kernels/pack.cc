@@ -61,10 +61,16 @@ class PanelRow {
     char* at = panel_ + weights_at(block, type_) + (group * kLanes + lane_) * 4 + i;
     return reinterpret_cast<std::uint8_t&>(*at);
   }
-  // Four bits of a column of q4_0, q4_k and q6_k.
+  // Four bits of a column of q4_0 and the k types.
   void nibble(std::size_t block, std::size_t column, unsigned bits) const {
     std::uint8_t& to = byte(block, column % 16 / 4, column % 4);
     to = static_cast<std::uint8_t>(column < 16 ? (to & 0xf0u) | bits : (to & 0x0fu) | bits << 4);
+  }
+  // The fifth bit of a column of q5_k.
+  void fifth(std::size_t block, std::size_t column, unsigned bit) const {
+    std::uint8_t& to = byte(block, 4, column % 4);
+    const auto shift = static_cast<unsigned>(column / 4);
+    to = static_cast<std::uint8_t>((to & ~(1u << shift)) | bit << shift);
   }
   // The upper two bits of a column of q6_k.
   void upper(std::size_t block, std::size_t column, unsigned bits) const {
@@ -90,13 +96,31 @@ void pack_q4_0(const std::uint8_t* from, std::size_t block, const PanelRow& to) 
   for (std::size_t i = 0; i < kQuantBlock / 2; ++i) to.byte(block, i / 4, i % 4) = from[2 + i];
 }
 
-void pack_q4_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+void pack_scales_and_minima(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
   to.scale(block, 0, 0, from, 2);
   to.scale(block, 32, 0, from + 2, 2);
   for (std::size_t b = 0; b < 8; ++b) {
     const SixBits six = scale_and_min(from + 4, b);
     to.scale(block, 64, b, &six.scale, 1);
     to.scale(block, 64 + kSuperBlock / 2, b, &six.min, 1);
+  }
+}
+
+void pack_q5_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+  pack_scales_and_minima(from, block, to);
+  const std::uint8_t* high = from + 16;
+  for (std::size_t b = 0; b < 8; ++b) {
+    const std::uint8_t* q = from + 48 + b / 2 * 32;
+    for (std::size_t c = 0; c < kQuantBlock; ++c) {
+      to.nibble(block + b, c, b % 2 == 0 ? q[c] & 15u : q[c] >> 4u);
+      to.fifth(block + b, c, high[c] >> b & 1u);
+    }
+  }
+}
+
+void pack_q4_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
+  pack_scales_and_minima(from, block, to);
+  for (std::size_t b = 0; b < 8; ++b) {
     const std::uint8_t* q = from + 16 + b / 2 * 32;
     for (std::size_t c = 0; c < kQuantBlock; ++c)
       to.nibble(block + b, c, b % 2 == 0 ? q[c] & 15u : q[c] >> 4u);
@@ -132,6 +156,9 @@ void pack_quantized_row(const std::uint8_t* from, WeightType type, std::size_t c
         break;
       case WeightType::q4_k:
         pack_q4_k(from, block, to);
+        break;
+      case WeightType::q5_k:
+        pack_q5_k(from, block, to);
         break;
       case WeightType::q6_k:
         pack_q6_k(from, block, to);
@@ -175,6 +202,7 @@ void pack_rows(const void* source, WeightType source_type, std::size_t rows, std
     case WeightType::q8_0:
     case WeightType::q4_0:
     case WeightType::q4_k:
+    case WeightType::q5_k:
     case WeightType::q6_k:
       return;  // excluded by the contract
   }
@@ -191,6 +219,7 @@ void unpack_rows(const PackedMatrix& matrix, std::size_t first_row, std::size_t 
     case WeightType::q8_0:
     case WeightType::q4_0:
     case WeightType::q4_k:
+    case WeightType::q5_k:
     case WeightType::q6_k:
       break;
   }

@@ -31,6 +31,7 @@ class Reader {
     const int both = byte(column % 16 / 4, column % 4);
     return column < 16 ? both & 15 : both >> 4;
   }
+  int fifth(std::size_t column) const { return byte(4, column % 4) >> (column / 4) & 1; }
   int upper(std::size_t column) const {
     return byte(4 + column / 16, column % 4) >> (column % 16 / 4 * 2) & 3;
   }
@@ -58,9 +59,11 @@ PanelBlock read_panel_block(const void* panel, WeightType type, std::size_t lane
       for (std::size_t c = 0; c < kQuantBlock; ++c) out.q[c] = from.nibble(c) - 8;
       break;
     case WeightType::q4_k:
+    case WeightType::q5_k:
       out.scale = from.half(0, 0) * static_cast<float>(from.small(64, at));
       out.min = from.half(32, 0) * static_cast<float>(from.small(64 + kSuperBlock / 2, at));
-      for (std::size_t c = 0; c < kQuantBlock; ++c) out.q[c] = from.nibble(c);
+      for (std::size_t c = 0; c < kQuantBlock; ++c)
+        out.q[c] = from.nibble(c) | (type == WeightType::q5_k ? from.fifth(c) << 4 : 0);
       break;
     case WeightType::q6_k:
       out.scale = from.half(0, 0);

@@ -10,8 +10,8 @@ namespace sluice::krn {
 struct PanelBlock {
   int q[kQuantBlock];
   int half_scales[2];
-  float scale;  // q4_k: d * scale, exact
-  float min;    // q4_k: dmin * minimum, exact
+  float scale;  // q4_k, q5_k: d * scale, exact
+  float min;    // q4_k, q5_k: dmin * minimum, exact
 };
 
 // `lane`: the row within the panel; `block`: of 32 columns.

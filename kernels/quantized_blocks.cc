@@ -1,6 +1,8 @@
 // One loop per format, in the order in which the bytes lie; see quantized_blocks.h.
 #include "kernels/quantized_blocks.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/half_float.h"
@@ -104,6 +106,42 @@ void all_blocks(BlockShape shape, const void* blocks, std::size_t num_blocks, fl
     block(p, out);
 }
 
+void put_half(float value, std::uint8_t* p) {
+  const std::uint16_t bits = float_to_f16(value);
+  std::memcpy(p, &bits, sizeof bits);
+}
+
+// A scale that binary16 rounds to zero makes its block zero.
+float inverse_of(float scale) {
+  return std::abs(scale) <= 0x1p-25f ? 0.0f : 1.0f / scale;
+}
+
+void quantize_q8_0(const float* x, std::uint8_t* block) {
+  float largest = 0;
+  for (std::size_t i = 0; i < kSmallBlock; ++i) largest = std::max(largest, std::abs(x[i]));
+  const float d = largest / 127.0f;
+  const float inverse = inverse_of(d);
+  put_half(d, block);
+  for (std::size_t i = 0; i < kSmallBlock; ++i) {
+    const float level = std::clamp(std::round(x[i] * inverse), -127.0f, 127.0f);
+    block[2 + i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(level));
+  }
+}
+
+void quantize_q4_0(const float* x, std::uint8_t* block) {
+  float extreme = 0;
+  for (std::size_t i = 0; i < kSmallBlock; ++i)
+    if (std::abs(x[i]) > std::abs(extreme)) extreme = x[i];
+  const float d = extreme / -8.0f;
+  const float inverse = inverse_of(d);
+  put_half(d, block);
+  const auto level = [&](float value) {
+    return static_cast<unsigned>(std::clamp(value * inverse + 8.5f, 0.0f, 15.0f));
+  };
+  for (std::size_t i = 0; i < kSmallBlock / 2; ++i)
+    block[2 + i] = static_cast<std::uint8_t>(level(x[i]) | level(x[i + kSmallBlock / 2]) << 4);
+}
+
 }  // namespace
 
 SixBits scale_and_min(const std::uint8_t* s, std::size_t j) {
@@ -141,6 +179,16 @@ void dequantize(BlockFormat format, const void* blocks, std::size_t num_blocks, 
       return all_blocks<q5_k_block>(shape, blocks, num_blocks, out);
     case BlockFormat::q6_k:
       return all_blocks<q6_k_block>(shape, blocks, num_blocks, out);
+  }
+}
+
+void quantize(BlockFormat format, const float* x, std::size_t num_blocks, std::uint8_t* blocks) {
+  for (std::size_t b = 0; b < num_blocks; ++b, x += kSmallBlock) {
+    if (format == BlockFormat::q8_0)
+      quantize_q8_0(x, blocks);
+    else
+      quantize_q4_0(x, blocks);
+    blocks += block_shape(format).bytes;
   }
 }
 

@@ -40,6 +40,12 @@ struct SixBits {
 };
 SixBits scale_and_min(const std::uint8_t* s, std::size_t j);
 
+// q8_0 and q4_0 alone: blocks of `x` [num_blocks * num_elements], finite, as ggml's reference makes
+// them. q8_0: d = max |x| / 127, q = x / d rounded half away from zero. q4_0: d = m / -8, m the
+// first x of the largest magnitude, nibble = x / d + 8 rounded half up, at most 15. d is rounded to
+// binary16 behind that, and is an infinity where it does not fit.
+void quantize(BlockFormat format, const float* x, std::size_t num_blocks, std::uint8_t* blocks);
+
 // out [num_blocks * num_elements]. A scale that is not finite gives elements that are not.
 void dequantize(BlockFormat format, const void* blocks, std::size_t num_blocks, float* out);
 

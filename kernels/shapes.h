@@ -15,7 +15,7 @@ inline constexpr std::size_t kHeadDimMax = 256;
 // Attention reduces over fixed groups of so many positions, whatever the KV block size.
 inline constexpr std::size_t kAttentionGroup = 64;
 
-enum class WeightType : std::uint8_t { f32, bf16, f16, q8_0, q4_0, q4_k, q6_k };
+enum class WeightType : std::uint8_t { f32, bf16, f16, q8_0, q4_0, q4_k, q5_k, q6_k };
 
 // The quantized types are ggml's block formats of the same names (quantized_blocks.h). A block of
 // so many columns of a row is multiplied in integers; super-blocks of the k types share further
@@ -26,7 +26,11 @@ static inline bool is_quantized(WeightType type) {
   return type != WeightType::f32 && type != WeightType::bf16 && type != WeightType::f16;
 }
 static inline bool has_super_blocks(WeightType type) {
-  return type == WeightType::q4_k || type == WeightType::q6_k;
+  return type == WeightType::q4_k || type == WeightType::q5_k || type == WeightType::q6_k;
+}
+// Of each block, beside its scale.
+static constexpr bool has_minima(WeightType type) {
+  return type == WeightType::q4_k || type == WeightType::q5_k;
 }
 
 // Which pairs of a head RoPE turns: (i, i + head_dim / 2) or (2i, 2i + 1).
@@ -46,6 +50,8 @@ static inline std::size_t row_bytes(std::size_t cols, WeightType type) {
       return cols / kQuantBlock * 18;
     case WeightType::q4_k:
       return cols / kSuperBlock * 144;
+    case WeightType::q5_k:
+      return cols / kSuperBlock * 176;
     case WeightType::q6_k:
       return cols / kSuperBlock * 210;
     default:
@@ -62,6 +68,8 @@ static inline std::size_t panel_block_bytes(WeightType type) {
   switch (type) {
     case WeightType::q8_0:
       return kQuantBlock * kLanes;
+    case WeightType::q5_k:
+      return kQuantBlock * kLanes * 5 / 8;
     case WeightType::q6_k:
       return kQuantBlock * kLanes * 3 / 4;
     default:
@@ -76,7 +84,7 @@ static inline std::size_t blocks_together(WeightType type) {
 }
 // Scales, 16 rows side by side:
 //   q8_0, q4_0  F16 d of each block [2][16]
-//   q4_k        F16 d [16], F16 dmin [16], u8 scales [8][16], u8 minima [8][16]
+//   q4_k, q5_k  F16 d [16], F16 dmin [16], u8 scales [8][16], u8 minima [8][16]
 //   q6_k        F16 d [16], 32 bytes of zeros, i8 scales of half blocks [16][16]
 static inline std::size_t scales_bytes(WeightType type) {
   return has_super_blocks(type) ? 64 + kSuperBlock : 64;
@@ -102,9 +110,10 @@ static inline std::size_t weights_at(std::size_t block, WeightType type) {
 // weights of a block of a quantized type:
 //   q8_0        bytes [8][16 rows][4]: q + 128 of the columns 4g .. 4g + 3 of the block
 //   q4_0, q4_k  bytes [4][16 rows][4]: low halves of the columns 4g .. 4g + 3, high halves 16 later
+//   q5_k        the low four of five bits as q4_0, then bytes [16 rows][4]: byte j of them has the
+//               fifth of the columns 4g + j at bit g
 //   q6_k        the low four of six bits as q4_0, then bytes [2][16 rows][4]: byte j of them has
-//   the
-//               upper two of the columns 16 j + 4s .. 16 j + 4s + 3 at bit 2s
+//               the upper two of the columns 16 j + 4s .. 16 j + 4s + 3 at bit 2s
 struct PackedMatrix {
   const void* panels = nullptr;  // aligned to 64 bytes; owned by whoever packed it
   WeightType type = WeightType::f32;

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Converts a Llama model in Hugging Face's layout to a GGUF file. Python's standard library is enough.
+"""Converts a model in Hugging Face's layout (Llama, Mistral, Qwen2, Qwen3) to a GGUF file. Python's standard
+library is enough.
 
 usage: scripts/convert_to_gguf.py MODEL_DIR OUT.gguf [--type as-is|F32|F16|Q8_0|Q4_0]
 
 Matrices get the type (where a row is a whole number of blocks, else F16), vectors become F32. Q and K
-rows are reordered to the interleaved RoPE pairs of the format; Llama-3's RoPE scaling becomes the tensor
+rows of Llama and Mistral are reordered to the interleaved RoPE pairs of the format, which knows both as
+"llama", a sliding window becomes keys; Llama-3's RoPE scaling becomes the tensor
 rope_freqs.weight. The vocabulary comes from tokenizer.model, the chat template from
 tokenizer_config.json, sampling defaults and end tokens from generation_config.json, each if there."""
 import argparse
@@ -16,7 +18,8 @@ import struct
 import gguf_format as gguf
 
 NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-         "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+         "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
+         "self_attn.k_norm": "attn_k_norm",
          "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down"}
 ENDS = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
@@ -24,6 +27,8 @@ ENDS = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "
 SAMPLING = {"temperature": ("temp", gguf.F32), "top_p": ("top_p", gguf.F32), "min_p": ("min_p", gguf.F32),
             "top_k": ("top_k", gguf.I32), "repetition_penalty": ("penalty_repeat", gguf.F32)}
 CONTROL, USER_DEFINED = 3, 4
+ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2",
+                 "Qwen3ForCausalLM": "qwen3"}
 
 
 def read_json(path):
@@ -64,7 +69,28 @@ def gguf_name(name):
     if name in ENDS:
         return ENDS[name]
     _, _, layer, rest = name.split(".", 3)
-    return f"blk.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
+    part, kind = rest.rsplit(".", 1)
+    return f"blk.{layer}.{NAMES[part]}.{kind}"
+
+
+def architecture_of(config):
+    (name,) = config["architectures"]
+    return ARCHITECTURES[name]
+
+
+def window_keys(config, architecture):
+    """Of a sliding window: its size, and which layers have it where not all do."""
+    window, first = config.get("sliding_window"), 0
+    if architecture != "llama":
+        window = window if config.get("use_sliding_window") else None
+        first = config.get("max_window_layers", 0)
+    if not window:
+        return []
+    keys = [gguf.key(architecture + ".attention.sliding_window", gguf.U32, window)]
+    if first:
+        layers = [layer >= first for layer in range(config["num_hidden_layers"])]
+        keys.append(gguf.key(architecture + ".attention.sliding_window_pattern", gguf.ARRAY, layers, gguf.BOOL))
+    return keys
 
 
 def head_dim_of(config):
@@ -93,13 +119,14 @@ def model_tensors(config, tensors, wanted):
         tensors = dict(tensors)
         head = tensors.pop("lm_head.weight", None)
         tensors.setdefault("model.embed_tokens.weight", head)
+    is_reordered = architecture_of(config) == "llama" and not config.get("rope_interleaved")
     result = []
     for name, tensor in tensors.items():
         dtype, shape = tensor[3], tensor[4]
         form = "F32" if len(shape) == 1 else dtype if wanted == "as-is" else wanted
         if shape[-1] % gguf.FORMATS[form][1]:
             form = "F16"
-        num_heads = None if config.get("rope_interleaved") else heads.get(name.split(".", 3)[-1])
+        num_heads = heads.get(name.split(".", 3)[-1]) if is_reordered else None
 
         def data(tensor=tensor, dtype=dtype, shape=shape, form=form, num_heads=num_heads):
             raw = stored_bytes(tensor)
@@ -115,10 +142,10 @@ def model_tensors(config, tensors, wanted):
 
 def model_keys(name, config):
     def count(key, value):
-        return gguf.key("llama." + key, gguf.U32, value)
+        return gguf.key(f"{architecture}.{key}", gguf.U32, value)
 
-    heads = config["num_attention_heads"]
-    keys = [gguf.key("general.architecture", gguf.STRING, "llama"), gguf.key("general.name", gguf.STRING, name),
+    architecture, heads = architecture_of(config), config["num_attention_heads"]
+    keys = [gguf.key("general.architecture", gguf.STRING, architecture), gguf.key("general.name", gguf.STRING, name),
             gguf.key("general.quantization_version", gguf.U32, 2),
             count("block_count", config["num_hidden_layers"]),
             count("context_length", config["max_position_embeddings"]),
@@ -128,13 +155,13 @@ def model_keys(name, config):
             count("attention.key_length", head_dim_of(config)),
             count("attention.value_length", head_dim_of(config)),
             count("rope.dimension_count", head_dim_of(config)), count("vocab_size", config["vocab_size"]),
-            gguf.key("llama.attention.layer_norm_rms_epsilon", gguf.F32, config.get("rms_norm_eps", 1e-6)),
-            gguf.key("llama.rope.freq_base", gguf.F32, config.get("rope_theta", 10000.0))]
+            gguf.key(architecture + ".attention.layer_norm_rms_epsilon", gguf.F32, config.get("rms_norm_eps", 1e-6)),
+            gguf.key(architecture + ".rope.freq_base", gguf.F32, config.get("rope_theta", 10000.0))]
     scaling = config.get("rope_scaling") or {}
     if scaling.get("rope_type", scaling.get("type")) == "linear":
-        keys += [gguf.key("llama.rope.scaling.type", gguf.STRING, "linear"),
-                 gguf.key("llama.rope.scaling.factor", gguf.F32, scaling["factor"])]
-    return keys
+        keys += [gguf.key(architecture + ".rope.scaling.type", gguf.STRING, "linear"),
+                 gguf.key(architecture + ".rope.scaling.factor", gguf.F32, scaling["factor"])]
+    return keys + window_keys(config, architecture)
 
 
 def fields(data):

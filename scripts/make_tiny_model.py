@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Tiny seeded Llama models in Hugging Face's layout, and expected outputs of any such model.
+"""Tiny seeded models of the Llama family in Hugging Face's layout, and expected outputs of any such model.
 
 The forward pass here is an independent implementation in PyTorch, in float64, one sequence at a time,
 without cache: what the engine computes must agree with it. Needs python3-torch and python3-numpy; the
 tests don't, they read the committed files.
 
-  make_tiny_model.py make tests/golden/tiny_llama          write the models and their expectations
+  make_tiny_model.py make tests/golden/tiny_llama [NAME]   write the models (or one) and their expectations
   make_tiny_model.py expect MODEL PROMPTS.jsonl OUT.jsonl  expectations of a model given by path
       each line of PROMPTS has "prompt_ids"; --tokens N greedy tokens (96)
 
@@ -46,7 +46,37 @@ MODELS = {
                     rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0,
                                       high_freq_factor=4.0,
                                       original_max_position_embeddings=64))),
+    # A window over the borders of blocks and of attention groups, far shorter than the sequences.
+    "mistral_window": dict(
+        dtype="BF16", shards=2, seed=4, head_names="both", architecture=("MistralForCausalLM", "mistral"),
+        config=dict(vocab_size=120, hidden_size=32, intermediate_size=56, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                    max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=10000.0,
+                    sliding_window=37, tie_word_embeddings=False)),
+    # Biases; the window from layer 1 on.
+    "qwen2_bias": dict(
+        dtype="F32", shards=1, seed=5, head_names="both", architecture=("Qwen2ForCausalLM", "qwen2"),
+        config=dict(vocab_size=110, hidden_size=36, intermediate_size=60, num_hidden_layers=2,
+                    num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=512,
+                    rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=True, sliding_window=70,
+                    max_window_layers=1, tie_word_embeddings=False)),
+    "qwen3_norm": dict(
+        dtype="F16", shards=1, seed=16, head_names="both", architecture=("Qwen3ForCausalLM", "qwen3"),
+        config=dict(vocab_size=125, hidden_size=40, intermediate_size=64, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+                    max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=1000000.0,
+                    use_sliding_window=False, sliding_window=None, max_window_layers=2,
+                    tie_word_embeddings=False)),
 }
+
+
+def config_of(spec):
+    config = dict(BASE, **spec["config"])
+    if "architecture" in spec:
+        name, config["model_type"] = spec["architecture"]
+        config["architectures"] = [name]
+        del config["mlp_bias"]
+    return config
 
 
 def head_dim_of(c):
@@ -54,7 +84,7 @@ def head_dim_of(c):
 
 
 def make_tensors(spec):
-    c = dict(BASE, **spec["config"])
+    c = config_of(spec)
     generator = torch.Generator().manual_seed(spec["seed"])
 
     def normal(rows, cols, gain=1.0):
@@ -72,6 +102,12 @@ def make_tensors(spec):
         tensors[p + "self_attn.q_proj.weight"] = normal(q, hidden, 2.0)
         tensors[p + "self_attn.k_proj.weight"] = normal(kv, hidden, 2.0)
         tensors[p + "self_attn.v_proj.weight"] = normal(kv, hidden)
+        if c["model_type"] == "qwen2":
+            for name, rows in (("q", q), ("k", kv), ("v", kv)):
+                tensors[p + f"self_attn.{name}_proj.bias"] = normal(1, rows, 0.5 * math.sqrt(rows))[0]
+        if c["model_type"] == "qwen3":
+            tensors[p + "self_attn.q_norm.weight"] = norm_weight(dim)
+            tensors[p + "self_attn.k_norm.weight"] = norm_weight(dim)
         tensors[p + "self_attn.o_proj.weight"] = normal(hidden, q, 1.5)
         tensors[p + "post_attention_layernorm.weight"] = norm_weight(hidden)
         tensors[p + "mlp.gate_proj.weight"] = normal(inner, hidden, 1.5)
@@ -105,7 +141,7 @@ def write_safetensors(path, tensors, dtype):
 
 def write_model(folder, spec):
     folder.mkdir(parents=True, exist_ok=True)
-    config = dict(BASE, **spec["config"])
+    config = config_of(spec)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     tensors = make_tensors(spec)
     if spec["shards"] == 1:
@@ -161,8 +197,16 @@ def rope_frequencies(c):
     return torch.tensor(out, dtype=torch.float64)
 
 
+def window_of(c, layer):
+    """Positions that one sees in a layer, itself included; nothing: all."""
+    window = c.get("sliding_window")
+    if c["model_type"] == "mistral":
+        return window
+    return window if c.get("use_sliding_window") and layer >= c.get("max_window_layers", 0) else None
+
+
 class Llama:
-    """The model as the paper has it: whole sequence, full attention matrix, float64."""
+    """The model as the papers have it: whole sequence, full attention matrix, float64."""
 
     def __init__(self, folder):
         folder = pathlib.Path(folder)
@@ -181,6 +225,10 @@ class Llama:
         mean = (x * x).mean(-1, keepdim=True)
         return x / torch.sqrt(mean + self.c["rms_norm_eps"]) * self.t[name]
 
+    def project(self, h, name):
+        y = h @ self.t[name + ".weight"].T
+        return y + self.t[name + ".bias"] if self.c["model_type"] == "qwen2" else y
+
     def rope(self, x):  # [tokens, heads, dim]
         angles = torch.arange(x.shape[0], dtype=torch.float64)[:, None] * self.frequencies
         cosine, sine = torch.cos(angles)[:, None], torch.sin(angles)[:, None]
@@ -195,13 +243,19 @@ class Llama:
         n, heads, kv_heads, dim = (len(ids), c["num_attention_heads"], c["num_key_value_heads"],
                                    head_dim_of(c))
         x = self.embedding[torch.tensor(ids)]
-        mask = torch.full((n, n), -math.inf, dtype=torch.float64).triu(1)
+        causal = torch.full((n, n), -math.inf, dtype=torch.float64).triu(1)
+        distance = torch.arange(n)[:, None] - torch.arange(n)[None, :]
         for layer in range(c["num_hidden_layers"]):
             p = f"model.layers.{layer}."
             h = self.norm(x, p + "input_layernorm.weight")
-            q = self.rope((h @ t[p + "self_attn.q_proj.weight"].T).view(n, heads, dim))
-            k = self.rope((h @ t[p + "self_attn.k_proj.weight"].T).view(n, kv_heads, dim))
-            v = (h @ t[p + "self_attn.v_proj.weight"].T).view(n, kv_heads, dim)
+            window = window_of(c, layer)
+            mask = causal if window is None else causal.masked_fill(distance >= window, -math.inf)
+            q = self.project(h, p + "self_attn.q_proj").view(n, heads, dim)
+            k = self.project(h, p + "self_attn.k_proj").view(n, kv_heads, dim)
+            v = self.project(h, p + "self_attn.v_proj").view(n, kv_heads, dim)
+            if c["model_type"] == "qwen3":
+                q, k = self.norm(q, p + "self_attn.q_norm.weight"), self.norm(k, p + "self_attn.k_norm.weight")
+            q, k = self.rope(q), self.rope(k)
             k, v = (u.repeat_interleave(heads // kv_heads, 1) for u in (k, v))
             scores = torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(dim) + mask
             h = torch.einsum("hqk,khd->qhd", torch.softmax(scores, -1), v).reshape(n, heads * dim)
@@ -237,6 +291,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("make")
     make.add_argument("folder", type=pathlib.Path)
+    make.add_argument("name", nargs="?", choices=MODELS)
     expect = commands.add_parser("expect")
     expect.add_argument("model", type=pathlib.Path)
     expect.add_argument("prompts", type=pathlib.Path)
@@ -249,6 +304,8 @@ def main():
                            args.tokens, args.out)
         return
     for name, spec in MODELS.items():
+        if args.name not in (None, name):
+            continue
         write_model(args.folder / name, spec)
         vocab = spec["config"]["vocab_size"]
         prompts = [[1], [(7 * i + 3) % vocab for i in range(9)], [(i * i + 5) % vocab for i in range(70)]]

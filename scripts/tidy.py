@@ -40,7 +40,9 @@ CORE_BANNED_CALLS = re.compile(
 WALL_CLOCK = re.compile(r"\b(system_clock|CLOCK_REALTIME\w*|gettimeofday|TFD_TIMER_CANCEL_ON_SET)\b|\btime\(nullptr\)")
 WALL_CLOCK_READERS = {
     "gateway/http/response_head.cc",       # the Date header
+    "gateway/cli/admin_key_commands.cc",   # when an admin key was made
     "gateway/link/ring_decision_loop.cc",  # when a request was admitted, in the journal
+    "gateway/store/usage_writer.cc",       # how old stored seconds and ids are, to drop them
     "gateway/role/gateway_role.cc",        # `created` of the models
     "shared/confinement.cc",               # names the call, does not make it
 }

@@ -59,6 +59,7 @@ bool known_kind(std::uint32_t kind) {
     case ControlKind::attach_request:
     case ControlKind::worker_corrupt:
     case ControlKind::drained:
+    case ControlKind::worker_recycle:
       return true;
   }
   return false;

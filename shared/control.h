@@ -44,6 +44,7 @@ enum class ControlKind : std::uint32_t {
   attach_request = 49,  // fds: submit region for (worker, epoch)
   worker_corrupt = 50,  // text: reason. Kill this epoch
   drained = 51,         // also worker -> parent: all that ran is finished, the exit follows
+  worker_recycle = 52,  // planned: replace this epoch's process
 };
 
 struct ControlMessage {

@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <limits>
 #include <new>
 #include <string>
+#include <thread>
 
 #include "shared/check.h"
 #include "shared/limits.h"
@@ -22,7 +24,8 @@
 namespace sluice {
 namespace {
 
-constexpr std::uint32_t kSlotsMax = 1u << 20;
+constexpr std::uint32_t kSlotsMax = 1u << 21;
+constexpr int kLockTries = 500;  // 5 s
 
 std::size_t file_bytes(std::uint32_t num_slots) {
   return kJournalHeaderBytes + std::size_t{num_slots} * sizeof(JournalSlot);
@@ -99,6 +102,21 @@ bool write_at(int fd, const void* data, std::size_t bytes, std::size_t offset) {
   return ::pwrite(fd, data, bytes, static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes);
 }
 
+// A POSIX lock: of the process, so that it ends with the last thread of a gateway that is being
+// killed. Nothing else in a gateway opens and closes this file, which would drop it.
+Result<void> lock_file(int fd) {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  for (int tries = 0; ::fcntl(fd, F_SETLK, &lock) != 0; ++tries) {
+    if (errno != EACCES && errno != EAGAIN) return system_error("locking the journal", errno);
+    if (tries == kLockTries)
+      return make_error(Errc::already_running, "another gateway still has the journal open");
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots) {
@@ -110,7 +128,10 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   if (!S_ISREG(facts.st_mode)) return file_error(path, "is not a regular file");
   const FileFacts found = read_facts(fd.get());
   if (found.magic != 0 && found.magic != kJournalMagic) return file_error(path, "is another file");
-  if (found.version != 0 && found.version != kJournalVersion)
+  // Version 1 had zeros where slots now name model, prices and cached tokens: all else is as it
+  // was.
+  const bool is_version_1 = found.version == 1;
+  if (found.version != 0 && !is_version_1 && found.version != kJournalVersion)
     return file_error(path, "has version " + std::to_string(found.version) + ", this build reads " +
                                 std::to_string(kJournalVersion));
   const bool fresh = found.version == 0;
@@ -137,6 +158,9 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   } else if (slots != found.num_slots) {
     written = write_at(fd.get(), &slots, sizeof slots, offsetof(JournalHeader, num_slots));
   }
+  if (written && is_version_1)
+    written = write_at(fd.get(), &kJournalVersion, sizeof kJournalVersion,
+                       offsetof(JournalHeader, version));
   if (!written) return system_error(std::string("writing journal ") + path, errno);
   return fd;
 }
@@ -181,13 +205,14 @@ Result<void> Journal::check_file() const {
     if (s.state.load(std::memory_order_relaxed) > static_cast<std::uint32_t>(SlotState::live))
       return bad("slot " + std::to_string(i) + " has an unknown state");
     if (is_live(s) && (s.prompt_tokens > kContextTokensMax ||
-                       s.accepted.load(std::memory_order_relaxed) > kContextTokensMax))
+                       s.accepted.load(std::memory_order_relaxed) > kContextTokensMax ||
+                       s.cached.load(std::memory_order_relaxed) > kContextTokensMax))
       return bad("slot " + std::to_string(i) + " counts more tokens than a context holds");
   }
   return {};
 }
 
-Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
+Result<Journal> Journal::open_keeping(UniqueFd fd, std::vector<Recovered>& recovered) {
   struct stat facts {};
   if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal", errno);
   if (facts.st_size < static_cast<off_t>(file_bytes(1)))
@@ -195,6 +220,7 @@ Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
   Journal journal;
   journal.fd_ = std::move(fd);
   journal.bytes_ = static_cast<std::size_t>(facts.st_size);
+  if (const auto locked = lock_file(journal.fd_.get()); !locked) return locked.error();
   void* const base =
       ::mmap(nullptr, journal.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, journal.fd_.get(), 0);
   if (base == MAP_FAILED) return system_error("mmap of the journal", errno);
@@ -204,9 +230,8 @@ Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
   if (const auto checked = journal.check_file(); !checked) return checked.error();
 
   const auto boot_id = read_boot_id();
-  const bool power_lost = std::memcmp(boot_id.data(), head.boot_id, sizeof head.boot_id) != 0;
-  store_release(head.next_id, head.next_id + (power_lost ? kJournalIdsSkipped : 0));
-  std::memcpy(head.boot_id, boot_id.data(), sizeof head.boot_id);
+  journal.is_power_lost_ = std::memcmp(boot_id.data(), head.boot_id, sizeof head.boot_id) != 0;
+  store_release(head.next_id, head.next_id + (journal.is_power_lost_ ? kJournalIdsSkipped : 0));
   store_release(head.gateway_epoch, head.gateway_epoch + 1);
   journal.next_id_ = head.next_id;
   journal.ids_end_ = head.next_id;
@@ -218,13 +243,22 @@ Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
       journal.free_.push_back(i);
       continue;
     }
-    Recovered& found = recovered.emplace_back();
-    found.accepted = s.accepted.load(std::memory_order_relaxed);
-    found.entry = {RequestId(s.request), SequenceId(s.sequence), TenantId(s.tenant), s.choice,
-                   s.prompt_tokens,      s.reserved_tokens,      s.admitted_unix_ms, {}};
-    std::memcpy(found.entry.tenant_key.data(), s.tenant_key, sizeof s.tenant_key);
-    journal.absorb(i);
+    recovered.push_back(journal.read(i));
   }
+  return journal;
+}
+
+void Journal::confirm_boot() {
+  const auto boot_id = read_boot_id();
+  std::memcpy(header().boot_id, boot_id.data(), boot_id.size());
+}
+
+Result<Journal> Journal::open(UniqueFd fd, std::vector<Recovered>& recovered) {
+  const std::size_t before = recovered.size();
+  Result<Journal> journal = open_keeping(std::move(fd), recovered);
+  if (!journal) return journal;
+  for (std::size_t i = before; i < recovered.size(); ++i) journal->absorb(recovered[i].slot);
+  journal->confirm_boot();
   return journal;
 }
 
@@ -235,7 +269,8 @@ Journal::Journal(Journal&& other) noexcept
       fd_(std::move(other.fd_)),
       free_(std::move(other.free_)),
       ids_end_(other.ids_end_),
-      next_id_(other.next_id_) {}
+      next_id_(other.next_id_),
+      is_power_lost_(other.is_power_lost_) {}
 
 Journal& Journal::operator=(Journal&& other) noexcept {
   if (this == &other) return *this;
@@ -247,6 +282,7 @@ Journal& Journal::operator=(Journal&& other) noexcept {
   free_ = std::move(other.free_);
   ids_end_ = other.ids_end_;
   next_id_ = other.next_id_;
+  is_power_lost_ = other.is_power_lost_;
   return *this;
 }
 
@@ -277,6 +313,11 @@ std::optional<std::uint32_t> Journal::try_open_slot(const JournalEntry& entry) {
   s.reserved_tokens = entry.reserved_tokens;
   s.admitted_unix_ms = entry.admitted_unix_ms;
   std::memcpy(s.tenant_key, entry.tenant_key.data(), sizeof s.tenant_key);
+  s.model_key = entry.model_key;
+  s.price_input = entry.price_input;
+  s.price_cached = entry.price_cached;
+  s.price_output = entry.price_output;
+  s.cached.store(0, std::memory_order_relaxed);
   s.state.store(static_cast<std::uint32_t>(SlotState::live), std::memory_order_release);
   return index;
 }
@@ -291,6 +332,35 @@ std::uint32_t Journal::accepted(std::uint32_t index) const {
   const JournalSlot& s = slot(index);
   CHECK(is_live(s));
   return s.accepted.load(std::memory_order_relaxed);
+}
+
+void Journal::set_cached(std::uint32_t index, std::uint32_t cached) {
+  JournalSlot& s = slot(index);
+  CHECK(is_live(s) && cached <= s.prompt_tokens);
+  s.cached.store(cached, std::memory_order_release);
+}
+
+Journal::Recovered Journal::read(std::uint32_t index) const {
+  const JournalSlot& s = slot(index);
+  CHECK(is_live(s));
+  Recovered found{};
+  found.slot = index;
+  found.accepted = s.accepted.load(std::memory_order_relaxed);
+  found.cached = s.cached.load(std::memory_order_relaxed);
+  JournalEntry& entry = found.entry;
+  entry.request = RequestId(s.request);
+  entry.sequence = SequenceId(s.sequence);
+  entry.tenant = TenantId(s.tenant);
+  entry.choice = s.choice;
+  entry.prompt_tokens = s.prompt_tokens;
+  entry.reserved_tokens = s.reserved_tokens;
+  entry.admitted_unix_ms = s.admitted_unix_ms;
+  std::memcpy(entry.tenant_key.data(), s.tenant_key, sizeof s.tenant_key);
+  entry.model_key = s.model_key;
+  entry.price_input = s.price_input;
+  entry.price_cached = s.price_cached;
+  entry.price_output = s.price_output;
+  return found;
 }
 
 void Journal::absorb(std::uint32_t index) {

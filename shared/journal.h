@@ -9,7 +9,8 @@
 // Totals move only through the absorb intent: the new totals are written beside the slot's number,
 // `intent_state` is set (release), the totals and the slot are changed, the state is cleared. A
 // gateway that starts repeats a set intent, which is idempotent because it holds absolute values.
-// Slots left live by a dead gateway are absorbed as they stand.
+// Slots left live by a dead gateway are absorbed as they stand. One process at a time has it open:
+// a gateway that starts waits for the end of one whose parent was killed.
 // Thread rule: decision thread only. PROTOCOL.md has the offsets.
 #pragma once
 
@@ -28,7 +29,7 @@
 namespace sluice {
 
 inline constexpr std::uint64_t kJournalMagic = 0x314c4e524a4c53ull;  // "SLJRNL1" little-endian
-inline constexpr std::uint32_t kJournalVersion = 1;
+inline constexpr std::uint32_t kJournalVersion = 2;
 
 struct JournalTotals {         // of the state directory's life; tokens unless named otherwise
   std::uint64_t requests = 0;  // absorbed requests
@@ -67,7 +68,10 @@ struct JournalSlot {
   std::uint32_t reserved_tokens;        // the bound that admission reserved
   std::uint64_t admitted_unix_ms;
   std::uint8_t tenant_key[32];  // digest naming tenant and key across restarts
-  std::uint8_t padding[48];
+  std::uint64_t model_key;      // of the model's name
+  std::uint64_t price_input, price_cached, price_output;  // per token, at admission
+  std::atomic<std::uint32_t> cached;                      // prompt tokens found in the prefix cache
+  std::uint8_t padding[12];
 };
 static_assert(sizeof(JournalSlot) == 128);
 
@@ -80,6 +84,8 @@ struct JournalEntry {  // what a new slot says
   std::uint32_t reserved_tokens;
   std::uint64_t admitted_unix_ms;
   std::array<std::uint8_t, 32> tenant_key{};
+  std::uint64_t model_key = 0;
+  std::uint64_t price_input = 0, price_cached = 0, price_output = 0;
 };
 
 class Journal {
@@ -93,8 +99,14 @@ class Journal {
   struct Recovered {
     JournalEntry entry;
     std::uint32_t accepted;
+    std::uint32_t cached;
+    std::uint32_t slot;
   };
   static Result<Journal> open(UniqueFd fd, std::vector<Recovered>& recovered);
+  // The same, but what a dead gateway left stays live until the caller has stored it elsewhere,
+  // absorbs it and says confirm_boot(): a kill in between loses nothing, a power loss included.
+  static Result<Journal> open_keeping(UniqueFd fd, std::vector<Recovered>& recovered);
+  void confirm_boot();  // this kernel's boot is the journal's from now on
 
   Journal(Journal&&) noexcept;
   Journal& operator=(Journal&&) noexcept;
@@ -108,13 +120,17 @@ class Journal {
   std::optional<std::uint32_t> try_open_slot(const JournalEntry& entry);  // nothing: all in use
   void accept(std::uint32_t slot, std::uint32_t accepted_total);  // REQUIRES: not less than before
   std::uint32_t accepted(std::uint32_t slot) const;
-  void absorb(std::uint32_t slot);  // live -> totals -> free
+  void set_cached(std::uint32_t slot, std::uint32_t cached);  // of the prompt; at most once
+  Recovered read(std::uint32_t slot) const;                   // REQUIRES: live
+  void absorb(std::uint32_t slot);                            // live -> totals -> free
 
   JournalTotals totals() const;  // absorbed only
   JournalTotals totals_with_live() const;
   std::uint32_t num_live() const;
   std::uint32_t num_slots() const;
-  Epoch gateway_epoch() const;
+  Epoch gateway_epoch() const;  // 1: nobody opened this file before
+  // The kernel was another one when the file was last opened: stores before may be lost.
+  bool is_power_lost() const { return is_power_lost_; }
   void check_invariants() const;  // O(slots)
 
  private:
@@ -130,6 +146,7 @@ class Journal {
   std::vector<std::uint32_t> free_;  // stack of free slots, rebuilt on open
   std::uint64_t ids_end_ = 0;        // ids below are ours to give out
   std::uint64_t next_id_ = 0;
+  bool is_power_lost_ = false;
 };
 
 }  // namespace sluice

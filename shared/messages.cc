@@ -55,6 +55,8 @@ Result<void> check_sampling(const SamplingParams& sampling) {
   if (!in_range(sampling.repetition_penalty, 0.0f, 2.0f) || sampling.repetition_penalty == 0.0f)
     return corrupt("repetition_penalty");
   if (sampling.ignore_eos > 1) return corrupt("ignore_eos");
+  if (sampling.wants_logprob > 1) return corrupt("wants_logprob");
+  if (sampling.num_top_logprobs > kTopLogprobsMax) return corrupt("num_top_logprobs");
   return {};
 }
 
@@ -65,24 +67,64 @@ Result<void> check_submit(const SubmitRecord& head) {
     return corrupt("num_prompt_ids");
   if (head.num_output_ids > kContextTokensMax - head.num_prompt_ids)
     return corrupt("num_output_ids");
-  if (head.output_ids_max <= head.num_output_ids || head.output_ids_max > kContextTokensMax)
+  const bool is_prompt_all = head.output_ids_max == 0 && head.num_output_ids == 0;
+  if ((head.output_ids_max <= head.num_output_ids && !is_prompt_all) ||
+      head.output_ids_max > kContextTokensMax)
     return corrupt("output_ids_max");
+  if (head.prompt_logprobs_from >= head.num_prompt_ids ||
+      (head.prompt_logprobs_from > 0 && head.num_output_ids > 0))
+    return corrupt("prompt_logprobs_from");
+  if (head.task > SequenceTask::embed) return corrupt("task");
+  if (head.task == SequenceTask::embed && (!is_prompt_all || head.prompt_logprobs_from > 0))
+    return corrupt("task");
   if (head.num_stop_ids > kStopIdsMax) return corrupt("num_stop_ids");
   if (head.num_bias > kLogitBiasMax) return corrupt("num_bias");
   return check_sampling(head.sampling);
 }
 
+// Not NaN; minus infinity is the logarithm of a probability too small to write.
+bool is_logprob(float value) {
+  return value <= 0.0f;
+}
+
 Result<void> check_entry(const StepEntry& entry) {
   if (entry.sequence == 0) return corrupt("entry.sequence");
-  if (entry.kind != EntryKind::token && entry.kind != EntryKind::finished)
+  if (entry.kind < EntryKind::token || entry.kind > EntryKind::prompt_finished)
     return corrupt("entry.kind");
   if (entry.finish > FinishReason::error) return corrupt("entry.finish");
   if (entry.kind == EntryKind::finished && entry.finish == FinishReason::none)
     return corrupt("entry.finish");
+  if (entry.kind == EntryKind::prompt_token && entry.finish != FinishReason::none)
+    return corrupt("entry.finish");
+  if (entry.kind == EntryKind::prompt_finished && entry.finish != FinishReason::length)
+    return corrupt("entry.finish");
+  const bool has_top = entry.kind == EntryKind::token || entry.kind == EntryKind::prompt_token;
+  if (entry.num_top > (has_top ? kTopLogprobsMax : 0)) return corrupt("entry.num_top");
+  if (entry.num_values > (entry.kind == EntryKind::prompt_finished ? kEmbeddingSizeMax : 0))
+    return corrupt("entry.num_values");
   if (entry.token >= kVocabularyMax) return corrupt("entry.token");
   if (entry.position >= kContextTokensMax) return corrupt("entry.position");
   if (entry.cached_tokens > kContextTokensMax) return corrupt("entry.cached_tokens");
-  if (std::isnan(entry.logprob)) return corrupt("entry.logprob");
+  if (!is_logprob(entry.logprob)) return corrupt("entry.logprob");
+  return {};
+}
+
+// What stands behind the entries, and that they share it without a rest.
+Result<void> check_shares(const StepView& view) {
+  std::uint64_t num_top = 0;
+  std::uint64_t num_values = 0;
+  for (const StepEntry& entry : view.entries) {
+    num_top += entry.num_top;
+    num_values += entry.num_values;
+  }
+  if (num_top != view.top.size()) return corrupt("num_top");
+  if (num_values != view.values.size()) return corrupt("num_values");
+  for (const TopLogprob& top : view.top) {
+    if (top.token >= kVocabularyMax) return corrupt("top.token");
+    if (!is_logprob(top.logprob)) return corrupt("top.logprob");
+  }
+  for (const float value : view.values)
+    if (!std::isfinite(value)) return corrupt("values");
   return {};
 }
 
@@ -124,16 +166,35 @@ void write_submit(std::span<std::byte> out, const SubmitRecord& head,
   put(out, offset, bias);
 }
 
+std::size_t step_bytes(const StepRecord& head) {
+  return sizeof(StepRecord) + std::size_t{head.num_entries} * sizeof(StepEntry) +
+         std::size_t{head.num_top} * sizeof(TopLogprob) +
+         std::size_t{head.num_values} * sizeof(float);
+}
+
+void write_step(std::span<std::byte> out, const StepView& step) {
+  CHECK(step.entries.size() == step.head.num_entries);
+  CHECK(step.top.size() == step.head.num_top && step.values.size() == step.head.num_values);
+  CHECK(out.size() == step_bytes(step.head));
+  std::memcpy(out.data(), &step.head, sizeof step.head);
+  std::size_t offset = sizeof step.head;
+  put(out, offset, step.entries);
+  put(out, offset, step.top);
+  put(out, offset, step.values);
+}
+
 Result<StepView> parse_step(std::span<const std::byte> payload) {
   if (payload.size() < sizeof(StepRecord)) return corrupt("size");
   StepView view;
   std::memcpy(&view.head, payload.data(), sizeof view.head);
-  if (payload.size() != sizeof(StepRecord) + std::size_t{view.head.num_entries} * sizeof(StepEntry))
-    return corrupt("size");
+  if (payload.size() != step_bytes(view.head)) return corrupt("size");
   std::size_t offset = sizeof(StepRecord);
   view.entries = take<StepEntry>(payload, offset, view.head.num_entries);
+  view.top = take<TopLogprob>(payload, offset, view.head.num_top);
+  view.values = take<float>(payload, offset, view.head.num_values);
   for (const StepEntry& entry : view.entries)
     if (const auto checked = check_entry(entry); !checked) return checked.error();
+  if (const auto checked = check_shares(view); !checked) return checked.error();
   return view;
 }
 

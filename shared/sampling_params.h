@@ -20,7 +20,9 @@ struct SamplingParams {
   std::uint32_t top_k = 0;          // 0 is off
   std::uint32_t min_tokens = 0;     // no end-of-sequence or stop id before so many output tokens
   std::uint32_t ignore_eos = 0;     // 1: the model's own end-of-sequence ids do not end it
-  std::uint32_t wants_logprob = 0;  // 1: step entries carry the log-probability; else it is 0
+  std::uint16_t wants_logprob = 0;  // 1: step entries carry the log-probability; else it is 0
+  // With wants_logprob, or for prompt ids: so many of the likeliest tokens beside it.
+  std::uint16_t num_top_logprobs = 0;  // 0..kTopLogprobsMax
 };
 static_assert(std::is_trivially_copyable_v<SamplingParams> && sizeof(SamplingParams) == 48);
 

@@ -27,7 +27,7 @@ namespace sluice::shm {
 enum class RegionKind : std::uint32_t { submit = 1, step = 2 };
 
 inline constexpr std::uint64_t kRegionMagic = 0x31454349554c53ull;  // "SLUICE1" little-endian
-inline constexpr std::uint32_t kRegionVersion = 3;
+inline constexpr std::uint32_t kRegionVersion = 4;
 inline constexpr std::size_t kPageOffset = 4096;
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kRingOffset = 8192;

@@ -35,7 +35,7 @@ struct WorkerFacts {
   std::uint64_t peak_operations_per_second = 0;
   std::uint64_t peak_bytes_per_second = 0;  // reading memory
   Continuity continuity = Continuity::exact;
-  std::uint32_t reserved = 0;
+  std::uint32_t embedding_size = 0;  // numbers of an embedding; 0: it serves none
 };
 static_assert(sizeof(WorkerFacts) == 64);
 

@@ -19,4 +19,11 @@ inline TokenId next_token(std::span<const TokenId> ids, std::uint64_t seed, std:
   return static_cast<TokenId>(hash % kVocab);
 }
 
+// Of the last of `ids`, given those before it.
+inline float logprob_of_last(std::span<const TokenId> ids) {
+  std::uint64_t hash = 0;
+  for (const TokenId id : ids) hash = mix64(hash ^ id);
+  return -static_cast<float>(hash % 1000) / 16.0f;
+}
+
 }  // namespace sluice::sim

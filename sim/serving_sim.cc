@@ -228,6 +228,13 @@ void ServingSim::make_mixed(std::uint32_t id) {
   spec.priority = static_cast<std::uint32_t>(dice(3));
   if (dice(8) == 0) spec.deadline = now_ + std::chrono::milliseconds(100 + dice(20'000));
   client.is_slow = dice(6) == 0;
+  // Some want to know the log-probabilities of their prompt, a few of these nothing else.
+  const std::uint64_t wish = mix64(params_.seed * 1000 + id) % 12;
+  if (wish < 3) {
+    spec.prompt_scores = gw::PromptScores::wanted;
+    spec.sampling.wants_logprob = 1;
+    if (wish == 0) spec.output_tokens_max = 0;
+  }
 }
 
 // The longest prompts of one tenant, or short ones of another, each its own.
@@ -301,6 +308,13 @@ void ServingSim::take_choice(Client& client, std::uint32_t choice, std::uint32_t
   const auto id = static_cast<std::uint32_t>(&client - clients_.data());
   if (count > 0 && client.taken[choice].empty() && !is_flood(id)) {
     report_.ttft.push_back(now_ - client.spec.arrival);
+  }
+  const bool is_prompt_over =
+      core_->prompt_result(client.handle, choice).finish != FinishReason::none;
+  if (choice == 0 && client.taken[0].empty() && (count > 0 || is_prompt_over)) check_scores(client);
+  if (is_prompt_over) {
+    if (client.is_finished[choice]) violate("a prompt ended twice");
+    client.is_finished[choice] = true;
   }
   for (const gw::OutputToken& token : pending.first(count)) {
     if (client.is_finished[choice]) violate("a token behind the end of a choice");
@@ -379,10 +393,15 @@ void ServingSim::start_step(std::uint32_t id) {
     const eng::Sequence& sequence = worker.scheduler->sequence(item.slot);
     worker.in_step.push_back(item.sequence);
     if (sequence.ids[0] == kPoisonId) worker.culprit = item.sequence;
-    if (!item.wants_logits) continue;
     const std::span<const TokenId> ids(sequence.ids);
-    worker.sampled.push_back(
-        {next_token(ids, sequence.sampling.seed, sequence.choice), 0.0f, eng::SampleStatus::ok});
+    for (std::size_t next = item.start + item.ids.size() - item.num_logits + 1, row = 0;
+         row < item.num_logits; ++row, ++next) {
+      eng::SampledToken& sampled = worker.sampled.emplace_back();
+      if (next < ids.size())
+        sampled.logprob = logprob_of_last(ids.first(next + 1));
+      else
+        sampled.token = next_token(ids, sequence.sampling.seed, sequence.choice);
+    }
   }
   worker.plan_counts = StepRecord{};
   worker.plan_counts.num_preemptions = plan.num_preemptions;
@@ -532,6 +551,9 @@ void ServingSim::carry_out(const gw::Command& command) {
     case gw::CommandKind::accept_slot:
       journal_.at(command.sequence) = command.value;
       return;
+    case gw::CommandKind::cache_slot:
+      if (!journal_.contains(command.sequence)) violate("cached tokens of a slot that is not open");
+      return;
     case gw::CommandKind::absorb_slot:
       billed_ += journal_.at(command.sequence);
       journal_.erase(command.sequence);
@@ -571,6 +593,7 @@ void ServingSim::carry_out(const gw::Command& command) {
       violate("a healthy worker was called corrupt: " +
               core_->worker(command.worker).corrupt_reason());
       return;
+    case gw::CommandKind::recycle:  // nobody asks for it here
     case gw::CommandKind::drained:
       return;
   }

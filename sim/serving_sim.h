@@ -132,6 +132,7 @@ class ServingSim {
   bool is_flood(std::uint32_t client) const { return client >= params_.num_requests; }
   void take(std::uint32_t client, std::uint32_t most);
   void take_choice(Client& client, std::uint32_t choice, std::uint32_t most);
+  void check_scores(const Client& client);
   void worker_turn(std::uint32_t id);
   void read_submissions(Worker& worker);
   void start_step(std::uint32_t id);

@@ -10,6 +10,22 @@ void ServingSim::violate(const std::string& what) {
   if (report_.violation.empty()) report_.violation = what;
 }
 
+// Complete before the first token, whatever happened to the workers meanwhile.
+void ServingSim::check_scores(const Client& client) {
+  const std::span<const TokenId> prompt(client.spec.prompt);
+  const std::span<const float> scores = core_->prompt_result(client.handle, 0).logprobs;
+  const bool is_wanted = client.spec.prompt_scores == gw::PromptScores::wanted;
+  if (scores.size() != (is_wanted ? prompt.size() - 1 : 0)) {
+    violate("another number of prompt log-probabilities than asked for");
+    return;
+  }
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (scores[i] != logprob_of_last(prompt.first(i + 2))) {
+      violate("log-probabilities of a prompt differ from the undisturbed ones");
+    }
+  }
+}
+
 void ServingSim::check() {
   core_->check_invariants();
   for (const Worker& worker : workers_) {

@@ -48,12 +48,22 @@ constexpr std::array<PatternRow, 4> kPatterns{{
      false},
 }};
 
-std::string with_white_space(std::string_view pattern) {
-  constexpr std::string_view kMark = "{S}";
-  std::string text(pattern);
-  for (std::size_t at = text.find(kMark); at != std::string::npos; at = text.find(kMark, at))
-    text.replace(at, kMark.size(), kWhiteSpace);
+std::string with_all(std::string text, std::string_view mark, std::string_view replacement) {
+  for (std::size_t at = text.find(mark); at != std::string::npos;
+       at = text.find(mark, at + replacement.size()))
+    text.replace(at, mark.size(), replacement);
   return text;
+}
+
+std::string with_white_space(std::string_view pattern) {
+  return with_all(std::string(pattern), "{S}", kWhiteSpace);
+}
+
+// As the family writes it.
+std::string published(std::string_view pattern) {
+  std::string text = with_all(std::string(pattern), "[{S}]", "\\s");
+  text = with_all(std::move(text), "[^{S}]", "\\S");
+  return with_all(std::move(text), "{S}", "\\s");
 }
 
 struct NameRow {
@@ -158,8 +168,8 @@ ByteLevelBpe::ByteLevelBpe(const ByteLevelVocabulary& vocabulary, std::uint32_t 
   const PatternRow& row = kPatterns[static_cast<std::size_t>(vocabulary.pre_tokenizer)];
   CHECK(row.pre_tokenizer == vocabulary.pre_tokenizer);
   state.code = compile(with_white_space(row.pattern));
-  state.keeps_known_words = row.keeps_known_words;
-  if (row.keeps_known_words) {
+  state.keeps_known_words = vocabulary.keeps_known_words.value_or(row.keeps_known_words);
+  if (state.keeps_known_words) {
     for (TokenId id = 0; id < vocabulary.pieces.size(); ++id)
       if (vocabulary.is_normal[id]) state.words.emplace(vocabulary.pieces[id], id);
   }
@@ -182,6 +192,12 @@ ByteLevelBpe::~ByteLevelBpe() = default;
 std::optional<PreTokenizer> pre_tokenizer(std::string_view name) {
   const auto row = std::ranges::find(kNames, name, &NameRow::name);
   return row == kNames.end() ? std::nullopt : std::optional(row->pre_tokenizer);
+}
+
+std::optional<PreTokenizer> find_pattern(std::string_view regex) {
+  for (const PatternRow& row : kPatterns)
+    if (published(row.pattern) == regex) return row.pre_tokenizer;
+  return std::nullopt;
 }
 
 std::size_t ByteLevelBpe::word_end(std::string_view text, std::size_t begin) const {

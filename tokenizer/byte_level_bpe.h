@@ -23,6 +23,9 @@ namespace sluice::tok {
 // By the names of GGUF's tokenizer.ggml.pre; nothing: unknown.
 std::optional<PreTokenizer> pre_tokenizer(std::string_view name);
 
+// By the expression that the family published; nothing: unknown.
+std::optional<PreTokenizer> find_pattern(std::string_view regex);
+
 class ByteLevelBpe {
  public:
   // serial: this vocabulary's number in the word caches. The vocabulary outlives the object and

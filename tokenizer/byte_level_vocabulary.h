@@ -26,6 +26,8 @@ struct ByteLevelVocabulary {
   };
 
   PreTokenizer pre_tokenizer = PreTokenizer::gpt2;
+  // A word that is a token stays one, whatever its merges; nothing: as the pattern's family does.
+  std::optional<bool> keeps_known_words;
   std::vector<std::string> pieces;  // bytes of each token; the text of those that are not normal
   std::vector<bool> is_normal;      // text may yield it
   std::vector<Merge> merges;        // of normal tokens, by rank

@@ -198,7 +198,7 @@ std::vector<TokenId> hide_user_defined(std::vector<PieceFacts>& pieces) {
 }
 
 Result<void> read_sentence_piece(const GgufHeader& header, EndIds ids,
-                                 std::vector<PieceFacts> pieces, GgufVocabulary& vocabulary) {
+                                 std::vector<PieceFacts> pieces, VocabularySource& vocabulary) {
   const auto space_prefix = read_flag(header, "tokenizer.ggml.add_space_prefix");
   if (!space_prefix) return space_prefix.error();
   const auto removes_spaces = read_flag(header, "tokenizer.ggml.remove_extra_whitespaces");
@@ -223,7 +223,7 @@ Result<void> read_sentence_piece(const GgufHeader& header, EndIds ids,
 }
 
 Result<void> read_byte_level(const GgufHeader& header, const EndIds& ids,
-                             std::vector<PieceFacts> pieces, GgufVocabulary& vocabulary) {
+                             std::vector<PieceFacts> pieces, VocabularySource& vocabulary) {
   constexpr std::string_view kPre = "tokenizer.ggml.pre";
   constexpr std::string_view kMerges = "tokenizer.ggml.merges";
   const GgufValue* pre = header.find(kPre);
@@ -259,7 +259,7 @@ Result<void> read_byte_level(const GgufHeader& header, const EndIds& ids,
 
 }  // namespace
 
-Result<GgufVocabulary> read_gguf_vocabulary(const GgufHeader& header) {
+Result<VocabularySource> read_gguf_vocabulary(const GgufHeader& header) {
   const auto model = read_model(header);
   if (!model) return model.error();
   auto pieces = read_pieces(header);
@@ -268,7 +268,7 @@ Result<GgufVocabulary> read_gguf_vocabulary(const GgufHeader& header) {
   if (!ids) return ids.error();
   const auto adds_bos = read_flag(header, "tokenizer.ggml.add_bos_token");
   if (!adds_bos) return adds_bos.error();
-  GgufVocabulary vocabulary;
+  VocabularySource vocabulary;
   vocabulary.config.add_bos_token = *adds_bos;
   if (const GgufValue* source = header.find("tokenizer.chat_template")) {
     const auto text = source->text();

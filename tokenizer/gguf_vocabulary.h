@@ -12,26 +12,12 @@
 // different lengths and ids out of range are refused with key and reason. Pure; no thread rule.
 #pragma once
 
-#include <optional>
-#include <string>
-#include <vector>
-
 #include "shared/gguf.h"
-#include "shared/ids.h"
 #include "shared/result.h"
-#include "tokenizer/byte_level_vocabulary.h"
-#include "tokenizer/tokenizer_config.h"
+#include "tokenizer/vocabulary_source.h"
 
 namespace sluice::tok {
 
-struct GgufVocabulary {
-  std::string model_proto;  // as parse_model_proto and the library read it; empty for byte_level
-  std::optional<ByteLevelVocabulary> byte_level;
-  std::vector<TokenId> visible;     // ascending: outside of text, but of the output
-  std::optional<TokenId> bos, eos;  // control pieces
-  TokenizerConfig config;
-};
-
-Result<GgufVocabulary> read_gguf_vocabulary(const GgufHeader& header);
+Result<VocabularySource> read_gguf_vocabulary(const GgufHeader& header);
 
 }  // namespace sluice::tok

@@ -19,7 +19,9 @@
 #include "tokenizer/piece_borders.h"
 #include "tokenizer/special_pieces.h"
 #include "tokenizer/tokenizer_config.h"
+#include "tokenizer/tokenizer_json.h"
 #include "tokenizer/utf8.h"
+#include "tokenizer/vocabulary_source.h"
 #include "tokenizer/word_cache.h"
 
 namespace sluice::tok {
@@ -61,20 +63,30 @@ std::optional<char> byte_of_piece(std::string_view piece) {
 }
 
 // A vocabulary of either format, with what the files say beyond it.
-Result<GgufVocabulary> read_source(const std::string& path) {
+Result<VocabularySource> read_source(const std::string& path) {
   if (is_gguf_file(path)) {
     const Result<GgufFile> file = GgufFile::read(path);
     if (!file) return file.error();
-    Result<GgufVocabulary> vocabulary = read_gguf_vocabulary(file->header());
+    Result<VocabularySource> vocabulary = read_gguf_vocabulary(file->header());
+    if (!vocabulary) return make_error(Errc::bad_file, path + ": " + vocabulary.error().detail);
+    return vocabulary;
+  }
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  Result<TokenizerConfig> config =
+      load_tokenizer_config((folder / "tokenizer_config.json").string());
+  if (!config) return config.error();
+  if (path.ends_with(".json")) {
+    const Result<std::string> json = read_model_file(path, kTokenizerJsonBytesMax);
+    if (!json) return json.error();
+    const Result<std::uint32_t> num_rows = load_num_rows((folder / "config.json").string());
+    if (!num_rows) return num_rows.error();
+    auto vocabulary = read_tokenizer_json(*json, std::move(*config), *num_rows);
     if (!vocabulary) return make_error(Errc::bad_file, path + ": " + vocabulary.error().detail);
     return vocabulary;
   }
   Result<std::string> bytes = read_model_file(path, kModelBytesMax);
   if (!bytes) return bytes.error();
-  const auto config_path = std::filesystem::path(path).parent_path() / "tokenizer_config.json";
-  Result<TokenizerConfig> config = load_tokenizer_config(config_path.string());
-  if (!config) return config.error();
-  GgufVocabulary vocabulary;
+  VocabularySource vocabulary;
   vocabulary.model_proto = std::move(*bytes);
   vocabulary.config = std::move(*config);
   return vocabulary;
@@ -99,12 +111,13 @@ struct Tokenizer::State {
   std::vector<bool> special;
   std::unordered_map<std::string, TokenId> special_ids;
   SpecialPieces outside_text;  // pieces that user text never yields
+  std::unordered_map<TokenId, std::string_view> special_texts;  // into special_ids' keys
 
   std::string_view piece(TokenId id) const {
     return std::string_view(bytes).substr(begins[id], begins[id + 1] - begins[id]);
   }
   Result<void> load_sentence_piece(std::string_view file, std::span<const TokenId> visible);
-  void load_byte_level(GgufVocabulary source);
+  void load_byte_level(VocabularySource source);
   Result<void> fill_pieces(const ModelProtoFacts& model, std::span<const TokenId> visible);
   void encode_word(std::string_view word, std::vector<TokenId>& ids) const;
   void encode_cut(std::string_view text, std::vector<TokenId>& ids) const;
@@ -190,7 +203,7 @@ Result<void> Tokenizer::State::load_sentence_piece(std::string_view file,
   return {};
 }
 
-void Tokenizer::State::load_byte_level(GgufVocabulary source) {
+void Tokenizer::State::load_byte_level(VocabularySource source) {
   byte_level = std::move(*source.byte_level);
   for (TokenId id = 0; id < byte_level.pieces.size(); ++id) {
     const std::string& piece = byte_level.pieces[id];
@@ -214,7 +227,7 @@ void Tokenizer::State::load_byte_level(GgufVocabulary source) {
 }
 
 Result<Tokenizer> Tokenizer::load(const std::string& path) {
-  Result<GgufVocabulary> source = read_source(path);
+  Result<VocabularySource> source = read_source(path);
   if (!source) return source.error();
   Tokenizer tokenizer;
   State& state = *tokenizer.state_;
@@ -231,6 +244,7 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
   state.outside_text.finish();
   state.vocabulary.adds_bos =
       state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
+  for (const auto& [text, id] : state.special_ids) state.special_texts.emplace(id, text);
   return tokenizer;
 }
 
@@ -312,6 +326,12 @@ std::string_view Tokenizer::piece_bytes(TokenId id) const {
 bool Tokenizer::is_special(TokenId id) const {
   CHECK(id < state_->vocabulary.size);
   return state_->special[id];
+}
+
+std::string_view Tokenizer::token_text(TokenId id) const {
+  if (!is_special(id)) return state_->piece(id);
+  const auto found = state_->special_texts.find(id);
+  return found == state_->special_texts.end() ? std::string_view() : found->second;
 }
 
 std::optional<TokenId> Tokenizer::special_id(std::string_view text) const {

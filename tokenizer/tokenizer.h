@@ -46,8 +46,9 @@ struct Vocabulary {
 
 class Tokenizer {
  public:
-  // A SentencePiece model file (BPE or unigram), and tokenizer_config.json beside it if it exists;
-  // or a GGUF file with a SentencePiece or byte-level vocabulary (gguf_vocabulary.h).
+  // A SentencePiece model file (BPE or unigram) or a tokenizer.json (tokenizer_json.h), and
+  // tokenizer_config.json beside it if it exists; or a GGUF file with a SentencePiece or byte-level
+  // vocabulary (gguf_vocabulary.h).
   // Errors: bad_file (path and reason).
   static Result<Tokenizer> load(const std::string& path);
   Tokenizer(Tokenizer&&) noexcept;
@@ -70,6 +71,8 @@ class Tokenizer {
   // nothing for special ids, the vocabulary's mark for an unknown one. REQUIRES: id < size.
   std::string_view piece_bytes(TokenId id) const;
   bool is_special(TokenId id) const;
+  // What names a token where tokens are listed: its bytes, of a special one its text.
+  std::string_view token_text(TokenId id) const;
   // The id of a special token by its text ("<|im_end|>"), if the vocabulary has it.
   std::optional<TokenId> special_id(std::string_view text) const;
   // The longest piece that `text` begins with among those that user text never yields: special ids

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "shared/limits.h"
 #include "shared/unique_fd.h"
 
 namespace sluice::tok {
@@ -33,6 +34,14 @@ std::string chat_template_of(const simdjson::dom::element& value) {
         item["template"].get(text) == simdjson::SUCCESS)
       return std::string(text);
   }
+  return {};
+}
+
+// "<s>", or an object with this content.
+std::string token_text_of(const simdjson::dom::element& value) {
+  std::string_view text;
+  if (value.get(text) == simdjson::SUCCESS) return std::string(text);
+  if (value["content"].get(text) == simdjson::SUCCESS) return std::string(text);
   return {};
 }
 
@@ -79,36 +88,36 @@ Result<std::string> read_model_file(const std::string& path, std::size_t bytes_m
 
 namespace {
 
-// A token as text, or as an object with its text as `content`.
-std::string token_text(const simdjson::dom::element& root, std::string_view key) {
-  simdjson::dom::element token;
-  std::string_view text;
-  if (root[key].get(token) != simdjson::SUCCESS) return {};
-  if (token.get(text) == simdjson::SUCCESS) return std::string(text);
-  if (token["content"].get(text) == simdjson::SUCCESS) return std::string(text);
-  return {};
+// The object of a file that exists; valid while the parser lives.
+Result<simdjson::dom::object> load_object(const std::string& path, simdjson::dom::parser& parser) {
+  Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
+  if (!bytes) return bytes.error();
+  blank_huge_numbers(*bytes);
+  if (const auto error = parser.allocate(bytes->size() + 1, kDepthMax))
+    return file_error(path, simdjson::error_message(error));
+  simdjson::dom::object root;
+  if (const auto error = parser.parse(*bytes).get(root))
+    return file_error(path, simdjson::error_message(error));
+  return root;
 }
 
 Result<TokenizerConfig> parse_tokenizer_config(const std::string& path) {
   if (::access(path.c_str(), F_OK) != 0) return TokenizerConfig{};
-  Result<std::string> bytes = read_model_file(path, kConfigBytesMax);
-  if (!bytes) return bytes.error();
-  blank_huge_numbers(*bytes);
   simdjson::dom::parser parser;
-  if (const auto error = parser.allocate(bytes->size() + 1, kDepthMax))
-    return file_error(path, simdjson::error_message(error));
-  simdjson::dom::element root;
-  if (const auto error = parser.parse(*bytes).get(root))
-    return file_error(path, simdjson::error_message(error));
-  if (!root.is_object()) return file_error(path, simdjson::error_message(simdjson::INCORRECT_TYPE));
+  const Result<simdjson::dom::object> object = load_object(path, parser);
+  if (!object) return object.error();
+  const simdjson::dom::object root = *object;
   TokenizerConfig config;
-  config.bos_token = token_text(root, "bos_token");
-  config.eos_token = token_text(root, "eos_token");
   bool flag = false;
   if (root["add_bos_token"].get(flag) == simdjson::SUCCESS) config.add_bos_token = flag;
   simdjson::dom::element source;
   if (root["chat_template"].get(source) == simdjson::SUCCESS)
     config.chat_template = chat_template_of(source);
+  simdjson::dom::element token_text;
+  if (root["bos_token"].get(token_text) == simdjson::SUCCESS)
+    config.bos_token = token_text_of(token_text);
+  if (root["eos_token"].get(token_text) == simdjson::SUCCESS)
+    config.eos_token = token_text_of(token_text);
   simdjson::dom::object added;
   if (root["added_tokens_decoder"].get(added) == simdjson::SUCCESS) {
     for (const auto& [id, token] : added) {
@@ -122,6 +131,18 @@ Result<TokenizerConfig> parse_tokenizer_config(const std::string& path) {
 }
 
 }  // namespace
+
+Result<std::uint32_t> load_num_rows(const std::string& path) {
+  if (::access(path.c_str(), F_OK) != 0) return std::uint32_t{0};
+  simdjson::dom::parser parser;
+  const Result<simdjson::dom::object> root = load_object(path, parser);
+  if (!root) return root.error();
+  std::uint64_t rows = 0;
+  if ((*root)["vocab_size"].get(rows) != simdjson::SUCCESS) return std::uint32_t{0};
+  if (rows > kVocabularyMax)
+    return file_error(path, "vocab_size must be at most " + std::to_string(kVocabularyMax));
+  return static_cast<std::uint32_t>(rows);
+}
 
 Result<TokenizerConfig> load_tokenizer_config(const std::string& path) {
   Result<TokenizerConfig> config = parse_tokenizer_config(path);

@@ -3,6 +3,7 @@
 // ignored.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,10 @@ struct TokenizerConfig {
 // A missing file is an empty configuration. chat_template.jinja in its folder goes before the
 // template of the file. Errors: bad_file.
 Result<TokenizerConfig> load_tokenizer_config(const std::string& path);
+
+// The number of rows of the model: vocab_size of a config.json; 0: it does not say. Errors:
+// bad_file.
+Result<std::uint32_t> load_num_rows(const std::string& path);
 
 // A whole file of at most `bytes_max`. Errors: bad_file.
 Result<std::string> read_model_file(const std::string& path, std::size_t bytes_max);

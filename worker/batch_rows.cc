@@ -8,7 +8,8 @@ BatchRows::BatchRows(const WorkerFacts& facts) : facts_(facts) {
   ids_.reserve(facts.step_tokens_max);
   tables_.reserve(table * facts.sequences_max);
   spans_.reserve(facts.sequences_max);
-  logit_rows_.reserve(facts.sequences_max);
+  logit_rows_.reserve(logit_rows_max(facts));
+  hidden_rows_.reserve(facts.step_tokens_max);
 }
 
 TokenBatch BatchRows::fill(std::span<const SequenceSpan> spans) {
@@ -16,6 +17,7 @@ TokenBatch BatchRows::fill(std::span<const SequenceSpan> spans) {
   tables_.clear();
   spans_.clear();
   logit_rows_.clear();
+  hidden_rows_.clear();
   CHECK(spans.size() <= facts_.sequences_max);
   for (const SequenceSpan& span : spans) {
     const std::size_t end = std::size_t{span.start} + span.ids.size();
@@ -31,9 +33,16 @@ TokenBatch BatchRows::fill(std::span<const SequenceSpan> spans) {
       CHECK(id < facts_.vocab_size);
       ids_.push_back(id);
     }
-    if (span.wants_logits) logit_rows_.push_back(static_cast<std::uint32_t>(ids_.size() - 1));
+    CHECK(span.num_logits <= span.ids.size());
+    const auto row_end = static_cast<std::uint32_t>(ids_.size());
+    const auto num_ids = static_cast<std::uint32_t>(span.ids.size());
+    for (std::uint32_t row = row_end - span.num_logits; row < row_end; ++row)
+      logit_rows_.push_back(row);
+    if (!span.wants_hidden) continue;
+    for (std::uint32_t row = row_end - num_ids; row < row_end; ++row) hidden_rows_.push_back(row);
   }
-  return {ids_, spans_, logit_rows_};
+  CHECK(logit_rows_.size() <= logit_rows_max(facts_));
+  return {ids_, spans_, logit_rows_, hidden_rows_};
 }
 
 }  // namespace sluice::eng

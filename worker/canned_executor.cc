@@ -53,7 +53,7 @@ std::vector<std::uint32_t> fall_table(const std::string& marker) {
 CannedExecutor::CannedExecutor(CannedModel model)
     : model_(std::move(model)),
       kv_(std::size_t{model_.facts.num_blocks} * model_.facts.block_tokens),
-      logits_(std::size_t{model_.facts.sequences_max} * model_.facts.vocab_size),
+      logits_(std::size_t{logit_rows_max(model_.facts)} * model_.facts.vocab_size),
       noise_(std::size_t{model_.facts.vocab_size} + kNoiseOffsets),
       marker_fall_(fall_table(model_.crash_marker)) {
   CHECK(!model_.readable_ids.empty());
@@ -65,6 +65,7 @@ CannedExecutor::CannedExecutor(CannedModel model)
   for (const TokenId id : model_.readable_ids) digest = mix64(digest ^ id);
   model_.facts.weights_digest = digest;
   model_.facts.kernel_path = mix64(kStart);
+  model_.facts.embedding_size = kCannedEmbedding;
 }
 
 CannedExecutor::Slot& CannedExecutor::slot(const SequenceSpan& span, std::uint32_t position) {
@@ -77,20 +78,24 @@ std::span<const float> CannedExecutor::forward(std::span<const SequenceSpan> spa
   const Tick started = model_.step_duration > Duration::zero() ? monotonic_now() : Tick{};
   const std::size_t vocab_size = model_.facts.vocab_size;
   std::size_t num_rows = 0;
+  hidden_.clear();
   for (const SequenceSpan& span : spans) {
-    const std::uint64_t hash = compute(span);
-    if (!span.wants_logits) continue;
-    CHECK(num_rows < model_.facts.sequences_max);
-    write_logits(hash, logits_.data() + num_rows * vocab_size);
-    ++num_rows;
+    compute(span);
+    const auto end = span.start + static_cast<std::uint32_t>(span.ids.size());
+    CHECK(span.num_logits <= span.ids.size() &&
+          num_rows + span.num_logits <= logit_rows_max(model_.facts));
+    for (std::uint32_t position = end - span.num_logits; position < end; ++position)
+      write_logits(slot(span, position).hash, logits_.data() + num_rows++ * vocab_size);
+    if (!span.wants_hidden) continue;
+    for (std::uint32_t position = span.start; position < end; ++position)
+      add_hidden(slot(span, position).hash);
   }
   if (model_.step_duration > Duration::zero()) sleep_until(started + model_.step_duration);
   return std::span(logits_).first(num_rows * vocab_size);
 }
 
-// Fills the slots of the span's ids; the hash after the last one. What came before is read from the
-// slots alone.
-std::uint64_t CannedExecutor::compute(const SequenceSpan& span) {
+// Fills the slots of the span's ids. What came before is read from the slots alone.
+void CannedExecutor::compute(const SequenceSpan& span) {
   const std::uint32_t block_tokens = model_.facts.block_tokens;
   const auto end = span.start + static_cast<std::uint32_t>(span.ids.size());
   CHECK(!span.ids.empty() && span.blocks.size() * block_tokens >= end);
@@ -111,7 +116,13 @@ std::uint64_t CannedExecutor::compute(const SequenceSpan& span) {
     if (!model_.crash_marker.empty()) before.matched = match_marker(before.matched, id);
     slot(span, position) = before;
   }
-  return before.hash;
+}
+
+void CannedExecutor::add_hidden(std::uint64_t hash) {
+  for (std::uint32_t d = 0; d < kCannedEmbedding; ++d) {
+    const auto bits = static_cast<std::int32_t>(mix64(hash ^ mix64(d)) >> 40) - (1 << 23);
+    hidden_.push_back(static_cast<float>(bits) * 0x1.0p-23f);
+  }
 }
 
 void CannedExecutor::write_logits(std::uint64_t hash, float* row) const {

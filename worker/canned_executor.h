@@ -8,6 +8,7 @@
 //   candidates among
 //                        the readable ids; with probability 1 / eos_period the end-of-sequence id
 //                        wins
+//   hidden state at p:   kCannedEmbedding numbers from h(p), in [-1, 1)
 //
 // Bitwise independent of batch, chunks and block numbers. About 0.15 us per row at 1,000 entries.
 // A prompt whose text contains the crash marker aborts the process inside forward(): its matching
@@ -23,6 +24,8 @@
 #include "worker/executor.h"
 
 namespace sluice::eng {
+
+inline constexpr std::uint32_t kCannedEmbedding = 32;
 
 struct CannedModel {
   WorkerFacts facts;                  // sizes; digest and kernel path are filled by the executor
@@ -41,6 +44,9 @@ class CannedExecutor final : public Executor {
   WorkerFacts facts() const override { return model_.facts; }
   std::string description() const override { return "canned"; }
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
+  HiddenRows hidden() const override {
+    return {hidden_.data(), kCannedEmbedding, hidden_.size() / kCannedEmbedding};
+  }
   void zero_blocks(std::span<const BlockId> blocks) override;
   // True when no slot of these blocks holds anything.
   bool is_zero_for_test(std::span<const BlockId> blocks) const;
@@ -53,13 +59,15 @@ class CannedExecutor final : public Executor {
   };
 
   Slot& slot(const SequenceSpan& span, std::uint32_t position);
-  std::uint64_t compute(const SequenceSpan& span);
+  void compute(const SequenceSpan& span);
   void write_logits(std::uint64_t hash, float* row) const;
+  void add_hidden(std::uint64_t hash);
   std::uint32_t match_marker(std::uint32_t matched, TokenId id) const;
 
   CannedModel model_;
   std::vector<Slot> kv_;                    // [num_blocks, block_tokens]
-  std::vector<float> logits_;               // [sequences_max, vocab_size]
+  std::vector<float> logits_;               // [logit_rows_max(), vocab_size]
+  std::vector<float> hidden_;               // [ids of spans with wants_hidden, kCannedEmbedding]
   std::vector<float> noise_;                // a row starts anywhere in its first kNoiseOffsets
   std::vector<std::uint32_t> marker_fall_;  // Knuth-Morris-Pratt: [marker bytes + 1]
 };

@@ -33,7 +33,9 @@ class Engine {
   std::span<const SequenceId> suspects() const { return suspects_; }  // sequences of the plan
   Duration predicted() const { return step_time_.predict(plan_->num_tokens()); }
 
-  // Computes what was planned. A row with NaN or infinities ends its own sequence alone.
+  // Computes what was planned. A row with NaN or infinities ends its own sequence alone. An
+  // embedding is the mean of its prompt's hidden states, summed position by position whatever the
+  // chunks, scaled to length 1 (a mean of 0 stays 0).
   const StepOutcome& compute();
   std::uint64_t generated_total() const { return generated_total_; }
   // Of the last compute(); zero when nothing was to be computed.
@@ -42,6 +44,9 @@ class Engine {
 
  private:
   void sample(std::span<const float> logits);
+  void sample_rows(const PlanItem& item, std::span<const float> logits);
+  void pool(const PlanItem& item, std::size_t& next_row);
+  void add_embedding(const PlanItem& item);
 
   Executor& executor_;
   const Clock& clock_;
@@ -52,6 +57,12 @@ class Engine {
   std::vector<SequenceSpan> spans_;
   std::vector<SequenceId> suspects_;
   std::vector<SampledToken> sampled_;
+  std::vector<TopLogprob> top_;  // of all rows of a step
+  std::size_t num_top_ = 0;      // used by this step
+  const std::size_t embedding_size_;
+  std::vector<double> sums_;        // [slots, embedding_size]: hidden states so far
+  std::vector<float> embeddings_;   // [embeddings_max, embedding_size] of this step
+  std::size_t num_embeddings_ = 0;  // of this step
   std::uint64_t generated_total_ = 0;
   Duration forward_time_{};
   StepWork work_;

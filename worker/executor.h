@@ -2,8 +2,9 @@
 // and the canned one implement it; the engine never asks which.
 //
 // A call computes one step: for every span of new tokens of every sequence the KV of those tokens,
-// and the logits after the last one where they are wanted. Output depends only on a sequence's own
-// ids (P2): not on its batch mates, on chunk borders or on the blocks' numbers.
+// the logits after the last ones where they are wanted, and the final hidden states where those
+// are. Output depends only on a sequence's own ids (P2): not on its batch mates, on chunk borders
+// or on the blocks' numbers.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 
 #include "shared/confinement.h"
 #include "shared/ids.h"
+#include "shared/limits.h"
 #include "shared/worker_facts.h"
 
 namespace sluice::eng {
@@ -22,7 +24,20 @@ struct SequenceSpan {
   std::span<const TokenId> ids;     // new tokens, positions [start, start + ids.size())
   std::uint32_t start;              // tokens whose KV exists already
   std::span<const BlockId> blocks;  // block table: position p lives in blocks[p / block_tokens]
-  bool wants_logits;                // after the last id; false inside a chunked prefill
+  std::uint32_t num_logits;         // rows after the last ids; 0 inside a chunked prefill
+  bool wants_hidden = false;        // final hidden states of all ids
+};
+
+// Rows of logits in one call, at most.
+constexpr std::uint32_t logit_rows_max(const WorkerFacts& facts) {
+  return facts.sequences_max + kStepScoresMax;
+}
+
+// Hidden states behind the final norm, one row per token. Row r begins at data + r * stride.
+struct HiddenRows {
+  const float* data = nullptr;
+  std::size_t stride = 0;
+  std::size_t num_rows = 0;
 };
 
 // What a step took, from shapes and counts alone (no clock): a lower bound, to be held against what
@@ -38,10 +53,12 @@ class Executor {
   virtual WorkerFacts facts() const = 0;
   // What forward() asks of the system beyond memory. An executor on a device says `files`.
   virtual DeviceAccess device_access() const { return DeviceAccess::none; }
-  // logits: [number of spans with wants_logits, vocab_size], row order = span order. Owned by the
+  // logits: [sum of num_logits, vocab_size], in the order of spans, then of ids. Owned by the
   // executor, valid until the next call.
   virtual std::span<const float> forward(std::span<const SequenceSpan> spans) = 0;
-  // Of the last forward().
+  // Of the last forward(): [ids of the spans with wants_hidden, facts().embedding_size], likewise.
+  // REQUIRES: embedding_size > 0.
+  virtual HiddenRows hidden() const { return {}; }
   virtual StepWork last_work() const { return {}; }
   // For the log: what computes, and how. One line of printable ASCII without quotes.
   virtual std::string description() const { return {}; }

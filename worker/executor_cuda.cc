@@ -25,9 +25,11 @@ Result<std::unique_ptr<ExecutorCuda>> ExecutorCuda::open(const ExecutorCudaOptio
   if (!checked) return checked.error();
   Result<Device> device = Device::open(table, options.device);
   if (!device) return device.error();
-  const Result<ModelWeights> weights = load_weights(options.directory);
+  const Result<ModelWeights> weights = load_weights(options.directory, options.load);
   if (!weights) return weights.error();
-  facts = model_facts(facts, *weights, std::string(table.name) + "/f32/kv-f32");
+  facts = model_facts(
+      facts, *weights,
+      std::string(table.name) + "/f32" + matrix_form_suffix(options.load.matrices) + "/kv-f32");
   std::unique_ptr<ExecutorCuda> executor(new ExecutorCuda(facts, std::move(*device)));
   const Result<void> allocated = executor->allocate(*weights);
   if (!allocated) return allocated.error();
@@ -46,13 +48,13 @@ Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
               facts_.num_blocks * block_bytes);
   Result<DeviceWeights> uploaded = upload_weights(weights, device_);
   if (!uploaded) return uploaded.error();
-  const TransformerLimits limits{facts_.step_tokens_max, facts_.sequences_max, facts_.sequences_max,
-                                 facts_.context_tokens};
+  const TransformerLimits limits{facts_.step_tokens_max, logit_rows_max(facts_),
+                                 facts_.sequences_max, facts_.context_tokens};
   Result<DeviceTransformer> transformer =
       DeviceTransformer::make(device_, c, std::move(*uploaded), limits, rows_.table_blocks_max());
   if (!transformer) return transformer.error();
   transformer_ = std::make_unique<DeviceTransformer>(std::move(*transformer));
-  costs_ = step_costs(weights, WeightStorage::float32);
+  costs_ = step_costs(weights, WeightStorage::float32, krn::KvType::f32);
   return {};
 }
 

@@ -1,9 +1,11 @@
-// ExecutorCuda: a Llama model from a Hugging Face directory on a CUDA device: weights, activations
-// and the paged KV cache in device memory, kernels of kernels/cuda, GEMMs through cuBLAS.
+// ExecutorCuda: a model of the Llama family from a Hugging Face directory on a CUDA device:
+// weights, activations and the paged KV cache in device memory, kernels of kernels/cuda, GEMMs
+// through cuBLAS.
 //
 // It sees the device only through a DeviceTable: the tests run the same code on the CPU. A row's
 // bits may depend on its batch mates, because cuBLAS chooses its kernel by shape: its facts say
-// continuity `tokens` (P2). After open() nothing is allocated. One thread, the one that opened it.
+// continuity `tokens` (P2). Hidden states stay on the device: embedding_size is 0. After open()
+// nothing is allocated. One thread, the one that opened it.
 #pragma once
 
 #include <memory>
@@ -18,6 +20,7 @@ namespace sluice::eng {
 
 struct ExecutorCudaOptions {
   std::string directory;                // config.json and safetensors
+  LoadOptions load;                     // what becomes of the weights, and how
   std::uint32_t context_tokens = 4096;  // the model's own bound holds too
   std::uint32_t block_tokens = 16;      // 8, 16, 32 or 64
   std::uint32_t num_blocks = 4096;

@@ -44,4 +44,28 @@ WorkerFacts model_facts(WorkerFacts sizes, const ModelWeights& weights,
   return sizes;
 }
 
+const char* kv_type_name(krn::KvType type) {
+  switch (type) {
+    case krn::KvType::f32:
+      return "f32";
+    case krn::KvType::f16:
+      return "f16";
+    case krn::KvType::int8:
+      return "int8";
+  }
+  return "";
+}
+
+const char* matrix_form_suffix(MatrixForm form) {
+  switch (form) {
+    case MatrixForm::stored:
+      return "";
+    case MatrixForm::int8:
+      return "/int8";
+    case MatrixForm::int4:
+      return "/int4";
+  }
+  return "";
+}
+
 }  // namespace sluice::eng

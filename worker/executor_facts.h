@@ -4,6 +4,7 @@
 
 #include <string_view>
 
+#include "kernels/paged_kv.h"
 #include "shared/result.h"
 #include "shared/worker_facts.h"
 #include "worker/model/weights.h"
@@ -18,5 +19,10 @@ Result<void> check_sizes(const WorkerFacts& wanted);
 // `kernel_path`: what stands in the path changes bits.
 WorkerFacts model_facts(WorkerFacts sizes, const ModelWeights& weights,
                         std::string_view kernel_path);
+
+// Of the kernel path: empty for matrices as they are stored.
+const char* matrix_form_suffix(MatrixForm form);
+
+const char* kv_type_name(krn::KvType type);
 
 }  // namespace sluice::eng

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -72,13 +73,24 @@ Result<HashKey> random_key() {
   return key;
 }
 
+// Embeddings beside the largest step record that a ring takes: half of the ring.
+std::uint32_t embeddings_that_fit(const WorkerFacts& facts, std::size_t ring_bytes) {
+  const std::size_t room = ring_bytes / 2 - sizeof(shm::RecordHeader);
+  const std::size_t used = step_bytes_max(facts.sequences_max);
+  const std::size_t each = std::max<std::size_t>(facts.embedding_size, 1) * sizeof(float);
+  if (room <= used) return 0;
+  return static_cast<std::uint32_t>(
+      std::min<std::size_t>((room - used) / each, kBatchSequencesMax));
+}
+
 Result<void> say_hello(ControlChannel& control, const Start& start, const Executor& executor,
-                       const shm::Region& step_region) {
+                       const SchedulerLimits& limits, const shm::Region& step_region) {
   ControlMessage hello;
   hello.kind = ControlKind::worker_hello;
   hello.worker = start.worker;
   hello.epoch = start.epoch;
   hello.facts = executor.facts();
+  if (limits.embeddings_max == 0) hello.facts.embedding_size = 0;
   hello.text = executor.description();
   hello.fds.emplace_back(::fcntl(step_region.fd().get(), F_DUPFD_CLOEXEC, 0));
   if (!hello.fds.back()) return make_error(Errc::io_error, "no descriptor for the step region");
@@ -99,18 +111,36 @@ Result<void> confine(const Start& start, const Executor& executor) {
   return confine_worker(access, kControlFd);
 }
 
+// A line for each tenth of a large model.
+class ProgressLines {
+ public:
+  explicit ProgressLines(WorkerId worker) : worker_(worker) {}
+  void operator()(std::uint64_t bytes, std::uint64_t total) {
+    constexpr std::uint64_t kLarge = 256u << 20;
+    if (total < kLarge || bytes * 10 / total <= tenths_) return;
+    tenths_ = bytes * 10 / total;
+    std::fprintf(stderr, "event=weights_loading worker=%u percent=%u bytes=%llu\n", worker_.value,
+                 static_cast<unsigned>(tenths_ * 10), static_cast<unsigned long long>(bytes));
+  }
+
+ private:
+  WorkerId worker_;
+  std::uint64_t tenths_ = 0;
+};
+
 Result<void> run(ControlChannel& control) {
   const auto start = wait_for_start(control);
   if (!start) return start.error();
-  const auto executor = make_executor(start->model);
+  const auto executor = make_executor(start->model, ProgressLines(start->worker));
   if (!executor) return executor.error();
   const auto key = random_key();
   if (!key) return key.error();
   auto step_region = shm::Region::create(
       {shm::RegionKind::step, start->worker, start->epoch, Epoch{}}, start->ring_bytes);
   if (!step_region) return step_region.error();
-  const WorkerFacts facts = (*executor)->facts();
-  SchedulerLimits limits = scheduler_limits(facts, *key);
+  SchedulerLimits limits = scheduler_limits((*executor)->facts(), *key);
+  limits.embeddings_max =
+      std::min(limits.embeddings_max, embeddings_that_fit((*executor)->facts(), start->ring_bytes));
   limits.prefix_cache = start->model.prefix_cache;
   const SystemClock clock;
   Engine engine(**executor, clock, limits);
@@ -118,7 +148,7 @@ Result<void> run(ControlChannel& control) {
                    start->gateway_bell.get()},
                   engine, clock);
   if (const auto confined = confine(*start, **executor); !confined) return confined.error();
-  if (const auto said = say_hello(control, *start, **executor, *step_region); !said)
+  if (const auto said = say_hello(control, *start, **executor, limits, *step_region); !said)
     return said.error();
   return loop.run();
 }

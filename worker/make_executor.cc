@@ -48,22 +48,58 @@ Result<std::unique_ptr<Executor>> make_canned(const cfg::Model& model) {
   return std::unique_ptr<Executor>(std::make_unique<CannedExecutor>(std::move(canned)));
 }
 
-Result<std::unique_ptr<Executor>> open_cpu(const cfg::Model& model) {
+MatrixForm matrix_form(cfg::Quantize quantize) {
+  switch (quantize) {
+    case cfg::Quantize::none:
+      return MatrixForm::stored;
+    case cfg::Quantize::int8:
+      return MatrixForm::int8;
+    case cfg::Quantize::int4:
+      return MatrixForm::int4;
+  }
+  return MatrixForm::stored;
+}
+
+krn::KvType kv_type(cfg::KvType type) {
+  switch (type) {
+    case cfg::KvType::f32:
+      return krn::KvType::f32;
+    case cfg::KvType::f16:
+      return krn::KvType::f16;
+    case cfg::KvType::int8:
+      return krn::KvType::int8;
+  }
+  return krn::KvType::f32;
+}
+
+std::uint32_t threads_of(const cfg::Model& model) {
   const std::uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
+  return model.threads == 0 ? cores : model.threads;
+}
+
+LoadOptions load_options(const cfg::Model& model, const LoadProgress& on_progress) {
+  return {matrix_form(model.quantize), threads_of(model), on_progress};
+}
+
+Result<std::unique_ptr<Executor>> open_cpu(const cfg::Model& model,
+                                           const LoadProgress& on_progress) {
   auto executor = ExecutorCpu::open({.directory = cfg::model_path(model),
+                                     .load = load_options(model, on_progress),
                                      .context_tokens = model.context_tokens,
                                      .block_tokens = model.block_tokens,
                                      .num_blocks = model.num_blocks,
                                      .sequences_max = model.sequences_max,
                                      .step_tokens_max = model.step_tokens_max,
-                                     .threads = model.threads == 0 ? cores : model.threads,
+                                     .threads = threads_of(model),
+                                     .kv_type = kv_type(model.kv_type),
                                      .kernels = model.kernels,
                                      .measures_limits = true});
   if (!executor) return executor.error();
   return std::unique_ptr<Executor>(std::move(*executor));
 }
 
-Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model) {
+Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model,
+                                            const LoadProgress& on_progress) {
   std::string why;
   const krn::cuda::DeviceTable* const table =
       krn::cuda::load_device_module(cfg::beside_program(krn::cuda::kDeviceModule), why);
@@ -73,6 +109,7 @@ Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model) {
                       "device");
   }
   auto executor = ExecutorCuda::open({.directory = cfg::model_path(model),
+                                      .load = load_options(model, on_progress),
                                       .context_tokens = model.context_tokens,
                                       .block_tokens = model.block_tokens,
                                       .num_blocks = model.num_blocks,
@@ -84,10 +121,12 @@ Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model) {
   return std::unique_ptr<Executor>(std::move(*executor));
 }
 
-Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
+Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model,
+                                             const LoadProgress& on_progress) {
   auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
   if (!tokenizer) return tokenizer.error();
-  auto executor = model.device == cfg::DeviceKind::cuda ? open_cuda(model) : open_cpu(model);
+  auto executor = model.device == cfg::DeviceKind::cuda ? open_cuda(model, on_progress)
+                                                        : open_cpu(model, on_progress);
   if (!executor) return executor.error();
   // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in
   // it.
@@ -101,12 +140,13 @@ Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model) {
 
 }  // namespace
 
-Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model) {
+Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model,
+                                                const LoadProgress& on_progress) {
   switch (model.kind) {
     case cfg::ModelKind::canned:
       return make_canned(model);
     case cfg::ModelKind::llama:
-      return make_llama(model);
+      return make_llama(model, on_progress);
   }
   return make_error(Errc::bad_config, "unknown kind of model");
 }

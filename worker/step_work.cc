@@ -1,20 +1,27 @@
 // Products and sums over the shapes of the weights and the spans of the batch.
 #include "worker/step_work.h"
 
+#include <algorithm>
+
 #include "kernels/pack.h"
 
 namespace sluice::eng {
 
-StepCosts step_costs(const ModelWeights& weights, WeightStorage storage) {
+StepCosts step_costs(const ModelWeights& weights, WeightStorage storage, krn::KvType kv_type) {
   const ModelConfig& c = weights.config;
   const auto elements = [](const krn::PackedMatrix& w) { return std::uint64_t{w.rows} * w.cols; };
   const LayerWeights& layer = weights.layers.front();  // all layers have one shape
   StepCosts costs;
-  costs.layer_elements = c.num_layers * (elements(layer.qkv) + elements(layer.attention_out) +
-                                         elements(layer.gate_up) + elements(layer.down));
+  const auto fused = [](const FusedMatrix& w) { return std::uint64_t{w.rows()} * w.cols(); };
+  costs.layer_elements = c.num_layers * (fused(layer.qkv) + elements(layer.attention_out) +
+                                         fused(layer.gate_up) + elements(layer.down));
   costs.head_elements = elements(weights.head);
-  costs.attention_width = std::uint64_t{c.num_layers} * c.q_width();
-  costs.position_bytes = std::uint64_t{c.num_layers} * 2 * c.kv_width() * sizeof(float);
+  costs.attention_width = c.q_width();
+  const krn::PagedKv one{nullptr, 1, 1, c.num_kv_heads, c.head_dim, 1, kv_type};
+  costs.layer_position_bytes = krn::kv_block_bytes(one);
+  costs.window = c.sliding_window;
+  for (std::uint32_t l = 0; l < c.num_layers; ++l)
+    ++(c.window_of(l) == 0 ? costs.full_layers : costs.windowed_layers);
   if (storage == WeightStorage::float32) {
     costs.layer_bytes = costs.layer_elements * sizeof(float);
     costs.head_bytes = costs.head_elements * sizeof(float);
@@ -27,19 +34,42 @@ StepCosts step_costs(const ModelWeights& weights, WeightStorage storage) {
   return costs;
 }
 
-StepWork step_work(const StepCosts& costs, const TokenBatch& batch) {
-  std::uint64_t attended = 0;   // pairs of a new token and a position that it sees
+namespace {
+
+struct Attended {
+  std::uint64_t pairs = 0;      // of a new token and a position that it sees
   std::uint64_t positions = 0;  // of KV, read or written
+};
+
+// In one layer where a token sees `window` positions at most.
+Attended attended(const TokenBatch& batch, std::uint64_t window) {
+  const auto up_to = [&](std::uint64_t end) {  // pairs of the tokens at positions 0 .. end - 1
+    const std::uint64_t growing = std::min(end, window);
+    return growing * (growing + 1) / 2 + (end - growing) * window;
+  };
+  Attended sum;
   for (const krn::AttentionSpan& span : batch.spans) {
-    attended += span.num_tokens * span.start + span.num_tokens * (span.num_tokens + 1) / 2;
-    positions += span.start + span.num_tokens;
+    const std::uint64_t end = span.start + span.num_tokens;
+    sum.pairs += up_to(end) - up_to(span.start);
+    sum.positions += std::min(end, span.num_tokens + window - 1);
   }
+  return sum;
+}
+
+}  // namespace
+
+StepWork step_work(const StepCosts& costs, const TokenBatch& batch) {
+  constexpr std::uint64_t kAll = std::uint64_t{1} << 31;  // above every context
+  const Attended full = attended(batch, kAll);
+  const Attended windowed = costs.windowed_layers == 0 ? full : attended(batch, costs.window);
   StepWork work;
   work.operations = 2 * costs.layer_elements * batch.ids.size() +
-                    4 * costs.attention_width * attended +
+                    4 * costs.attention_width *
+                        (costs.full_layers * full.pairs + costs.windowed_layers * windowed.pairs) +
                     2 * costs.head_elements * batch.logit_rows.size();
-  work.bytes_moved =
-      costs.position_bytes * positions + costs.embedding_row_bytes * batch.ids.size();
+  work.bytes_moved = costs.layer_position_bytes * (costs.full_layers * full.positions +
+                                                   costs.windowed_layers * windowed.positions) +
+                     costs.embedding_row_bytes * batch.ids.size();
   if (!batch.ids.empty()) work.bytes_moved += costs.layer_bytes;
   if (!batch.logit_rows.empty()) work.bytes_moved += costs.head_bytes;
   return work;

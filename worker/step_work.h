@@ -19,12 +19,15 @@ struct StepCosts {
   std::uint64_t head_elements = 0;   // of the output matrix
   std::uint64_t layer_bytes = 0;     // the same as read from memory
   std::uint64_t head_bytes = 0;
-  std::uint64_t embedding_row_bytes = 0;  // per new token
-  std::uint64_t position_bytes = 0;       // K and V of one position, all layers
-  std::uint64_t attention_width = 0;      // query heads x head_dim, over all layers
+  std::uint64_t embedding_row_bytes = 0;   // per new token
+  std::uint64_t layer_position_bytes = 0;  // K and V of one position in one layer
+  std::uint64_t attention_width = 0;       // query heads x head_dim of one layer
+  std::uint64_t full_layers = 0;           // that attend to all positions
+  std::uint64_t windowed_layers = 0;       // to the last `window` ones
+  std::uint64_t window = 0;
 };
 
-StepCosts step_costs(const ModelWeights& weights, WeightStorage storage);
+StepCosts step_costs(const ModelWeights& weights, WeightStorage storage, krn::KvType kv_type);
 StepWork step_work(const StepCosts& costs, const TokenBatch& batch);
 
 }  // namespace sluice::eng

@@ -322,13 +322,20 @@ void WorkerLoop::step() {
 bool WorkerLoop::try_publish() {
   const auto entries = unpublished_->outcome != nullptr ? unpublished_->outcome->entries
                                                         : std::span<const StepEntry>{};
-  const std::size_t bytes = sizeof(StepRecord) + entries.size_bytes();
+  const auto top =
+      unpublished_->outcome != nullptr ? unpublished_->outcome->top : std::span<const TopLogprob>{};
+  const auto values =
+      unpublished_->outcome != nullptr ? unpublished_->outcome->values : std::span<const float>{};
+  StepRecord head{};
+  head.num_entries = static_cast<std::uint32_t>(entries.size());
+  head.num_top = static_cast<std::uint32_t>(top.size());
+  head.num_values = static_cast<std::uint32_t>(values.size());
+  const std::size_t bytes = step_bytes(head);
   CHECK(bytes <= gateway_->writer.payload_bytes_max());
   const std::span<std::byte> space = gateway_->writer.try_claim(RecordType::step, bytes);
   if (space.data() == nullptr) return false;
   const Scheduler& scheduler = engine_.scheduler();
   published_ = credits();
-  StepRecord head{};
   head.step = ++step_;
   head.duration_ns = static_cast<std::uint64_t>(unpublished_->duration.count());
   head.generated_total = engine_.generated_total();
@@ -352,10 +359,7 @@ bool WorkerLoop::try_publish() {
     head.operations = unpublished_->work.operations;
     head.bytes_moved = unpublished_->work.bytes_moved;
   }
-  head.num_entries = static_cast<std::uint32_t>(entries.size());
-  std::memcpy(space.data(), &head, sizeof head);
-  if (!entries.empty())
-    std::memcpy(space.data() + sizeof head, entries.data(), entries.size_bytes());
+  write_step(space, {head, entries, top, values});
   gateway_->writer.commit(bytes);
   gateway_->bell.ring_if_sleeping(shm::WakeFor::records);
   unpublished_.reset();

@@ -63,14 +63,17 @@ NewKey make_new_key(std::string_view prefix, std::string_view hash_secret) {
 
 Result<std::string> load_hash_secret(const std::string& path) {
   std::array<std::uint8_t, kHashSecretBytes> bytes;
-  const UniqueFd made(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (made) {
+  if (::access(path.c_str(), F_OK) != 0) {
+    // Made whole under another name first: a crash in between leaves no short file behind.
+    const std::string fresh = path + ".new";
+    const UniqueFd made(
+        ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!made) return failed(fresh);
     fill_random(bytes);
     if (::write(made.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
-        ::fsync(made.get()) != 0)
+        ::fsync(made.get()) != 0 || (::link(fresh.c_str(), path.c_str()) != 0 && errno != EEXIST) ||
+        ::unlink(fresh.c_str()) != 0)
       return failed(path);
-  } else if (errno != EEXIST) {
-    return failed(path);
   }
   const UniqueFd file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   if (!file) return failed(path);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,12 +16,16 @@
 #include <vector>
 
 #include "gateway/admin/directory_store.h"
-#include "gateway/core/ledger_limits.h"
+#include "gateway/admin/fleet.h"
+#include "gateway/admin/usage_report.h"
+#include "gateway/core/quota_view.h"
 
 namespace sluice::gw {
 
 inline constexpr std::size_t kAdminCallsWaitingMax = 64;
 inline constexpr std::size_t kAdminPageMax = 100;
+inline constexpr std::size_t kAdminEventsMax = 1024;
+inline constexpr std::size_t kIdempotencyKeyBytesMax = 255;
 
 enum class AdminNoun : std::uint8_t {
   tenants,
@@ -30,7 +35,18 @@ enum class AdminNoun : std::uint8_t {
   key,
   key_rotate,
   audit,
-  config
+  config,
+  usage,
+  tenant_usage,
+  breakers,
+  breaker,
+  breaker_open,
+  breaker_reset,
+  workers,
+  worker,
+  worker_drain,
+  worker_resume,
+  worker_recycle,
 };
 
 struct AdminCall {
@@ -40,7 +56,8 @@ struct AdminCall {
   std::string query;
   std::string body;
   std::string if_match;
-  std::string actor;  // public id of the admin key
+  std::string idempotency_key;  // of a POST
+  std::string actor;            // public id of the admin key
 };
 
 struct AdminAnswer {
@@ -48,6 +65,8 @@ struct AdminAnswer {
   unsigned status = 200;
   std::string body;
   std::int64_t version = 0;  // for the ETag; 0: none
+  std::string_view content_type = "application/json";
+  bool is_replayed = false;  // of an earlier POST with the same Idempotency-Key
 };
 using AdminDone = std::function<void(AdminAnswer&)>;
 
@@ -55,8 +74,9 @@ using AdminDone = std::function<void(AdminAnswer&)>;
 struct AdminHooks {
   std::function<void(std::function<void()>)> post;  // from any thread
   std::function<std::int64_t()> unix_s;
-  std::function<std::optional<Amounts>(const std::string& tenant)> tenant_use;
+  std::function<std::optional<AccountQuota>(const std::string& tenant)> tenant_quota;
   std::function<void()> changed;  // directory() differs: apply it
+  Fleet* fleet = nullptr;
 };
 
 class AdminService {
@@ -73,6 +93,11 @@ class AdminService {
   const Directory& directory() const { return directory_; }
   cfg::Config merged(std::int64_t unix_s) const { return directory_.merged(base_, unix_s); }
   void set_base(cfg::Config base) { base_ = std::move(base); }
+  // Keys that `sluice admin-key` made or took away meanwhile. REQUIRES: the hooks.
+  void reload_admin_keys();
+  // Something that happened by itself, for the audit log. Bounded: at kAdminEventsMax that wait the
+  // oldest go, and how many went is a row of its own.
+  void record(std::string action, std::string target, std::string detail);
 
   // The public id of the admin key. `token` may be any text. Errors: invalid_api_key.
   Result<std::string> actor_of(std::string_view token) const;
@@ -84,29 +109,47 @@ class AdminService {
   struct Plan {
     DirectoryChange change;
     AdminAnswer answer;
+    std::optional<FleetAction> action;  // on the call's id, once it is in the audit log
+    bool is_replay = false;             // the answer stands, nothing changes
   };
   AdminService(DirectoryStore store, Directory directory, cfg::Config base, std::uint64_t seed);
 
+  // admin_reads.cc
   AdminAnswer read(const AdminCall& call) const;
   void list_audit(const AdminCall& call, AdminDone done);
-  void begin_next_write();
-  void finish_write(const Result<void>& stored, Plan& plan, const AdminDone& done);
-
-  Result<Plan> plan(AdminCall& call);
-  Result<Plan> create_tenant(AdminCall& call);
-  Result<Plan> change_tenant(AdminCall& call);
-  Result<Plan> erase_tenant(AdminCall& call);
-  Result<Plan> change_quota(AdminCall& call);
-  Result<Plan> create_key(AdminCall& call);
-  Result<Plan> change_key(AdminCall& call);
-  Plan plan_for(const AdminCall& call, std::string action, std::string target) const;
-
+  void report_usage(const AdminCall& call, AdminDone done);
   bool is_configured(const std::string& tenant) const;
-  Result<ManagedTenant> writable(const std::string& tenant) const;
   std::optional<ManagedTenant> find(const std::string& tenant) const;
   std::string quota_json(const ManagedTenant& tenant) const;
+  std::map<std::string, BreakerStatus> breakers() const;
+  std::map<std::string, WorkerStatus> workers() const;
+
+  void begin_next_write();
+  void finish_write(const Result<void>& stored, Plan& plan, const AdminCall& call,
+                    const AdminDone& done);
+  void write_events();
+
+  // admin_writes.cc
+  Result<Plan> plan(AdminCall& call);
+  Result<Plan> plan_once(AdminCall& call);
+  Result<Plan> create_tenant(AdminCall& call);
+  Result<Plan> change_tenant(AdminCall& call);
+  Result<Plan> erase_tenant(const AdminCall& call);
+  Result<Plan> change_quota(AdminCall& call);
+  Result<Plan> create_key(AdminCall& call);
+  Result<Plan> plan_key(const AdminCall& call, ManagedKey key, std::size_t num_ending);
+  Result<Plan> change_key(AdminCall& call);
+  Result<Plan> rotate_key(AdminCall& call, ManagedKey old);
+  Result<Plan> act_on_fleet(AdminCall& call, FleetAction action);
+  Plan plan_for(const AdminCall& call, std::string action, std::string target) const;
+  Result<ManagedTenant> writable(const std::string& tenant) const;
+  Result<void> check_parent(const TenantFields& fields) const;
+  Result<void> check_overrides(const cfg::Limits& limits, std::string_view prefix) const;
+  void drop_ended(cfg::Limits& limits) const;
 
   DirectoryStore store_;  // the store thread's once that runs
+  std::string store_path_;
+  std::optional<UsageReport> usage_report_;  // likewise; opened by the first report
   Directory directory_;
   cfg::Config base_;
   AdminParser parser_;
@@ -119,7 +162,13 @@ class AdminService {
   };
   std::deque<Waiting> waiting_;
   bool is_writing_ = false;
+  std::deque<AuditRow> events_;  // to be written
+  std::uint64_t num_events_lost_ = 0;
+  bool is_writing_events_ = false;
   std::unique_ptr<Thread> thread_;  // last: joined before what it uses goes
 };
+
+// The text of an ETag.
+std::string etag_of(std::int64_t version);
 
 }  // namespace sluice::gw

@@ -10,7 +10,7 @@
 namespace sluice::gw {
 namespace {
 
-constexpr std::array<const char*, 1> kMigrations{
+constexpr std::array<const char*, 2> kMigrations{
     "CREATE TABLE tenants (id TEXT PRIMARY KEY, version INTEGER NOT NULL, created_at INTEGER NOT "
     "NULL, fields TEXT NOT NULL, limits TEXT NOT NULL) STRICT;"
     "CREATE TABLE keys (public_id TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenants (id) "
@@ -21,7 +21,13 @@ constexpr std::array<const char*, 1> kMigrations{
     "CREATE TABLE admin_keys (public_id TEXT PRIMARY KEY, digest BLOB NOT NULL, created_at INTEGER "
     "NOT NULL) STRICT;"
     "CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, unix_s INTEGER NOT NULL, actor TEXT "
-    "NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL) STRICT;"};
+    "NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL) STRICT;",
+    // Versions had been counted by tenant, one for each row of the audit at most.
+    "CREATE TABLE revision (id INTEGER PRIMARY KEY CHECK (id = 1), value INTEGER NOT NULL) STRICT;"
+    "INSERT INTO revision SELECT 1, COALESCE(MAX(id), 0) FROM audit;"
+    "ALTER TABLE keys ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
+    "CREATE TABLE idempotency (id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, unix_s INTEGER NOT "
+    "NULL, status INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL) STRICT;"};
 
 bool read_digest(const std::string& bytes, KeyDigest& digest) {
   if (bytes.size() != digest.size()) return false;
@@ -48,6 +54,13 @@ Result<Directory> DirectoryStore::load() {
   Directory directory;
   if (const Result<void> done = load_tenants(directory); !done) return done.error();
   if (const Result<void> done = load_keys(directory); !done) return done.error();
+  if (const Result<void> done = load_answers(directory); !done) return done.error();
+  Result<Statement> row = database_.prepare("SELECT value FROM revision");
+  if (!row) return row.error();
+  const Result<bool> found = row->step();
+  if (!found) return found.error();
+  if (!*found) return bad_row("revision", "1");
+  directory.revision = row->integer(0);
   return directory;
 }
 
@@ -73,10 +86,24 @@ Result<void> DirectoryStore::load_tenants(Directory& directory) {
   }
 }
 
+Result<void> DirectoryStore::load_answers(Directory& directory) {
+  Result<Statement> rows =
+      database_.prepare("SELECT id, fingerprint, unix_s, status, version, body FROM idempotency");
+  if (!rows) return rows.error();
+  for (;;) {
+    const Result<bool> row = rows->step();
+    if (!row) return row.error();
+    if (!*row) return {};
+    const std::string id = rows->text(0);
+    directory.answers[id] = {
+        id, rows->text(1), rows->integer(2), rows->integer(3), rows->integer(4), rows->text(5)};
+  }
+}
+
 Result<void> DirectoryStore::load_keys(Directory& directory) {
   AdminParser parser(0);
   Result<Statement> rows = database_.prepare(
-      "SELECT public_id, tenant, digest, created_at, revoked_at, fields FROM keys");
+      "SELECT public_id, tenant, digest, created_at, revoked_at, fields, version FROM keys");
   if (!rows) return rows.error();
   for (;;) {
     const Result<bool> row = rows->step();
@@ -87,6 +114,7 @@ Result<void> DirectoryStore::load_keys(Directory& directory) {
     key.tenant = rows->text(1);
     key.created_at = rows->integer(3);
     key.revoked_at = rows->integer(4);
+    key.version = rows->integer(6);
     std::string fields = rows->text(5);
     if (!read_digest(rows->text(2), key.digest) || !directory.tenants.contains(key.tenant) ||
         !parser.read_key(fields, key.fields))
@@ -116,6 +144,13 @@ Result<void> DirectoryStore::add_admin_key(const AdminKey& key, std::int64_t uni
   return insert->run();
 }
 
+Result<bool> DirectoryStore::delete_admin_key(const std::string& public_id) {
+  Result<Statement> erase =
+      database_.prepare("DELETE FROM admin_keys WHERE public_id = ?1 RETURNING public_id");
+  if (!erase) return erase.error();
+  return erase->bind(1, public_id).step();
+}
+
 Result<void> DirectoryStore::apply(const DirectoryChange& change) {
   Result<Transaction> transaction = Transaction::begin(database_);
   if (!transaction) return transaction.error();
@@ -123,8 +158,16 @@ Result<void> DirectoryStore::apply(const DirectoryChange& change) {
     if (const Result<void> done = put(*change.tenant); !done) return done;
   for (const ManagedKey& key : change.keys)
     if (const Result<void> done = put(key); !done) return done;
+  for (const std::string& id : change.erased_keys)
+    if (const Result<void> done = erase("DELETE FROM keys WHERE public_id = ?1", id); !done)
+      return done;
+  if (change.answer)
+    if (const Result<void> done = put(*change.answer); !done) return done;
+  if (const Result<void> done = put_revision(change.revision); !done) return done;
   if (!change.erased_tenant.empty())
-    if (const Result<void> done = erase(change.erased_tenant); !done) return done;
+    if (const Result<void> done = erase("DELETE FROM tenants WHERE id = ?1", change.erased_tenant);
+        !done)
+      return done;
   if (const Result<void> done = put(change.audit); !done) return done;
   return transaction->commit();
 }
@@ -146,11 +189,13 @@ Result<void> DirectoryStore::put(const ManagedKey& key) {
   std::string fields;
   append_key_body(fields, key.fields);
   Result<Statement> write = database_.prepare(
-      "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (public_id) DO UPDATE SET "
-      "revoked_at = excluded.revoked_at, fields = excluded.fields");
+      "INSERT INTO keys (public_id, tenant, digest, created_at, revoked_at, fields, version) "
+      "VALUES "
+      "(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (public_id) DO UPDATE SET revoked_at = "
+      "excluded.revoked_at, fields = excluded.fields, version = excluded.version");
   if (!write) return write.error();
   write->bind(1, key.public_id).bind(2, key.tenant).bind_blob(3, key.digest);
-  write->bind(4, key.created_at).bind(5, key.revoked_at).bind(6, fields);
+  write->bind(4, key.created_at).bind(5, key.revoked_at).bind(6, fields).bind(7, key.version);
   return write->run();
 }
 
@@ -160,13 +205,46 @@ Result<void> DirectoryStore::put(const AuditRow& row) {
   if (!write) return write.error();
   write->bind(1, row.unix_s).bind(2, row.actor).bind(3, row.action).bind(4, row.target);
   write->bind(5, row.detail);
+  if (const Result<void> done = write->run(); !done) return done;
+  Result<Statement> cut = database_.prepare("DELETE FROM audit WHERE id <= ?1");
+  if (!cut) return cut.error();
+  return cut->bind(1, database_.last_row_id() - kAuditRowsMax).run();
+}
+
+Result<void> DirectoryStore::put(const IdempotentAnswer& answer) {
+  Result<Statement> old = database_.prepare(
+      "DELETE FROM idempotency WHERE unix_s <= ?1 OR id IN (SELECT id FROM idempotency ORDER BY "
+      "unix_s DESC, id DESC LIMIT -1 OFFSET ?2)");
+  if (!old) return old.error();
+  old->bind(1, answer.unix_s - kIdempotentSeconds);
+  old->bind(2, static_cast<std::int64_t>(kIdempotentAnswersMax) - 1);
+  if (const Result<void> done = old->run(); !done) return done;
+  Result<Statement> write =
+      database_.prepare("INSERT OR REPLACE INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+  if (!write) return write.error();
+  write->bind(1, answer.id).bind(2, answer.fingerprint).bind(3, answer.unix_s);
+  write->bind(4, answer.status).bind(5, answer.version).bind(6, answer.body);
   return write->run();
 }
 
-Result<void> DirectoryStore::erase(const std::string& tenant) {
-  Result<Statement> write = database_.prepare("DELETE FROM tenants WHERE id = ?1");
+Result<void> DirectoryStore::put_revision(std::int64_t revision) {
+  Result<Statement> write = database_.prepare("UPDATE revision SET value = ?1 WHERE value < ?1");
   if (!write) return write.error();
-  return write->bind(1, tenant).run();
+  return write->bind(1, revision).run();
+}
+
+Result<void> DirectoryStore::add_audit(std::span<const AuditRow> rows) {
+  Result<Transaction> transaction = Transaction::begin(database_);
+  if (!transaction) return transaction.error();
+  for (const AuditRow& row : rows)
+    if (const Result<void> done = put(row); !done) return done;
+  return transaction->commit();
+}
+
+Result<void> DirectoryStore::erase(const char* sql, const std::string& id) {
+  Result<Statement> write = database_.prepare(sql);
+  if (!write) return write.error();
+  return write->bind(1, id).run();
 }
 
 Result<std::vector<std::pair<std::int64_t, AuditRow>>> DirectoryStore::audit(

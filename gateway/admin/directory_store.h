@@ -2,6 +2,8 @@
 // when apply() returned they survive a power loss. One thread at a time.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +13,8 @@
 #include "gateway/store/sqlite.h"
 
 namespace sluice::gw {
+
+inline constexpr std::int64_t kAuditRowsMax = 100'000;  // the oldest go first
 
 struct AdminKey {
   std::string public_id;
@@ -25,7 +29,9 @@ class DirectoryStore {
   Result<Directory> load();
   Result<std::vector<AdminKey>> load_admin_keys();
   Result<void> add_admin_key(const AdminKey& key, std::int64_t unix_s);
+  Result<bool> delete_admin_key(const std::string& public_id);  // false: there is none
   Result<void> apply(const DirectoryChange& change);
+  Result<void> add_audit(std::span<const AuditRow> rows);  // what happened by itself
   // Newest first, ids below `before` (0: from the newest).
   Result<std::vector<std::pair<std::int64_t, AuditRow>>> audit(std::int64_t before,
                                                                std::int64_t count_max);
@@ -37,7 +43,10 @@ class DirectoryStore {
   Result<void> put(const ManagedTenant& tenant);
   Result<void> put(const ManagedKey& key);
   Result<void> put(const AuditRow& row);
-  Result<void> erase(const std::string& tenant);
+  Result<void> put(const IdempotentAnswer& answer);
+  Result<void> put_revision(std::int64_t revision);
+  Result<void> erase(const char* sql, const std::string& id);
+  Result<void> load_answers(Directory& directory);
 
   Sqlite database_;
 };

@@ -25,6 +25,13 @@ void append_integer(std::string& out, Int value) {
   out.append(digits, end);
 }
 
+// The shortest digits that read back as the same float. REQUIRES: finite.
+inline void append_float(std::string& out, float value) {
+  char digits[24];
+  const auto [end, error] = std::to_chars(digits, digits + sizeof digits, value);
+  out.append(digits, end);
+}
+
 // Milliseconds with three decimals.
 void append_milliseconds(std::string& out, double ms);
 

@@ -14,9 +14,11 @@
 
 namespace sluice::gw {
 
-enum class ApiKind : std::uint8_t { chat, completion };
+enum class ApiKind : std::uint8_t { chat, completion, embedding };
 
-// One prompt of /v1/completions: text, or token ids as they are.
+enum class EncodingFormat : std::uint8_t { floats, base64 };  // of embeddings
+
+// One prompt of /v1/completions or input of /v1/embeddings: text, or token ids as they are.
 struct PromptInput {
   std::string text;
   std::vector<TokenId> ids;
@@ -42,15 +44,19 @@ class GivenFields {
   std::uint32_t bits_ = 0;
 };
 
-// POST /v1/chat/completions and /v1/completions.
+// POST /v1/chat/completions, /v1/completions and /v1/embeddings.
 struct GenerationRequest {
   ApiKind kind = ApiKind::chat;
   std::string model;
-  std::vector<tok::ChatMessage> messages;   // chat
-  std::vector<PromptInput> prompts;         // completion, >= 1
-  std::optional<std::uint32_t> max_tokens;  // also max_completion_tokens, which wins
-  std::uint32_t choices = 1;                // n
-  SamplingParams sampling;                  // seed is 0 unless has_seed
+  std::vector<tok::ChatMessage> messages;  // chat
+  std::vector<PromptInput> prompts;        // completion, embedding; >= 1
+  // Also max_completion_tokens, which wins. 0 only with `echo`.
+  std::optional<std::uint32_t> max_tokens;
+  std::uint32_t choices = 1;  // n
+  std::uint32_t best_of = 1;  // sequences per prompt, >= choices; the likeliest are answered
+  // Log-probabilities of the tokens, with so many of the likeliest beside each.
+  std::optional<std::uint32_t> logprobs;
+  SamplingParams sampling;  // seed is 0 unless has_seed
   bool has_seed = false;
   GivenFields given;
   std::vector<std::string> stop;
@@ -65,8 +71,10 @@ struct GenerationRequest {
   std::int64_t unix_s = 0;                             // chat: the time that a template may tell
   std::optional<std::int64_t> truncate_prompt_tokens;  // -1: to what the context holds
   bool return_token_ids = false;
-  std::optional<std::int32_t> priority;  // smaller is sooner
-  bool wants_timing = false;             // "sluice": {"timing": true}
+  std::optional<std::int32_t> priority;                     // smaller is sooner
+  bool wants_timing = false;                                // "sluice": {"timing": true}
+  EncodingFormat encoding_format = EncodingFormat::floats;  // embedding
+  std::optional<std::uint32_t> dimensions;                  // embedding
 
   void reset(ApiKind new_kind) {
     GenerationRequest fresh;

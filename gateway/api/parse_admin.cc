@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <set>
+#include <type_traits>
 
 #include "config/settings.h"
 #include "gateway/api/field_reader.h"
@@ -40,16 +42,40 @@ class ObjectReader {
       keep(fields_.integer(value, path(key), low, high, field));
   }
 
-  // ---- visitor of config/settings.h. A limit of 0 would read as none there: here null says that.
+  // ---- visitor of config/settings.h
+  void limit(const char* key, cfg::Limit& field, std::uint64_t high) {
+    dom::element value;
+    if (!find(limit_api_name(key), value, [&] { field.reset(); })) return;
+    std::uint64_t number = 0;
+    keep(fields_.integer(value, path(limit_api_name(key)), 0, static_cast<std::int64_t>(high),
+                         number));
+    if (!failed_) field = number;
+  }
+  // The only ones are default_output_tokens and the end of a temporary override.
   template <class Int>
   void integer(const char* key, Int& field, std::uint64_t low, std::uint64_t high) {
-    whole_number<Int>(limit_api_name(key), field,
-                      static_cast<std::int64_t>(std::max<std::uint64_t>(low, 1)),
-                      static_cast<std::int64_t>(high), low == 0 ? Int{0} : default_of<Int>());
+    const Int reset = std::is_same_v<Int, std::int64_t>
+                          ? Int{0}
+                          : static_cast<Int>(cfg::TenantLimits{}.output_tokens_default);
+    whole_number<Int>(limit_api_name(key), field, static_cast<std::int64_t>(low),
+                      static_cast<std::int64_t>(high), reset);
   }
   void boolean(const char* key, bool& field) {
     dom::element value;
     if (find(key, value, [&] { field = false; })) keep(fields_.boolean(value, path(key), field));
+  }
+  void text(std::string_view key, std::string& field, std::size_t bytes_max) {
+    dom::element value;
+    if (!find(key, value, [&] { field.clear(); })) return;
+    std::string read;
+    if (!fields_.text(value, path(key), read)) return keep(false);
+    const bool is_plain = std::none_of(read.begin(), read.end(), [](char c) {
+      return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    });
+    if (!is_plain || read.size() > bytes_max)
+      return keep(fields_.wrong(
+          path(key), "at most " + std::to_string(bytes_max) + " bytes without control characters"));
+    field = std::move(read);
   }
   template <class Enum, std::size_t N>
   void choice(const char* key, Enum& field, const std::array<std::string_view, N>& names) {
@@ -61,8 +87,33 @@ class ObjectReader {
     if (at == names.end()) return keep(fields_.wrong(path(key), "exact, incremental or quantile"));
     field = static_cast<Enum>(at - names.begin());
   }
+  // Objects; the new list replaces the old one.
+  template <class S>
+  void list(const char* key, std::vector<S>& field, std::size_t count_max) {
+    dom::element value;
+    if (!find(key, value, [&] { field.clear(); })) return;
+    dom::array array;
+    if (value.get(array) != simdjson::SUCCESS || array.size() > count_max)
+      return keep(fields_.wrong(path(key), "a list of at most " + std::to_string(count_max)));
+    std::vector<S> read;
+    for (const dom::element item : array) {
+      const std::string at = path(key) + "[" + std::to_string(read.size()) + "]";
+      dom::object object;
+      if (item.get(object) != simdjson::SUCCESS) return keep(fields_.wrong(at, "an object"));
+      ObjectReader reader(object, at + ".");
+      cfg::visit_settings(reader, read.emplace_back());
+      if (const Result<void> done = reader.finish(); !done) return refuse(done.error());
+    }
+    if (!failed_) field = std::move(read);
+  }
+  // What a nested reader, or whoever knows more than one field, found.
+  void refuse(Error error) {
+    if (!failed_) refusal_ = std::move(error);
+    failed_ = true;
+  }
 
   Result<void> finish() {
+    if (refusal_) return std::move(*refusal_);
     if (failed_) return fields_.take_error();
     for (const dom::key_value_pair member : object_)
       if (!known_.contains(member.key)) {
@@ -74,16 +125,11 @@ class ObjectReader {
   }
 
  private:
-  // The only limit with a default of its own is default_output_tokens.
-  template <class Int>
-  static Int default_of() {
-    return static_cast<Int>(cfg::TenantLimits{}.output_tokens_default);
-  }
-
   dom::object object_;
   std::string prefix_;
   std::set<std::string_view> known_;
   FieldReader fields_;
+  std::optional<Error> refusal_;
   bool failed_ = false;
 };
 
@@ -98,22 +144,38 @@ void read_name(ObjectReader& reader, std::string_view key, std::string& name) {
   name = std::move(text);
 }
 
-void read_models(ObjectReader& reader, std::vector<std::string>& models) {
+// A list of texts that `accepts` takes.
+template <class Accepts>
+void read_texts(ObjectReader& reader, std::string_view key, std::vector<std::string>& texts,
+                std::size_t count_max, std::string_view allowed, Accepts accepts) {
   dom::element value;
-  if (!reader.find("models", value, [&] { models.clear(); })) return;
+  if (!reader.find(key, value, [&] { texts.clear(); })) return;
   dom::array array;
-  if (value.get(array) != simdjson::SUCCESS || array.size() > kModelsMax)
-    return reader.keep(reader.fields().wrong(
-        "models", "a list of at most " + std::to_string(kModelsMax) + " model names"));
-  models.clear();
+  if (value.get(array) != simdjson::SUCCESS || array.size() > count_max)
+    return reader.keep(reader.fields().wrong(reader.path(key), allowed));
+  std::vector<std::string> read;
   for (const dom::element item : array) {
-    std::string name;
-    if (!reader.fields().text(item, "models", name)) return reader.keep(false);
-    if (name.empty() || name.size() > cfg::kNameBytesMax)
-      return reader.keep(reader.fields().wrong("models", "a list of model names"));
-    models.push_back(std::move(name));
+    if (!reader.fields().text(item, reader.path(key), read.emplace_back()))
+      return reader.keep(false);
+    if (!accepts(read.back())) return reader.keep(reader.fields().wrong(reader.path(key), allowed));
   }
+  texts = std::move(read);
 }
+
+void read_models(ObjectReader& reader, std::vector<std::string>& models) {
+  read_texts(
+      reader, "models", models, kModelsMax, "a list of at most 16 model names",
+      [](const std::string& name) { return !name.empty() && name.size() <= cfg::kNameBytesMax; });
+}
+
+void read_scopes(ObjectReader& reader, std::vector<std::string>& scopes) {
+  read_texts(reader, "scopes", scopes, cfg::kScopeNames.size(),
+             "a list of model.request, model.read, quota.read", [](const std::string& name) {
+               return std::find(cfg::kScopeNames.begin(), cfg::kScopeNames.end(), name) !=
+                      cfg::kScopeNames.end();
+             });
+}
+static_assert(kModelsMax == 16);
 
 }  // namespace
 
@@ -145,6 +207,10 @@ Result<void> AdminParser::read_tenant(std::string& body, TenantFields& fields) {
   if (!object) return object.error();
   ObjectReader reader(*object, {});
   read_name(reader, "id", fields.id);
+  reader.text("name", fields.name, cfg::kNameBytesMax);
+  reader.text("parent", fields.parent, cfg::kNameBytesMax);
+  reader.text("security_class", fields.security_class, cfg::kNameBytesMax);
+  reader.whole_number<std::uint32_t>("weight", fields.weight, 1, cfg::kWeightMax, 1);
   reader.boolean("is_blocked", fields.is_blocked);
   read_models(reader, fields.models);
   reader.whole_number<std::uint32_t>("priority_ceiling", fields.priority_ceiling, 0, 1000, 0);
@@ -157,11 +223,12 @@ Result<void> AdminParser::read_quota(std::string& body, cfg::TenantLimits& limit
   ObjectReader reader(*object, {});
   cfg::visit_settings(reader, limits);
   if (const Result<void> read = reader.finish(); !read) return read;
-  if (limits.output_tokens_max != 0 && limits.output_tokens_default > limits.output_tokens_max)
-    return make_error(Errc::invalid_value,
-                      "'default_output_tokens' must be at most max_output_tokens = " +
-                          std::to_string(limits.output_tokens_max),
-                      "default_output_tokens");
+  const cfg::Limit most = limits.output_tokens_max;
+  if (most && *most > 0 && limits.output_tokens_default > *most)
+    return make_error(
+        Errc::invalid_value,
+        "'default_output_tokens' must be at most max_output_tokens = " + std::to_string(*most),
+        "default_output_tokens");
   return {};
 }
 
@@ -170,7 +237,8 @@ Result<void> AdminParser::read_key(std::string& body, KeyFields& fields) {
   if (!object) return object.error();
   ObjectReader reader(*object, {});
   read_name(reader, "name", fields.name);
-  reader.whole_number<std::int64_t>("expires_at", fields.expires_at, 1, kUnixSecondsMax, 0);
+  reader.whole_number<std::int64_t>("expires_at", fields.expires_at, 1, cfg::kUnixSecondsMax, 0);
+  read_scopes(reader, fields.scopes);
   dom::element value;
   if (reader.find("limits", value, [&] { fields.limits = {}; })) {
     dom::object nested;
@@ -183,7 +251,15 @@ Result<void> AdminParser::read_key(std::string& body, KeyFields& fields) {
   return reader.finish();
 }
 
+Result<void> AdminParser::read_empty(std::string& body) {
+  if (body.empty()) return {};
+  const Result<dom::object> object = parse(body);
+  if (!object) return object.error();
+  return ObjectReader(*object, {}).finish();
+}
+
 Result<void> AdminParser::read_rotation(std::string& body, std::int64_t& overlap_seconds) {
+  if (body.empty()) return {};
   const Result<dom::object> object = parse(body);
   if (!object) return object.error();
   ObjectReader reader(*object, {});

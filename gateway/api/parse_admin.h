@@ -1,7 +1,7 @@
-// Bodies of the admin routes. Each reader merges a JSON object into what is there (RFC 7396, for
-// flat objects): a key that is given replaces, null resets, a missing one stays. Unknown keys are
-// refused; names and ranges of limits are those of the configuration (config/settings.h). One
-// thread.
+// Bodies of the admin routes. Each reader merges a JSON object into what is there (RFC 7396): a key
+// that is given replaces, null resets, a missing one stays; lists are replaced as wholes. Unknown
+// keys are refused; names and ranges of limits are those of the configuration (config/settings.h):
+// null is no limit, 0 allows nothing. One thread.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,14 @@ namespace sluice::gw {
 
 inline constexpr std::size_t kAdminBodyBytesMax = 64u << 10;
 inline constexpr std::size_t kAdminNameBytesMax = 64;
-inline constexpr std::int64_t kUnixSecondsMax = 253'402'300'799;  // the end of the year 9999
 inline constexpr std::int64_t kOverlapSecondsMax = 30 * 86'400;
 
 struct TenantFields {
   std::string id;
+  std::string name;    // for people
+  std::string parent;  // id of another tenant; empty: none
+  std::string security_class;
+  std::uint32_t weight = 1;
   bool is_blocked = false;
   std::vector<std::string> models;  // allowed; empty: all
   std::uint32_t priority_ceiling = 0;
@@ -29,8 +32,9 @@ struct TenantFields {
 
 struct KeyFields {
   std::string name;
-  std::int64_t expires_at = 0;  // unix seconds; 0: never
-  cfg::Limits limits;           // beside those of the tenant
+  std::int64_t expires_at = 0;      // unix seconds; 0: never
+  std::vector<std::string> scopes;  // of cfg::kScopeNames; empty: all
+  cfg::Limits limits;               // beside those of the tenant
 };
 
 // Ids and names go into paths, logs and metrics: 1 to kAdminNameBytesMax of [A-Za-z0-9._-].
@@ -48,6 +52,7 @@ class AdminParser {
   Result<void> read_quota(std::string& body, cfg::TenantLimits& limits);
   Result<void> read_key(std::string& body, KeyFields& fields);
   Result<void> read_rotation(std::string& body, std::int64_t& overlap_seconds);
+  Result<void> read_empty(std::string& body);  // {} or nothing
 
  private:
   Result<simdjson::dom::object> parse(std::string& body);

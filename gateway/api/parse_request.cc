@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <limits>
+#include <span>
 
 #include "gateway/api/field_reader.h"
 #include "gateway/api/json_document.h"
@@ -42,6 +43,8 @@ struct Reading {
   GenerationRequest& request;
   std::optional<std::uint32_t> max_completion_tokens{};
   std::optional<std::int64_t> best_of{};
+  bool wants_chat_logprobs = false;
+  std::uint32_t top_logprobs = 0;  // chat
   bool has_stream_options = false;
   bool has_messages = false;
   bool has_prompt = false;
@@ -153,18 +156,12 @@ bool read_tool_choice(Reading& r, Element v, std::string_view name) {
 }
 
 bool read_logprobs(Reading& r, Element v, std::string_view name) {
-  if (r.request.kind == ApiKind::chat) {
-    bool wanted = false;
-    return r.reader.boolean(v, name, wanted) && (!wanted || r.reader.unsupported(name));
-  }
-  std::int64_t count = 0;
-  return r.reader.integer(v, name, 0, kTopLogprobsMax, count) && r.reader.unsupported(name);
+  if (r.request.kind == ApiKind::chat) return r.reader.boolean(v, name, r.wants_chat_logprobs);
+  return r.reader.integer(v, name, 0, kTopLogprobsMax, r.request.logprobs.emplace());
 }
 
 bool read_top_logprobs(Reading& r, Element v, std::string_view name) {
-  std::int64_t count = 0;
-  if (!r.reader.integer(v, name, 0, kTopLogprobsMax, count)) return false;
-  return count == 0 || r.reader.unsupported(name);
+  return r.reader.integer(v, name, 0, kTopLogprobsMax, r.top_logprobs);
 }
 
 bool read_metadata(Reading& r, Element v, std::string_view name) {
@@ -208,19 +205,19 @@ bool read_sluice(Reading& r, Element v, std::string_view name) {
   return r.reader.boolean(timing, "sluice.timing", r.request.wants_timing);
 }
 
-bool read_prompt_list(Reading& r, dom::array array) {
+bool read_prompt_list(Reading& r, dom::array array, std::string_view name, std::size_t count_max) {
   GenerationRequest& request = r.request;
   if (array.at(0).is_int64()) {
     PromptInput& prompt = request.prompts.emplace_back();
     prompt.is_ids = true;
-    return r.reader.token_ids(array, "prompt", kContextTokensMax, prompt.ids);
+    return r.reader.token_ids(array, name, kContextTokensMax, prompt.ids);
   }
-  if (array.size() > kChoicesMax)
-    return r.reader.wrong("prompt", "at most " + std::to_string(kChoicesMax) + " prompts");
+  if (array.size() > count_max)
+    return r.reader.wrong(name, "a list of at most " + std::to_string(count_max) + " entries");
   const bool are_texts = array.at(0).is_string();
   std::size_t index = 0;
   for (Element element : array) {
-    const std::string param = "prompt[" + std::to_string(index++) + "]";
+    const std::string param = std::string(name) + "[" + std::to_string(index++) + "]";
     PromptInput& prompt = request.prompts.emplace_back();
     if (are_texts) {
       if (!r.reader.text(element, param, prompt.text)) return false;
@@ -235,14 +232,37 @@ bool read_prompt_list(Reading& r, dom::array array) {
   return true;
 }
 
-bool read_prompt(Reading& r, Element v, std::string_view name) {
-  if (r.request.kind == ApiKind::chat) return true;  // unknown to chat: ignored
+// Text, ids, or a list of either.
+bool read_prompts(Reading& r, Element v, std::string_view name, std::size_t count_max) {
   r.has_prompt = true;
   if (v.is_string()) return r.reader.text(v, name, r.request.prompts.emplace_back().text);
   dom::array array;
-  if (v.get(array) == simdjson::SUCCESS && array.size() > 0) return read_prompt_list(r, array);
+  if (v.get(array) == simdjson::SUCCESS && array.size() > 0)
+    return read_prompt_list(r, array, name, count_max);
   return r.reader.wrong(name,
                         "a string, a list of strings, token ids or a list of lists of token ids");
+}
+
+bool read_prompt(Reading& r, Element v, std::string_view name) {
+  if (r.request.kind == ApiKind::chat) return true;  // unknown to chat: ignored
+  return read_prompts(r, v, name, kChoicesMax);
+}
+
+bool read_input(Reading& r, Element v, std::string_view name) {
+  return read_prompts(r, v, name, kEmbeddingInputsMax);
+}
+
+bool read_encoding_format(Reading& r, Element v, std::string_view name) {
+  std::string_view format;
+  const bool is_text = v.get(format) == simdjson::SUCCESS;
+  if (!is_text || (format != "float" && format != "base64"))
+    return r.reader.wrong(name, "'float' or 'base64'");
+  r.request.encoding_format = format == "base64" ? EncodingFormat::base64 : EncodingFormat::floats;
+  return true;
+}
+
+bool read_dimensions(Reading& r, Element v, std::string_view name) {
+  return r.reader.integer(v, name, 1, kEmbeddingSizeMax, r.request.dimensions.emplace());
 }
 
 bool read_chat_messages(Reading& r, Element v, std::string_view) {
@@ -310,7 +330,8 @@ bool read_add_special_tokens(Reading& r, Element v, std::string_view name) {
 }
 
 bool read_max_tokens(Reading& r, Element v, std::string_view name) {
-  return r.reader.integer(v, name, 1, kContextTokensMax, r.request.max_tokens.emplace());
+  const std::int64_t low = r.request.kind == ApiKind::completion ? 0 : 1;
+  return r.reader.integer(v, name, low, kContextTokensMax, r.request.max_tokens.emplace());
 }
 
 bool read_max_completion_tokens(Reading& r, Element v, std::string_view name) {
@@ -454,10 +475,46 @@ constexpr std::array kFields = std::to_array<Field>({
 static_assert(std::is_sorted(kFields.begin(), kFields.end(),
                              [](const Field& a, const Field& b) { return a.name < b.name; }));
 
-const Field* find_field(std::string_view name) {
-  const auto at = std::lower_bound(kFields.begin(), kFields.end(), name,
+// Of /v1/embeddings.
+constexpr std::array kEmbeddingFields = std::to_array<Field>({
+    {"add_special_tokens", read_add_special_tokens},
+    {"dimensions", read_dimensions},
+    {"encoding_format", read_encoding_format},
+    {"input", read_input},
+    {"model", read_model},
+    {"truncate_prompt_tokens", read_truncate},
+    {"user", check_text},
+});
+static_assert(std::is_sorted(kEmbeddingFields.begin(), kEmbeddingFields.end(),
+                             [](const Field& a, const Field& b) { return a.name < b.name; }));
+
+const Field* find_field(ApiKind kind, std::string_view name) {
+  const std::span<const Field> fields =
+      kind == ApiKind::embedding ? std::span<const Field>(kEmbeddingFields) : kFields;
+  const auto at = std::lower_bound(fields.begin(), fields.end(), name,
                                    [](const Field& f, std::string_view n) { return f.name < n; });
-  return at != kFields.end() && at->name == name ? &*at : nullptr;
+  return at != fields.end() && at->name == name ? &*at : nullptr;
+}
+
+// What the fields about log-probabilities, several sequences and echo say together.
+bool check_scores(Reading& r) {
+  GenerationRequest& request = r.request;
+  if (r.top_logprobs > 0 && request.kind == ApiKind::completion)
+    return r.reader.wrong("top_logprobs", "absent: a completion's 'logprobs' is the number");
+  if (r.top_logprobs > 0 && !r.wants_chat_logprobs)
+    return r.reader.wrong("top_logprobs", "0 or absent without 'logprobs': true");
+  if (r.wants_chat_logprobs) request.logprobs = r.top_logprobs;
+  if (request.max_tokens == 0u && !request.echo)
+    return r.reader.wrong("max_tokens", "at least 1 without 'echo'");
+  request.best_of = request.choices;
+  if (!r.best_of) return true;
+  if (*r.best_of < std::int64_t{request.choices}) return r.reader.wrong("best_of", "at least 'n'");
+  if (*r.best_of > std::int64_t{request.choices} && request.kind == ApiKind::chat)
+    return r.reader.unsupported("best_of");
+  if (*r.best_of > std::int64_t{request.choices} && request.stream)
+    return r.reader.wrong("best_of", "equal to 'n' with 'stream'");
+  request.best_of = static_cast<std::uint32_t>(*r.best_of);
+  return true;
 }
 
 // What no field can know alone.
@@ -466,20 +523,16 @@ bool check_relations(Reading& r) {
   if (request.model.empty()) return r.reader.wrong("model", "the name of a model");
   if (request.kind == ApiKind::chat && !r.has_messages)
     return r.reader.wrong("messages", "a list of at least one message");
+  if (request.kind == ApiKind::embedding)
+    return r.has_prompt || r.reader.wrong("input", "a string, a list of strings or token ids");
   if (request.kind == ApiKind::completion && !r.has_prompt)
     return r.reader.wrong("prompt", "a string, a list of strings or token ids");
   if (r.max_completion_tokens) request.max_tokens = r.max_completion_tokens;
   if (request.max_tokens && request.sampling.min_tokens > *request.max_tokens)
     return r.reader.wrong("min_tokens", "at most 'max_tokens'");
-  if (r.best_of) {
-    if (*r.best_of < std::int64_t{request.choices})
-      return r.reader.wrong("best_of", "at least 'n'");
-    if (*r.best_of > std::int64_t{request.choices})
-      return r.reader.fail(Errc::unsupported_parameter, "best_of",
-                           "'best_of' above 'n' is not supported by this server");
-  }
-  if (request.prompts.size() * request.choices > kChoicesMax)
-    return r.reader.wrong("n",
+  if (!check_scores(r)) return false;
+  if (request.prompts.size() * request.best_of > kChoicesMax)
+    return r.reader.wrong(request.best_of > request.choices ? "best_of" : "n",
                           "so small that prompts x n is at most " + std::to_string(kChoicesMax));
   if (r.has_stream_options && !request.stream)
     return r.reader.fail(Errc::invalid_value, "stream_options",
@@ -541,7 +594,7 @@ Result<void> RequestParser::parse_generation(std::string& body, ApiKind kind,
   Reading reading{.reader = state_->reader, .request = request};
   for (const dom::key_value_pair entry : *object) {
     if (entry.value.is_null()) continue;
-    const Field* field = find_field(entry.key);
+    const Field* field = find_field(kind, entry.key);
     if (field != nullptr && !field->read(reading, entry.value, field->name))
       return state_->reader.take_error();
   }

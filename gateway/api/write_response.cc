@@ -1,6 +1,9 @@
 // JSON bodies and stream chunks.
 #include "gateway/api/write_response.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "gateway/api/json_text.h"
 
 namespace sluice::gw {
@@ -28,7 +31,58 @@ void append_timing(std::string& out, const TimingInfo& timing) {
   out.push_back('}');
 }
 
+void append_floats(std::string& out, std::span<const float> values) {
+  out.push_back('[');
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    append_float(out, values[i]);
+  }
+  out.push_back(']');
+}
+
+// Three bytes, four characters.
+void append_base64(std::string& out, std::span<const unsigned char> bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const std::size_t count = std::min<std::size_t>(3, bytes.size() - i);
+    std::uint32_t group = 0;
+    for (std::size_t j = 0; j < 3; ++j) group = group << 8 | (j < count ? bytes[i + j] : 0u);
+    for (std::size_t j = 0; j < 4; ++j)
+      out.push_back(j <= count ? kDigits[group >> (18 - 6 * j) & 63] : '=');
+  }
+}
+
 }  // namespace
+
+void append_embeddings(std::string& out, std::string_view model,
+                       std::span<const EmbeddingResult> results, EncodingFormat format,
+                       std::uint32_t prompt_tokens) {
+  static_assert(std::endian::native == std::endian::little);
+  out.append("{\"object\":\"list\",\"data\":[");
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    out.append(i > 0 ? ",{" : "{").append("\"object\":\"embedding\",\"index\":");
+    append_integer(out, i);
+    out.append(",\"embedding\":");
+    const std::span<const float> values = results[i].values;
+    if (format == EncodingFormat::base64) {
+      out.push_back('"');
+      append_base64(out,
+                    {reinterpret_cast<const unsigned char*>(values.data()), values.size_bytes()});
+      out.push_back('"');
+    } else {
+      append_floats(out, values);
+    }
+    out.push_back('}');
+  }
+  out.append("],\"model\":");
+  append_json_string(out, model);
+  out.append(",\"usage\":{\"prompt_tokens\":");
+  append_integer(out, prompt_tokens);
+  out.append(",\"total_tokens\":");
+  append_integer(out, prompt_tokens);
+  out.append("}}");
+}
 
 std::string_view finish_reason_name(FinishReason finish) {
   return finish == FinishReason::length ? "\"length\"" : "\"stop\"";
@@ -121,25 +175,30 @@ void ResponseWriter::role_chunk(std::string& out, std::uint32_t choice,
   out.append("}\n\n");
 }
 
-void ResponseWriter::text_chunk(std::string& out, std::uint32_t choice, std::string_view text,
-                                FinishReason finish, std::span<const TokenId> ids,
+void ResponseWriter::text_chunk(std::string& out, std::uint32_t choice, const TextPiece& piece,
                                 const Usage& usage) const {
+  constexpr std::string_view kNoLogprobs = "null,\"finish_reason\":null";
   out.append(chunk_head_).append("{\"index\":");
   append_integer(out, choice);
-  if (text.empty() && kind_ == ApiKind::chat) {
+  if (piece.text.empty() && kind_ == ApiKind::chat) {
     out.append(",\"delta\":{},\"logprobs\":null,\"finish_reason\":null");
   } else {
     out.append(text_open_);
-    append_json_escaped(out, text);
+    append_json_escaped(out, piece.text);
     out.append(text_close_);
   }
-  if (finish != FinishReason::none) {
+  if (piece.logprobs != nullptr && !piece.logprobs->is_empty()) {
+    out.resize(out.size() - kNoLogprobs.size());
+    piece.logprobs->append_to(out);
+    out.append(",\"finish_reason\":null");
+  }
+  if (piece.finish != FinishReason::none) {
     out.resize(out.size() - 4);  // the null
-    out.append(finish_reason_name(finish));
+    out.append(finish_reason_name(piece.finish));
   }
   if (options_.token_ids) {
     out.append(",\"token_ids\":");
-    append_token_ids(out, ids);
+    append_token_ids(out, piece.ids);
   }
   end_choice(out, usage);
   out.append("}\n\n");
@@ -173,7 +232,12 @@ void ResponseWriter::body(std::string& out, std::span<const ChoiceResult> choice
       out.append(",\"text\":");
       append_json_string(out, choice.text);
     }
-    out.append(",\"logprobs\":null,\"finish_reason\":").append(finish_reason_name(choice.finish));
+    out.append(",\"logprobs\":");
+    if (choice.logprobs != nullptr)
+      choice.logprobs->append_to(out);
+    else
+      out.append("null");
+    out.append(",\"finish_reason\":").append(finish_reason_name(choice.finish));
     if (options_.token_ids) {
       out.append(",\"token_ids\":");
       append_token_ids(out, choice.token_ids);

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "gateway/api/logprob_list.h"
 #include "gateway/api/openai_types.h"
 #include "gateway/core/generation.h"
 
@@ -44,11 +45,25 @@ struct TimingInfo {
   std::uint64_t seed = 0;
 };
 
+// What one stream event says of a choice.
+struct TextPiece {
+  std::string_view text;  // may be empty
+  FinishReason finish = FinishReason::none;
+  std::span<const TokenId> ids{};         // written when the request asked
+  const LogprobList* logprobs = nullptr;  // or empty: null
+};
+
 struct ChoiceResult {
   std::string_view text;
   FinishReason finish = FinishReason::none;
   std::span<const TokenId> token_ids;         // written when the request asked
   std::span<const TokenId> prompt_token_ids;  // completions; likewise
+  const LogprobList* logprobs = nullptr;      // none: null
+};
+
+// One input of /v1/embeddings.
+struct EmbeddingResult {
+  std::span<const float> values;
 };
 
 class ResponseWriter {
@@ -59,9 +74,9 @@ class ResponseWriter {
   // Chat: the first chunk of a choice. `prompt_ids` is written when token ids were asked for.
   void role_chunk(std::string& out, std::uint32_t choice, std::span<const TokenId> prompt_ids,
                   const Usage& usage) const;
-  // Text (may be empty) and, on the last one, the finish reason.
-  void text_chunk(std::string& out, std::uint32_t choice, std::string_view text,
-                  FinishReason finish, std::span<const TokenId> ids, const Usage& usage) const;
+  // Text and, on the last one, the finish reason.
+  void text_chunk(std::string& out, std::uint32_t choice, const TextPiece& piece,
+                  const Usage& usage) const;
   // The chunk without choices: totals and, opt-in, the timing.
   void closing_chunk(std::string& out, const Usage& usage, const TimingInfo* timing) const;
   void done(std::string& out) const { out.append("data: [DONE]\n\n"); }
@@ -85,6 +100,12 @@ class ResponseWriter {
 std::string_view finish_reason_name(FinishReason finish);
 void append_usage(std::string& out, const Usage& usage);
 void append_token_ids(std::string& out, std::span<const TokenId> ids);
+
+// The answer of /v1/embeddings. Floats are written with the digits that read back as the same
+// value; base64 is of little-endian float32 (RFC 4648).
+void append_embeddings(std::string& out, std::string_view model,
+                       std::span<const EmbeddingResult> results, EncodingFormat format,
+                       std::uint32_t prompt_tokens);
 
 struct ModelCard {
   std::string_view name;

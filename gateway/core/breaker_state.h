@@ -21,6 +21,7 @@ inline std::string_view breaker_state_name(BreakerState state) {
 
 inline constexpr std::size_t kBreakerEventsMax = 1024;  // kept until taken; the oldest go first
 inline constexpr std::uint32_t kOpeningsMax = 32;       // counted in a row
+inline constexpr std::size_t kBreakerHistory = 8;       // last transitions that a view shows
 
 // least * 2^openings, at most `most`. REQUIRES: least > 0.
 inline Duration back_off(Duration least, Duration most, std::uint32_t openings) {

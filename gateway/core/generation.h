@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,9 @@ enum class Delivery : std::uint8_t {
   whole,     // tokens are billed as they arrive; the answer is one write
 };
 
+// Whether the log-probabilities of the prompt are wanted: of choice 0, once.
+enum class PromptScores : std::uint8_t { none, wanted };
+
 // One request after parsing, templating and tokenizing. Immutable once submitted.
 struct GenerationSpec {
   TenantId tenant;
@@ -54,8 +58,10 @@ struct GenerationSpec {
   std::vector<TokenId> stop_ids;  // end-of-sequence and turn-end ids included unless ignore_eos
   std::vector<LogitBias> bias;
   std::uint32_t choices = 1;            // n
-  std::uint32_t output_tokens_max = 0;  // per choice, > 0
-  std::uint32_t priority = 0;           // smaller is sooner
+  std::uint32_t output_tokens_max = 0;  // per choice; 0: the prompt is all (or an embedding)
+  SequenceTask task = SequenceTask::generate;
+  PromptScores prompt_scores = PromptScores::none;
+  std::uint32_t priority = 0;  // smaller is sooner
   Delivery delivery = Delivery::whole;
   Tick arrival{};
   std::optional<Tick> deadline;
@@ -66,6 +72,14 @@ struct OutputToken {
   TokenId id;
   float logprob;
   FinishReason finish;  // not `none`: the last one of its choice
+};
+
+// What is known of a prompt. Spans hold until the next call.
+struct PromptResult {
+  std::span<const float> logprobs;   // of ids 1, 2, ...; complete before the first token
+  std::span<const TopLogprob> top;   // [logprobs.size(), num_top]
+  std::span<const float> embedding;  // once finish is set
+  FinishReason finish{};             // length: the prompt was all; accept(0) ends the choice
 };
 
 enum class CancelCause : std::uint8_t { client_gone, stop_string, deadline, shutdown, failed };

@@ -430,7 +430,7 @@ Result<void> Ledger::count_request(AccountId id, Tick now) {
 }
 
 Result<Reservation> Ledger::open(const Ask& ask, Tick now, Duration typical) {
-  CHECK(ask.choices > 0 && ask.choices <= kChoicesMax && ask.output_tokens_max > 0);
+  CHECK(ask.choices > 0 && ask.choices <= kChoicesMax);
   CHECK(ask.prompt_tokens <= kContextTokensMax && ask.output_tokens_max <= kContextTokensMax);
   advance(now);
   const Path path = path_of(ask.account, ask.model);

@@ -43,6 +43,7 @@
 #include "gateway/core/generation.h"
 #include "gateway/core/ledger_limits.h"
 #include "gateway/core/ledger_state.h"
+#include "gateway/core/quota_view.h"
 #include "gateway/core/rate_limit.h"
 #include "gateway/core/utc_calendar.h"
 #include "shared/result.h"
@@ -131,6 +132,19 @@ class Ledger {
   // Output of one choice that is granted at once: the whole bound, or the first kGrantTokens.
   std::uint32_t first_grant(const Ask& ask) const;
   ReservationMode mode(AccountId id) const { return accounts_[id.value].spec.mode; }
+  const Prices& prices(const Reservation& reservation) const { return at(reservation).prices; }
+
+  // ---- after a restart, before the first request
+  // What a former process settled at `unix_ms`: charged to the account and to all above it, with
+  // what they are now. Minutes that are over and periods that have ended take nothing; a time in
+  // the future is taken for now. Errors, with nothing changed: invalid_value.
+  struct SettledCharge {
+    AccountId account;
+    std::optional<std::uint32_t> model;  // nothing: of none that exists now
+    std::int64_t unix_ms = 0;
+    Amounts amounts{};  // minute and calendar kinds
+  };
+  Result<void> charge_settled(const SettledCharge& settled, Tick now);
 
   // ---- after limits changed
   std::vector<Reservation::Key> open_newest_first() const;
@@ -139,11 +153,17 @@ class Ledger {
   std::uint64_t tag(Reservation::Key key) const;  // REQUIRES: open
 
   // ---- views
-  LimitsView limits(AccountId id, Tick now) const;                   // of the level that binds most
+  LimitsView limits(AccountId id, Tick now) const;  // of the level that binds most
+  // By kind, of the levels that are enforced the one with the least left.
+  QuotaView quota(AccountId id, Tick now) const;
+  QuotaView own_quota(AccountId id, Tick now) const;  // of this account's own counters
+  std::vector<ModelQuotaView> model_quotas(AccountId id, Tick now) const;
   std::uint64_t used(AccountId id, LimitKind kind, Tick now) const;  // spent + reserved, all models
   std::uint64_t used(AccountId id, std::uint32_t model, LimitKind kind, Tick now) const;
   std::uint64_t limit(AccountId id, LimitKind kind) const;  // in force now; kNoLimit
   std::uint64_t shadow_refusals(AccountId id) const { return accounts_[id.value].shadow_refusals; }
+  // Whether the account or one above it has a limit that can refuse. Shadow accounts cannot.
+  bool is_limited(AccountId id) const;
   const AccountSpec& spec(AccountId id) const { return accounts_[id.value].spec; }
   const ModeCounters& mode_counters(ReservationMode mode) const;
   std::size_t num_accounts() const { return accounts_.size(); }
@@ -269,6 +289,11 @@ class Ledger {
   void clear();
   Reservation restore(const OpenReservation& plain, const Mark& prompt_at, const Mark& output_at);
   void expire_unbacked();
+
+  // ledger_views.cc
+  CounterView view(std::uint32_t account, std::uint32_t model_at, LimitKind kind, Tick at,
+                   std::uint64_t reserved) const;
+  std::vector<Amounts> reserved_by(std::uint32_t account, Tick at) const;
 
   // ledger_checks.cc
   std::uint64_t used(const Counters& counters, LimitKind kind, Tick now) const;

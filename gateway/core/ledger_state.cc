@@ -292,4 +292,71 @@ Result<std::vector<Reservation>> Ledger::import_state(const LedgerState& state, 
   return restored;
 }
 
+Result<void> Ledger::charge_settled(const SettledCharge& settled, Tick now) {
+  advance(now);
+  if (settled.account.value >= accounts_.size()) return unusable("unknown account");
+  if (settled.model && *settled.model >= params_.num_models) return unusable("unknown model");
+  if (settled.unix_ms < 0 || settled.unix_ms > kUnixMsMax) return unusable("time");
+  const Path path = path_of(settled.account, settled.model.value_or(kNone));
+  for (std::size_t i = 0; i < kCounterKinds; ++i) {
+    const auto kind = static_cast<LimitKind>(i);
+    const bool is_held =
+        kind == LimitKind::concurrent_requests || kind == LimitKind::concurrent_kv_tokens;
+    if (is_held && settled.amounts[i] > 0) return unusable("kind");
+    for (const Level& level : path.span()) {
+      if (settled.amounts[i] > kAmountMax - used(counters(level, kind), kind, now_)) {
+        return unusable("amount");
+      }
+    }
+  }
+  // Rounded up and never in the future: nothing is free sooner than it would have been.
+  const std::int64_t ms = settled.unix_ms - wall_offset_ms_;
+  const std::int64_t rounded = ms >= 0 ? (ms + kSecondMs - 1) / kSecondMs : -(-ms / kSecondMs);
+  const RateWindow::Slot slot = std::min(rounded, RateWindow::slot_of(now_));
+  const DayNumber day = day_number(settled.unix_ms);
+  const MonthNumber month = month_number(day);
+  for (const Level& level : path.span()) {
+    for (std::size_t i = 0; i < kMinuteKinds; ++i) {
+      if (settled.amounts[i] == 0 || RateWindow::slot_of(now_) - slot >= RateWindow::kSlots) {
+        continue;
+      }
+      minute_of(level, static_cast<LimitKind>(i)).windows[i].charge_at(slot, settled.amounts[i]);
+    }
+    const std::uint64_t tokens = settled.amounts[index_of(LimitKind::tokens_per_day)];
+    Counters& daily = counters(level, LimitKind::tokens_per_day);
+    if (tokens > 0 && day >= day_) {
+      if (daily.day.day != day_) daily.day = {day_, 0};
+      daily.day.sum += tokens;
+    }
+    const std::uint64_t cost = settled.amounts[index_of(LimitKind::monthly_budget)];
+    Counters& monthly = counters(level, LimitKind::monthly_budget);
+    if (cost > 0 && month >= month_) {
+      if (monthly.month.month != month_) monthly.month = {month_, 0};
+      monthly.month.sum += cost;
+    }
+  }
+  return {};
+}
+
+bool Ledger::is_limited(AccountId id) const {
+  const auto has_any = [](const LimitSet& limits) {
+    for (std::size_t i = 0; i < kLimitKinds; ++i) {
+      if (limits[static_cast<LimitKind>(i)]) return true;
+    }
+    return false;
+  };
+  for (std::optional<AccountId> up = id; up; up = accounts_[up->value].spec.parent) {
+    const AccountSpec& spec = accounts_[up->value].spec;
+    if (spec.is_shadow) continue;
+    if (has_any(spec.limits)) return true;
+    for (const ModelLimits& model : spec.models) {
+      if (has_any(model.limits)) return true;
+    }
+    for (const TemporaryLimits& temporary : spec.temporary) {
+      if (has_any(temporary.limits)) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace sluice::gw

@@ -10,6 +10,9 @@ namespace sluice::gw {
 
 namespace {
 
+// Divided by weights up to 1,000: an error below 1 in 1,000 of a token's share. 2^64 of it are
+// 10^13 tokens.
+constexpr std::uint64_t kServedUnit = 1'000'000;
 constexpr std::uint64_t kSmallMax = 512;
 constexpr std::uint64_t kMediumMax = 2048;
 constexpr std::uint32_t kPriorityMax = 1000;  // keeps priority * aging far from overflow
@@ -46,6 +49,11 @@ void RequestQueue::set_bounds(std::uint32_t requests_max, std::uint64_t tokens_m
 void RequestQueue::set_tenants(std::size_t num_tenants) {
   CHECK(num_tenants >= tenants_.size());
   tenants_.resize(num_tenants);
+}
+
+void RequestQueue::set_weight(TenantId tenant, std::uint32_t weight) {
+  CHECK(tenant.value < tenants_.size() && weight > 0);
+  tenants_[tenant.value].weight = weight;
 }
 
 bool RequestQueue::has_room(std::uint64_t requests, std::uint64_t tokens) const {
@@ -150,7 +158,7 @@ void RequestQueue::remove(const QueueItem& item) {
 void RequestQueue::charge(TenantId tenant, std::uint32_t model, SizeClass size,
                           std::uint64_t tokens) {
   Tenant& served = tenants_[tenant.value];
-  served.served += tokens;
+  served.served += tokens * kServedUnit / served.weight;
   served_floor_ = served.served;
   models_[model].classes[static_cast<std::size_t>(size)].work += tokens;
 }

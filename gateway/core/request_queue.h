@@ -7,8 +7,8 @@
 //   the
 //      work done. A class without waiters gives its share to the others and banks nothing;
 //   3. the tenant with the smallest virtual token counter (Sheng et al., "Fairness in Serving Large
-//      Language Models", OSDI 2024): served tokens, lifted to the active minimum when it comes
-//      back;
+//      Language Models", OSDI 2024): served tokens over its weight, lifted to the active minimum
+//      when it comes back;
 //   4. the earliest arrival, each priority level counting as one `aging` later; then the lower id.
 //
 // Invariants: 1. requests() and tokens() are the sums over what waits; 2. order depends on nothing
@@ -57,7 +57,8 @@ class RequestQueue {
  public:
   RequestQueue(const QueueParams& params, std::size_t num_models, std::size_t num_tenants);
   void set_bounds(std::uint32_t requests_max, std::uint64_t tokens_max);
-  void set_tenants(std::size_t num_tenants);  // never fewer
+  void set_tenants(std::size_t num_tenants);               // never fewer
+  void set_weight(TenantId tenant, std::uint32_t weight);  // > 0; 1 at first
 
   bool has_room(std::uint64_t requests, std::uint64_t tokens) const;
   void push(const QueueItem& item);
@@ -87,8 +88,9 @@ class RequestQueue {
     std::uint64_t waiting = 0;
   };
   struct Tenant {
-    std::uint64_t served = 0;  // virtual token counter
+    std::uint64_t served = 0;  // virtual token counter, in kServedUnit per token and weight
     std::uint64_t waiting = 0;
+    std::uint32_t weight = 1;
   };
   std::uint64_t level(const QueueItem& item, Tick now) const;
   void lift_tenant(Tenant& tenant);

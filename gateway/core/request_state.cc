@@ -80,6 +80,17 @@ SequenceEffects SequenceState::token(FinishReason finish) {
   return {.corrupt = true};
 }
 
+SequenceEffects SequenceState::prompt_finished() {
+  if (phase_ == SequencePhase::cancelling) {
+    phase_ = SequencePhase::over;
+    return {.worker_over = true};
+  }
+  if (phase_ != SequencePhase::running || num_generated_ > 0) return {.corrupt = true};
+  phase_ = SequencePhase::drained;
+  finish_ = FinishReason::length;
+  return {.worker_over = true, .notify = true};
+}
+
 SequenceEffects SequenceState::finished(FinishReason finish) {
   const bool error = finish == FinishReason::error;
   if (phase_ == SequencePhase::cancelling && (error || finish == FinishReason::cancelled)) {

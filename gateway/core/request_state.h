@@ -2,6 +2,7 @@
 // extends it and the client that takes its tokens. Events in, effects out as values.
 //
 //   waiting --dispatch--> running --last token--> drained --all accepted--> over
+//                                or prompt end
 //      ^  |                |   |                     |                       ^
 //      |  +--close---------|---|---------------------+--close----------------+
 //      +--epoch_end/unsent-+   +--close--> cancelling --acknowledged, epoch_end--+
@@ -58,6 +59,7 @@ class SequenceState {
   SequenceEffects dispatch();                     // REQUIRES: waiting
   SequenceEffects unsent();                       // the ring had no room. REQUIRES: running
   SequenceEffects token(FinishReason finish);     // `finish`: none, stop or length
+  SequenceEffects prompt_finished();              // nothing was to follow the prompt
   SequenceEffects finished(FinishReason finish);  // without a token: cancelled or error
   SequenceEffects epoch_end();                    // REQUIRES: running or cancelling
   SequenceEffects accept(std::uint32_t count);    // REQUIRES: count <= num_pending()
@@ -76,6 +78,10 @@ class SequenceState {
     return is_client_open() ? num_generated_ - num_accepted_ : 0;
   }
   FinishReason finish() const { return finish_; }
+  // The client has something to take: tokens, or the end of a prompt that nothing follows.
+  bool has_news() const {
+    return num_pending() > 0 || (phase_ == SequencePhase::drained && num_generated_ == 0);
+  }
 
  private:
   SequencePhase phase_ = SequencePhase::waiting;

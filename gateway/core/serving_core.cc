@@ -90,7 +90,8 @@ Result<void> ServingCore::check_model(std::uint32_t model, Tick now) const {
 }
 
 Result<void> ServingCore::check_fit(const GenerationSpec& spec) const {
-  CHECK(!spec.prompt.empty() && spec.output_tokens_max > 0);
+  CHECK(!spec.prompt.empty());
+  CHECK(spec.task == SequenceTask::generate || spec.output_tokens_max == 0);
   CHECK(spec.choices > 0 && spec.choices <= kChoicesMax);
   const std::uint64_t longest = spec.prompt.size() + std::uint64_t{spec.output_tokens_max};
   std::uint64_t most = 0;
@@ -161,6 +162,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   entry.spec = std::move(spec);
   entry.reservation = std::move(*reservation);
   entry.mode = ledger_.mode(ask.account);
+  entry.prices = ledger_.prices(entry.reservation);
   entry.limit_error.reset();
   entry.num_open = entry.spec.choices;
   entry.was_dispatched = false;
@@ -183,6 +185,10 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     sequence.prompt_tokens = entry.stats.prompt_tokens;
     sequence.output_tokens_max = entry.spec.output_tokens_max;
     sequence.output_tokens_granted = granted;
+    sequence.task = entry.spec.task;
+    sequence.wants_prompt_scores = choice == 0 &&
+                                   entry.spec.prompt_scores == PromptScores::wanted &&
+                                   entry.spec.prompt.size() > 1;
     sequence.prefix = prefix;
     sequence.arrival = entry.spec.arrival;
     sequence.admitted = sequence.waiting_since = now;
@@ -195,6 +201,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   ++num_live_requests_;
   set_due(slot);
   const GenerationHandle handle = handle_of(slot);
+  stop_tripped(now);  // this one waits behind a burst
   dispatch_model(entry.spec.model, now);
   return handle;
 }
@@ -234,6 +241,15 @@ void ServingCore::force_open(TenantId tenant, Tick now) {
 
 void ServingCore::reset_breaker(TenantId tenant, Tick now) {
   breaker_.reset(tenant, now);
+}
+
+void ServingCore::force_open(WorkerId worker, Tick now) {
+  worker_breaker_.force_open(worker, now);
+}
+
+void ServingCore::reset_breaker(WorkerId worker, Tick now) {
+  worker_breaker_.reset(worker, now);
+  dispatch(now);
 }
 
 std::uint32_t ServingCore::next_request_slot() const {
@@ -312,6 +328,22 @@ ServingCore::Sequence* ServingCore::find_choice(GenerationHandle handle, std::ui
   return &sequences_[request->choices[choice]];
 }
 
+std::span<const TopLogprob> ServingCore::pending_top(GenerationHandle handle,
+                                                     std::uint32_t choice) const {
+  const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
+  if (sequence == nullptr) return {};
+  return std::span(sequence->top).first(pending(handle, choice).size() * sequence->num_top);
+}
+
+PromptResult ServingCore::prompt_result(GenerationHandle handle, std::uint32_t choice) const {
+  const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
+  if (sequence == nullptr) return {};
+  PromptResult result{sequence->prompt_logprobs, sequence->prompt_top, sequence->embedding, {}};
+  if (sequence->output_tokens_max == 0 && sequence->state.has_news())
+    result.finish = sequence->state.finish();
+  return result;
+}
+
 std::span<const OutputToken> ServingCore::pending(GenerationHandle handle,
                                                   std::uint32_t choice) const {
   const Sequence* sequence = const_cast<ServingCore*>(this)->find_choice(handle, choice);
@@ -328,20 +360,24 @@ std::span<const OutputToken> ServingCore::pending(GenerationHandle handle,
 void ServingCore::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count,
                          Tick now) {
   Sequence* sequence = find_choice(handle, choice);
-  if (sequence == nullptr || count == 0) return;
+  if (sequence == nullptr || (count == 0 && !sequence->state.has_news())) return;
   const std::uint32_t index = requests_[sequence->request].choices[choice];
   const SequenceEffects effects = sequence->state.accept(count);
+  sequence->top.erase(sequence->top.begin(),
+                      sequence->top.begin() + std::ptrdiff_t{count} * sequence->num_top);
   ModelCounters& counters = counters_[sequence->model];
   counters.accepted += count;
   counters.pending -= count;
   Request& request = requests_[sequence->request];
   request.stats.completion_tokens += count;
   ledger_.settle(request.reservation, count, now);
-  commands_.push_back({.kind = CommandKind::accept_slot,
-                       .sequence = index,
-                       .id = sequence->id,
-                       .worker = {},
-                       .value = sequence->state.num_accepted()});
+  if (count > 0) {
+    commands_.push_back({.kind = CommandKind::accept_slot,
+                         .sequence = index,
+                         .id = sequence->id,
+                         .worker = {},
+                         .value = sequence->state.num_accepted()});
+  }
   const bool by_length = sequence->state.finish() == FinishReason::length;
   apply(index, effects, by_length ? EndReason::length : EndReason::stop, now);
 }
@@ -497,6 +533,7 @@ void ServingCore::tick(Tick now) {
   enforce_limits(now);
   for (Worker& worker : workers_) worker.account.retry();
   breaker_due_.reset();
+  for (std::uint32_t i = 0; i < workers_.size(); ++i) recycle_if_due(i, now);
   stop_tripped(now);
   dispatch(now);
 }
@@ -507,6 +544,8 @@ std::optional<Tick> ServingCore::next_due() const {
   for (const std::optional<Tick> other : {drain_until_, ledger_.next_change(), breaker_due_}) {
     if (other) due = due ? std::min(*due, *other) : *other;
   }
+  for (const Worker& worker : workers_)
+    if (worker.recycle_by) due = due ? std::min(*due, *worker.recycle_by) : *worker.recycle_by;
   return due;
 }
 
@@ -529,6 +568,14 @@ LimitsView ServingCore::limits(AccountId account, Tick now) const {
 // What the shell hands over was validated by the configuration: an error here is our own bug.
 void ServingCore::set_limits(const CoreLimits& limits) {
   CHECK(limits.accounts.size() >= ledger_.num_accounts());
+  // Whoever gets another parent leaves the old one first: between two trees there may be a cycle.
+  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
+    const bool is_new = i >= ledger_.num_accounts();
+    if (!is_new && ledger_.spec(AccountId{i}).parent == limits.accounts[i].parent) continue;
+    AccountSpec alone = limits.accounts[i];
+    alone.parent.reset();
+    CHECK(ledger_.set_account(AccountId{i}, alone).has_value());
+  }
   for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
     CHECK(ledger_.set_account(AccountId{i}, limits.accounts[i]).has_value());
   }
@@ -537,6 +584,12 @@ void ServingCore::set_limits(const CoreLimits& limits) {
   }
   predictors_.resize(std::size_t{limits.num_tenants} * params_.num_models);
   breaker_.set_tenants(limits.num_tenants);
+  queue_.set_tenants(limits.num_tenants);
+  for (std::uint32_t i = 0; i < limits.num_tenants; ++i) {
+    const std::uint32_t weight = i < limits.weights.size() ? limits.weights[i] : 1;
+    breaker_.set_weight(TenantId{i}, weight);
+    queue_.set_weight(TenantId{i}, weight);
+  }
 }
 
 // The newest go first: they are those that would not have been admitted.
@@ -555,12 +608,15 @@ void ServingCore::set_wall(Tick now, std::int64_t unix_ms) {
   enforce_limits(now);
 }
 
+Result<void> ServingCore::charge_settled(const Ledger::SettledCharge& settled, Tick now) {
+  return ledger_.charge_settled(settled, now);
+}
+
 void ServingCore::reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max,
                          Tick now) {
   set_limits(limits);
   ledger_.advance(now);
   enforce_limits(now);
-  queue_.set_tenants(limits.num_tenants);
   queue_.set_bounds(queue.requests_max, queue.tokens_max);
   params_.queue.requests_max = queue.requests_max;
   params_.queue.tokens_max = queue.tokens_max;
@@ -591,7 +647,7 @@ bool ServingCore::take_token_notice(const Notice& notice) {
   Sequence* sequence = find_choice(notice.handle, notice.choice);
   if (sequence == nullptr || !sequence->is_dirty) return false;
   sequence->is_dirty = false;
-  return sequence->state.num_pending() > 0;
+  return sequence->state.has_news();
 }
 
 }  // namespace sluice::gw

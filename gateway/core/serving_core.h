@@ -44,11 +44,12 @@
 
 namespace sluice::gw {
 
-// Who may spend what. Accounts by their number: parents before children, tenants and keys alike.
+// Who may spend what. Accounts by their number, tenants and keys alike.
 struct CoreLimits {
   std::vector<AccountSpec> accounts;
   std::vector<Prices> prices;  // by model; empty: all 0
   std::uint32_t num_tenants = 1;
+  std::vector<std::uint32_t> weights{};  // by tenant; those that are missing: 1
 };
 
 struct CoreParams {
@@ -70,8 +71,10 @@ enum class CommandKind : std::uint8_t {
   write_submit,    // `sequence` to `worker`; answer with submit_written or submit_unsent
   write_cancel,    // `id` to `worker`
   accept_slot,     // `sequence`: `value` output tokens are billed in total
+  cache_slot,      // `sequence`: `value` of its prompt tokens came from the prefix cache
   absorb_slot,     // `sequence`: its client is done
   report_corrupt,  // `worker`: kill this epoch; reason in worker(id).corrupt_reason()
+  recycle,         // `worker`: end this epoch as planned; another one follows
   drained,         // nothing is left to do
 };
 
@@ -81,6 +84,14 @@ struct Command {
   SequenceId id;
   WorkerId worker;
   std::uint32_t value = 0;
+};
+
+// What an operator wants of a worker. `draining` outlives its epochs; `recycling` ends with this
+// one.
+enum class WorkerMode : std::uint8_t {
+  serving,
+  draining,   // no new work; what it runs may finish
+  recycling,  // likewise, and then, or at the latest after a time, its process is replaced
 };
 
 enum class NoticeKind : std::uint8_t { tokens, failed };
@@ -102,7 +113,10 @@ struct JournalFacts {  // of open_slot
   RequestId request;
   SequenceId sequence;
   TenantId tenant;
-  std::uint32_t choice, prompt_tokens, reserved_tokens;
+  AccountId account;
+  std::uint32_t model, choice, prompt_tokens, reserved_tokens;
+  Prices prices;  // of its reservation
+  Tick admitted;  // when that was made
 };
 
 class ServingCore {
@@ -119,6 +133,9 @@ class ServingCore {
   Result<GenerationHandle> submit(GenerationSpec spec, RequestId request,
                                   std::span<const SequenceId> ids, Tick now);
   std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) const;
+  // Of the pending tokens: the same number for each.
+  std::span<const TopLogprob> pending_top(GenerationHandle handle, std::uint32_t choice) const;
+  PromptResult prompt_result(GenerationHandle handle, std::uint32_t choice) const;
   void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count, Tick now);
   void stop(GenerationHandle handle, std::uint32_t choice, Tick now);
   void cancel(GenerationHandle handle, CancelCause cause, Tick now);
@@ -152,7 +169,14 @@ class ServingCore {
   // Until reset. What the tenant runs ends at once with tenant_circuit_open.
   void force_open(TenantId tenant, Tick now);
   void reset_breaker(TenantId tenant, Tick now);
+  void force_open(WorkerId worker, Tick now);
+  void reset_breaker(WorkerId worker, Tick now);
+  // `recycling` of a worker that is down, or being recycled already, changes nothing. What runs has
+  // `patience` to finish, then it moves to another epoch as after a crash.
+  void set_worker_mode(WorkerId worker, WorkerMode mode, Duration patience, Tick now);
   void set_wall(Tick now, std::int64_t unix_ms);  // the wall clock, as often as it was read
+  // Before the first request: what a former process settled (Ledger::charge_settled).
+  Result<void> charge_settled(const Ledger::SettledCharge& settled, Tick now);
   void drain(Tick now, Duration timeout);
 
   std::vector<Command>& commands() { return commands_; }
@@ -173,6 +197,8 @@ class ServingCore {
   const EngineMeter& meter(WorkerId worker) const { return workers_[worker.value].meter; }
   std::uint32_t num_workers() const { return static_cast<std::uint32_t>(workers_.size()); }
   std::uint32_t num_held(WorkerId worker) const;  // sequences that it holds
+  WorkerMode worker_mode(WorkerId worker) const { return workers_[worker.value].mode; }
+  std::vector<TenantId> tenants_on(WorkerId worker) const;  // ascending
   const Ledger& ledger() const { return ledger_; }
   const TenantBreaker& tenant_breaker() const { return breaker_; }
   const WorkerBreaker& worker_breaker() const { return worker_breaker_; }
@@ -191,6 +217,8 @@ class ServingCore {
     WorkerAccount account;
     EngineMeter meter;
     std::vector<std::uint32_t> held;  // sequence indices, unordered
+    WorkerMode mode{};
+    std::optional<Tick> recycle_by;  // nothing: not recycling, or the command was given
   };
   struct ModelHealth {
     std::uint32_t num_up = 0;
@@ -227,8 +255,22 @@ class ServingCore {
 
   // serving_core_steps.cc: records and the life of sequences
   void cover(Sequence& sequence, Tick now);
-  bool take_entry(std::uint32_t worker, const StepEntry& entry, Tick now);
-  const char* entry_fault(const Sequence& sequence, const StepEntry& entry) const;
+  // An entry with its share of what stands behind the entries.
+  struct Entry {
+    const StepEntry& head;
+    std::span<const TopLogprob> top;
+    std::span<const float> values;
+  };
+  bool take_entry(std::uint32_t worker, const Entry& taken, Tick now);
+  const char* entry_fault(const Sequence& sequence, const Entry& taken) const;
+  const char* token_fault(const Sequence& sequence, const StepEntry& entry) const;
+  const char* prompt_fault(const Sequence& sequence, const Entry& taken) const;
+  const char* top_fault(const Sequence& sequence, const Entry& taken) const;
+  void note_cached(std::uint32_t index, std::uint32_t cached);
+  void take_prompt_token(Sequence& sequence, const Entry& taken);
+  void take_prompt_end(std::uint32_t sequence, const Entry& taken, Tick now);
+  void take_token(std::uint32_t sequence, const Entry& taken, Tick now);
+  void notify(Sequence& sequence);
   void observe_token(Sequence& sequence, Tick now);
   void apply(std::uint32_t sequence, const SequenceEffects& effects, EndReason reason, Tick now);
   void client_over(std::uint32_t sequence, EndReason reason, Tick now);
@@ -243,6 +285,7 @@ class ServingCore {
   void dispatch_model(std::uint32_t model, Tick now);
   bool can_take(std::uint32_t worker, Tick now) const;
   void look_again_at(Tick due);
+  void recycle_if_due(std::uint32_t worker, Tick now);
   std::optional<WorkerId> pick_worker(const Sequence& sequence, Tick now);
   void send(std::uint32_t sequence, WorkerId worker, Tick now);
   void requeue(std::uint32_t sequence, Tick now);

@@ -49,7 +49,42 @@ void ServingCore::dispatch_model(std::uint32_t model, Tick now) {
 }
 
 bool ServingCore::can_take(std::uint32_t worker, Tick now) const {
-  return workers_[worker].account.can_take() && worker_breaker_.can_take(WorkerId{worker}, now);
+  return workers_[worker].mode == WorkerMode::serving && workers_[worker].account.can_take() &&
+         worker_breaker_.can_take(WorkerId{worker}, now);
+}
+
+void ServingCore::set_worker_mode(WorkerId id, WorkerMode mode, Duration patience, Tick now) {
+  CHECK(id.value < workers_.size());
+  Worker& worker = workers_[id.value];
+  if (mode == WorkerMode::recycling) {
+    if (!worker.account.is_up() || worker.mode == WorkerMode::recycling) return;
+    worker.recycle_by = now + patience;
+  } else if (worker.mode == WorkerMode::recycling && !worker.recycle_by) {
+    return;  // its end is under way
+  } else {
+    worker.recycle_by.reset();
+  }
+  worker.mode = mode;
+  recycle_if_due(id.value, now);
+  dispatch(now);
+}
+
+void ServingCore::recycle_if_due(std::uint32_t index, Tick now) {
+  Worker& worker = workers_[index];
+  if (!worker.recycle_by || (!worker.held.empty() && now < *worker.recycle_by)) return;
+  worker.recycle_by.reset();
+  commands_.push_back({.kind = CommandKind::recycle,
+                       .sequence = 0,
+                       .id = {},
+                       .worker = WorkerId{index},
+                       .value = 0});
+}
+
+std::vector<TenantId> ServingCore::tenants_on(WorkerId id) const {
+  std::set<TenantId> tenants;
+  for (const std::uint32_t index : workers_[id.value].held)
+    tenants.insert(sequences_[index].tenant);
+  return {tenants.begin(), tenants.end()};
 }
 
 void ServingCore::look_again_at(Tick due) {
@@ -97,6 +132,11 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
     sequence.weights_digest = worker.account.facts().weights_digest;
     sequence.kernel_path = worker.account.facts().kernel_path;
     sequence.dispatched = now;
+    const SamplingParams& sampling = request.spec.sampling;
+    if (sampling.wants_logprob != 0)
+      sequence.num_top =
+          std::min<std::uint32_t>(sampling.num_top_logprobs, worker.account.facts().vocab_size);
+    if (sequence.wants_prompt_scores) sequence.prompt_logprobs.reserve(sequence.prompt_tokens);
     sequence.outputs.reserve(std::min<std::size_t>(sequence.output_tokens_max, kOutputsReserved));
     counters.queue_time.observe(now - sequence.admitted);
     if (!request.was_dispatched) {
@@ -199,6 +239,11 @@ Submission ServingCore::submission(std::uint32_t index) {
   submission.head.num_bias = static_cast<std::uint32_t>(spec.bias.size());
   submission.head.priority = spec.priority;
   submission.head.sampling = spec.sampling;
+  submission.head.task = sequence.task;
+  // After the end of an epoch only what is missing is computed again.
+  const auto num_scored = static_cast<std::uint32_t>(sequence.prompt_logprobs.size());
+  if (sequence.wants_prompt_scores && num_scored + 1 < sequence.prompt_tokens)
+    submission.head.prompt_logprobs_from = num_scored + 1;
   submission.prompt = spec.prompt;
   submission.output = output_ids_;
   submission.stop_ids = spec.stop_ids;
@@ -209,12 +254,12 @@ Submission ServingCore::submission(std::uint32_t index) {
 
 JournalFacts ServingCore::journal_facts(std::uint32_t index) const {
   const Sequence& sequence = sequences_[index];
-  return {requests_[sequence.request].id,
-          sequence.id,
-          sequence.tenant,
-          sequence.choice,
-          sequence.choice == 0 ? sequence.prompt_tokens : 0,
-          sequence.output_tokens_max + (sequence.choice == 0 ? sequence.prompt_tokens : 0)};
+  const Request& request = requests_[sequence.request];
+  const std::uint32_t prompt_tokens = sequence.choice == 0 ? sequence.prompt_tokens : 0;
+  return {
+      request.id,     sequence.id,     sequence.tenant, request.spec.account,
+      sequence.model, sequence.choice, prompt_tokens,   sequence.output_tokens_max + prompt_tokens,
+      request.prices, request.admitted};
 }
 
 void ServingCore::check_invariants() const {
@@ -253,7 +298,10 @@ void ServingCore::check_invariants() const {
     num_queued += sequence.is_queued ? 1 : 0;
     num_resuming += sequence.is_resuming ? 1 : 0;
     pending[sequence.model] += state.num_pending();
-    if (state.is_client_open()) CHECK(sequence.outputs.size() == state.num_generated());
+    if (state.is_client_open()) {
+      CHECK(sequence.outputs.size() == state.num_generated());
+      CHECK(sequence.top.size() == std::size_t{state.num_pending()} * sequence.num_top);
+    }
     if (!state.is_on_worker()) continue;
     ++num_held;
     const Worker& worker = workers_[sequence.worker.value];

@@ -23,22 +23,69 @@ void ServingCore::step(WorkerId id, const StepView& record, Tick now) {
   worker_breaker_.step(
       id, std::chrono::nanoseconds(std::min(record.head.duration_ns, kStepNsMax)),
       std::uint64_t{record.head.num_prefill_tokens} + record.head.num_decode_tokens, now);
+  std::span<const TopLogprob> top = record.top;
+  std::span<const float> values = record.values;
   for (const StepEntry& entry : record.entries) {
-    if (!take_entry(id.value, entry, now)) break;
+    const Entry taken{entry, top.first(entry.num_top), values.first(entry.num_values)};
+    top = top.subspan(entry.num_top);
+    values = values.subspan(entry.num_values);
+    if (!take_entry(id.value, taken, now)) break;
   }
   stop_tripped(now);
   dispatch_model(worker.account.model(), now);
 }
 
 // What is wrong with an entry of a known sequence; nullptr: nothing.
-const char* ServingCore::entry_fault(const Sequence& sequence, const StepEntry& entry) const {
+const char* ServingCore::entry_fault(const Sequence& sequence, const Entry& taken) const {
+  switch (taken.head.kind) {
+    case EntryKind::finished:
+      return nullptr;  // the state machine judges it
+    case EntryKind::token:
+      if (const char* fault = token_fault(sequence, taken.head); fault != nullptr) return fault;
+      return top_fault(sequence, taken);
+    case EntryKind::prompt_token:
+    case EntryKind::prompt_finished:
+      return prompt_fault(sequence, taken);
+  }
+  return "kind";
+}
+
+const char* ServingCore::top_fault(const Sequence& sequence, const Entry& taken) const {
+  if (taken.top.size() != sequence.num_top) return "another number of alternatives than asked for";
+  const std::uint32_t vocab_size = workers_[sequence.worker.value].account.facts().vocab_size;
+  for (const TopLogprob& top : taken.top)
+    if (top.token >= vocab_size) return "an alternative outside the vocabulary";
+  return nullptr;
+}
+
+const char* ServingCore::prompt_fault(const Sequence& sequence, const Entry& taken) const {
+  const std::size_t num_scored = sequence.prompt_logprobs.size();
+  const bool is_scored = !sequence.wants_prompt_scores || num_scored + 1 == sequence.prompt_tokens;
+  if (taken.head.kind == EntryKind::prompt_token) {
+    if (is_scored) return "log-probabilities of a prompt that were not asked for";
+    if (taken.head.position != num_scored + 1) return "position is not the next one of the prompt";
+    if (sequence.state.is_client_open() &&
+        taken.head.token != requests_[sequence.request].spec.prompt[taken.head.position])
+      return "not the prompt's token";
+    return top_fault(sequence, taken);
+  }
+  if (sequence.output_tokens_max > 0) return "ended with its prompt, but output was asked for";
+  if (!is_scored) return "ended before the log-probabilities of its prompt";
+  if (taken.head.cached_tokens > sequence.prompt_tokens) return "cached_tokens";
+  const WorkerFacts& facts = workers_[sequence.worker.value].account.facts();
+  const std::uint32_t size = sequence.task == SequenceTask::embed ? facts.embedding_size : 0;
+  return taken.values.size() == size ? nullptr : "another size of the embedding than announced";
+}
+
+const char* ServingCore::token_fault(const Sequence& sequence, const StepEntry& entry) const {
   const SequenceState& state = sequence.state;
-  if (entry.kind == EntryKind::finished) return nullptr;  // the state machine judges it
   const WorkerFacts& facts = workers_[sequence.worker.value].account.facts();
   if (entry.position != state.num_generated()) return "position is not the next one";
   if (entry.token >= facts.vocab_size) return "token outside the vocabulary";
   if (entry.position >= sequence.output_tokens_max) return "token beyond the allowed output";
   if (entry.cached_tokens > sequence.prompt_tokens + entry.position) return "cached_tokens";
+  if (sequence.wants_prompt_scores && sequence.prompt_logprobs.size() + 1 < sequence.prompt_tokens)
+    return "a token before the log-probabilities of its prompt";
   const bool is_last = entry.position + 1 == sequence.output_tokens_max;
   switch (entry.finish) {
     case FinishReason::none:
@@ -75,7 +122,8 @@ void ServingCore::cover(Sequence& sequence, Tick now) {
   notices_.push_back({NoticeKind::failed, handle_of(sequence.request), 0});
 }
 
-bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick now) {
+bool ServingCore::take_entry(std::uint32_t worker, const Entry& taken, Tick now) {
+  const StepEntry& entry = taken.head;
   const WorkerAccount& account = workers_[worker].account;
   ModelCounters& counters = counters_[account.model()];
   const std::optional<std::uint32_t> index = index_.find(SequenceId{entry.sequence});
@@ -96,7 +144,7 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
     corrupt(WorkerId{worker}, "entry of a sequence that this worker does not hold");
     return false;
   }
-  if (const char* fault = entry_fault(sequence, entry); fault != nullptr) {
+  if (const char* fault = entry_fault(sequence, taken); fault != nullptr) {
     corrupt(WorkerId{worker}, fault);
     return false;
   }
@@ -116,6 +164,60 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
     }
     return true;
   }
+  if (entry.kind == EntryKind::prompt_token) {
+    take_prompt_token(sequence, taken);
+    return true;  // the step that crashed may be one of the next: it stays a suspect
+  }
+  if (sequence.is_suspect) clear_suspect(sequence);  // it repeated the step that crashed
+  if (entry.kind == EntryKind::prompt_finished) {
+    take_prompt_end(*index, taken, now);
+  } else {
+    take_token(*index, taken, now);
+  }
+  return true;
+}
+
+void ServingCore::notify(Sequence& sequence) {
+  if (sequence.is_dirty) return;
+  sequence.is_dirty = true;
+  notices_.push_back({NoticeKind::tokens, handle_of(sequence.request), sequence.choice});
+}
+
+// The prompt is billed once, with the first choice, and so is what the cache had of it.
+void ServingCore::note_cached(std::uint32_t index, std::uint32_t cached) {
+  const Sequence& sequence = sequences_[index];
+  if (sequence.choice != 0) return;
+  requests_[sequence.request].stats.cached_tokens = cached;
+  if (cached == 0) return;
+  commands_.push_back({.kind = CommandKind::cache_slot,
+                       .sequence = index,
+                       .id = sequence.id,
+                       .worker = {},
+                       .value = std::min(cached, sequence.prompt_tokens)});
+}
+
+void ServingCore::take_prompt_token(Sequence& sequence, const Entry& taken) {
+  sequence.prompt_logprobs.push_back(taken.head.logprob);
+  sequence.prompt_top.insert(sequence.prompt_top.end(), taken.top.begin(), taken.top.end());
+}
+
+void ServingCore::take_prompt_end(std::uint32_t index, const Entry& taken, Tick now) {
+  Sequence& sequence = sequences_[index];
+  const SequenceEffects effects = sequence.state.prompt_finished();
+  CHECK(!effects.corrupt);  // a sequence without output that is on a worker
+  sequence.worker_end = WorkerEnd::good;
+  if (effects.notify) {
+    sequence.embedding.assign(taken.values.begin(), taken.values.end());
+    note_cached(index, taken.head.cached_tokens);
+    notify(sequence);
+  }
+  apply(index, effects, EndReason::error, now);
+}
+
+void ServingCore::take_token(std::uint32_t index, const Entry& taken, Tick now) {
+  const StepEntry& entry = taken.head;
+  Sequence& sequence = sequences_[index];
+  ModelCounters& counters = counters_[sequence.model];
   if (sequence.state.is_client_open()) cover(sequence, now);
   const SequenceEffects effects = sequence.state.token(entry.finish);
   CHECK(!effects.corrupt);  // phase and finish reason were checked above
@@ -124,21 +226,15 @@ bool ServingCore::take_entry(std::uint32_t worker, const StepEntry& entry, Tick 
   ++sequence.kv_held;
   breaker_.took_kv(sequence.tenant, 1, now);
   queue_.charge(sequence.tenant, sequence.model, sequence.size, 1);
-  if (sequence.is_suspect) clear_suspect(sequence);  // it repeated the step that crashed
   if (effects.notify) {
     sequence.outputs.push_back({entry.token, entry.logprob, entry.finish});
+    sequence.top.insert(sequence.top.end(), taken.top.begin(), taken.top.end());
     ++counters.pending;
-    if (entry.position == 0 && sequence.choice == 0) {
-      requests_[sequence.request].stats.cached_tokens = entry.cached_tokens;
-    }
+    if (entry.position == 0) note_cached(index, entry.cached_tokens);
     observe_token(sequence, now);
-    if (!sequence.is_dirty) {
-      sequence.is_dirty = true;
-      notices_.push_back({NoticeKind::tokens, handle_of(sequence.request), sequence.choice});
-    }
+    notify(sequence);
   }
-  apply(*index, effects, EndReason::error, now);
-  return true;
+  apply(index, effects, EndReason::error, now);
 }
 
 void ServingCore::observe_token(Sequence& sequence, Tick now) {
@@ -234,7 +330,7 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   const std::uint32_t used = sequence.state.num_accepted();
   ledger_.close_choice(request.reservation, sequence.output_tokens_granted, used);
   if (reason == EndReason::stop || reason == EndReason::length) {
-    predictor(sequence.tenant, sequence.model).observe(used);
+    if (sequence.output_tokens_max > 0) predictor(sequence.tenant, sequence.model).observe(used);
     if (request.state == Request::State::live) request.end = TenantEnd::good;
   }
   request.choices[sequence.choice] = kNoSequence;
@@ -255,6 +351,7 @@ void ServingCore::leave_worker(std::uint32_t index, Tick now) {
   sequences_[held.back()].held_at = sequence.held_at;
   held.pop_back();
   --num_on_worker_;
+  if (held.empty()) recycle_if_due(sequence.worker.value, now);
 }
 
 // A request is cleared when each of its suspected choices has delivered or is gone.
@@ -301,6 +398,8 @@ void ServingCore::worker_down(WorkerId id, DownReason reason, std::span<const Se
   if (!worker.account.is_up()) return;
   const std::uint32_t model = worker.account.model();
   worker.account.close();
+  worker.recycle_by.reset();
+  if (worker.mode == WorkerMode::recycling) worker.mode = WorkerMode::serving;
   CHECK(health_[model].num_up > 0);
   --health_[model].num_up;
   health_[model].down_since = now;

@@ -24,6 +24,7 @@ struct ServingCore::Request {
   GenerationSpec spec;  // prompt and lists are dropped when it ends
   Reservation reservation;
   ReservationMode mode{};  // of `reservation`: a reload may change that of the account
+  Prices prices;           // likewise; also after it was closed
   Error error{};           // of `failed`
   // An extension was refused: the request fails once its client could take what is covered.
   std::optional<Error> limit_error;
@@ -51,11 +52,19 @@ struct ServingCore::Sequence {
   std::uint64_t prefix = 0;                 // hash for the router
   SequenceState state;
   std::vector<OutputToken> outputs;  // all that was drained; the first num_accepted are billed
-  WorkerId worker;                   // valid while on a worker
-  std::uint32_t kv_held = 0;         // tokens that the tenant's breaker counts as held
-  std::uint32_t held_at = 0;         // place in that worker's list
-  bool is_queued = false;            // waits for the first time
-  bool is_resuming = false;          // waits again
+  std::uint32_t num_top = 0;         // alternatives of each token
+  std::vector<TopLogprob> top;       // of the tokens not accepted yet, num_top each
+  // What the prompt was asked for; see GenerationSpec.
+  SequenceTask task{};
+  bool wants_prompt_scores = false;
+  std::vector<float> prompt_logprobs;
+  std::vector<TopLogprob> prompt_top;
+  std::vector<float> embedding;
+  WorkerId worker;            // valid while on a worker
+  std::uint32_t kv_held = 0;  // tokens that the tenant's breaker counts as held
+  std::uint32_t held_at = 0;  // place in that worker's list
+  bool is_queued = false;     // waits for the first time
+  bool is_resuming = false;   // waits again
   bool was_sent = false;
   bool is_retry = false;  // its epoch ended: the next dispatch takes from the retry budget
   bool is_probe = false;  // of its worker's breaker

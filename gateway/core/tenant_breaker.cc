@@ -61,6 +61,13 @@ void TenantBreaker::set_tenants(std::size_t num_tenants) {
   tenants_.resize(num_tenants);
 }
 
+void TenantBreaker::set_weight(TenantId id, std::uint32_t weight) {
+  CHECK(id.value < tenants_.size() && weight > 0);
+  Tenant& tenant = tenants_[id.value];
+  if (tenant.live > 0) weight_active_ += weight - std::uint64_t{tenant.weight};
+  tenant.weight = weight;
+}
+
 // When the oldest slot of the window leaves.
 Duration TenantBreaker::until_slots_turned() const {
   return slot_length_ - now_.time_since_epoch() % slot_length_;
@@ -102,8 +109,8 @@ void TenantBreaker::recount(Tenant& tenant, std::uint32_t id) {
 }
 
 BreakerReason TenantBreaker::over_share(Tenant& tenant) {
-  const std::uint64_t sharing = num_sharing(tenant);
-  if (sharing < 2) return BreakerReason::none;
+  if (num_sharing(tenant) < 2) return BreakerReason::none;
+  const std::uint64_t sharing = weight_sharing(tenant);
   const std::uint64_t contended = contended_window_.sum(slot());
   if (contended < static_cast<std::uint64_t>(params_.contended_min.count())) {
     return BreakerReason::none;
@@ -111,8 +118,9 @@ BreakerReason TenantBreaker::over_share(Tenant& tenant) {
   for (const Resource resource : {kv, prefill}) {
     const std::uint64_t own = tenant.used[resource].sum(slot());
     const std::uint64_t total = std::max(own, total_[resource].sum(slot()));
-    const bool is_over = is_greater(own, sharing * 1000, total, params_.share_permille) ||
-                         is_greater(own, 2 * sharing, total, sharing + 1);
+    const std::uint64_t permille = std::uint64_t{params_.share_permille} * tenant.weight;
+    const bool is_over = is_greater(own, sharing * 1000, total, permille) ||
+                         is_greater(own, 2 * sharing, total, sharing + tenant.weight);
     if (own > 0 && is_over) {
       return resource == kv ? BreakerReason::kv_share : BreakerReason::prefill_share;
     }
@@ -200,13 +208,12 @@ void TenantBreaker::count_refusal(TenantId id) {
 }
 
 bool TenantBreaker::is_throttled_out(Tenant& tenant, const TenantArrival& arrival) {
-  const std::uint64_t sharing = num_sharing(tenant);
-  if (sharing < 2) return false;
-  if (arrival.sequences_max > 0 &&
-      tenant.live >= std::max<std::uint64_t>(1, arrival.sequences_max / sharing)) {
-    return true;
-  }
-  return is_greater(tenant.used[prefill].sum(slot()), sharing, total_[prefill].sum(slot()), 1);
+  if (num_sharing(tenant) < 2) return false;
+  const std::uint64_t sharing = weight_sharing(tenant);
+  const std::uint64_t most = arrival.sequences_max * tenant.weight / sharing;
+  if (arrival.sequences_max > 0 && tenant.live >= std::max<std::uint64_t>(1, most)) return true;
+  return is_greater(tenant.used[prefill].sum(slot()), sharing, total_[prefill].sum(slot()),
+                    tenant.weight);
 }
 
 std::optional<Duration> TenantBreaker::arrive(TenantId id, const TenantArrival& arrival, Tick now) {
@@ -217,7 +224,9 @@ std::optional<Duration> TenantBreaker::arrive(TenantId id, const TenantArrival& 
                        std::uint64_t{arrival.prompt_tokens} * 1000 >=
                            std::uint64_t{arrival.context_tokens} * params_.long_prompt_permille;
   if (is_long) tenant.long_prompts.add(slot(), 1);
-  const bool is_burst = is_long && tenant.long_prompts.sum(slot()) > params_.long_prompts_max;
+  const bool has_burst = tenant.long_prompts.sum(slot()) > params_.long_prompts_max;
+  const bool is_burst = is_long && has_burst;
+  if (has_burst) bursting_.insert(id);
   judge(id);
   if (tenant.state == BreakerState::open && now_ >= tenant.retry_at) {
     move(id, BreakerState::half_open, BreakerReason::retry_due);
@@ -247,7 +256,10 @@ std::optional<Duration> TenantBreaker::arrive(TenantId id, const TenantArrival& 
 
 ProbeTicket TenantBreaker::admit(TenantId id, SizeClass size, Tick now) {
   Tenant& tenant = settle(id, now);
-  if (tenant.live++ == 0) ++num_active_;
+  if (tenant.live++ == 0) {
+    ++num_active_;
+    weight_active_ += tenant.weight;
+  }
   if (tenant.state != BreakerState::half_open) return {};
   tenant.probing[static_cast<std::size_t>(size)] = true;
   return {tenant.opening, size};
@@ -256,7 +268,10 @@ ProbeTicket TenantBreaker::admit(TenantId id, SizeClass size, Tick now) {
 void TenantBreaker::end(TenantId id, TenantEnd end, const ProbeTicket& ticket, Tick now) {
   Tenant& tenant = settle(id, now);
   CHECK(tenant.live > 0);
-  if (--tenant.live == 0) --num_active_;
+  if (--tenant.live == 0) {
+    --num_active_;
+    weight_active_ -= tenant.weight;
+  }
   const bool is_probe = tenant.state == BreakerState::half_open && ticket.opening == tenant.opening;
   if (is_probe) {
     tenant.probing[static_cast<std::size_t>(ticket.size)] = false;
@@ -283,6 +298,26 @@ void TenantBreaker::queued(TenantId id, Tick now) {
   Tenant& tenant = settle(id, now);
   ++tenant.waiting;
   recount(tenant, id.value);
+  if (!bursting_.empty()) judge_bursts(id);
+}
+
+// Whoever floods may have sent all that it will before the first of the others waits. A tenant is
+// looked at once for each of its arrivals: it is opened here, or no candidate any more.
+void TenantBreaker::judge_bursts(TenantId waiting) {
+  for (auto next = bursting_.begin(); next != bursting_.end();) {
+    const TenantId id = *next;
+    Tenant& tenant = tenants_[id.value];
+    const bool is_well =
+        tenant.state == BreakerState::closed || tenant.state == BreakerState::throttled;
+    const bool is_burst = is_well && tenant.live > 0 && params_.is_enabled &&
+                          tenant.long_prompts.sum(slot()) > params_.long_prompts_max;
+    if (is_burst && (id == waiting || !do_others_wait(tenant))) {
+      ++next;
+      continue;
+    }
+    next = bursting_.erase(next);
+    if (is_burst) open(id, BreakerReason::long_prompts);
+  }
 }
 
 void TenantBreaker::left_queue(TenantId id, Tick now) {
@@ -339,12 +374,12 @@ std::vector<TenantId> TenantBreaker::take_to_stop() {
 TenantBreakerView TenantBreaker::view(TenantId id) const {
   CHECK(id.value < tenants_.size());
   const Tenant& tenant = tenants_[id.value];
-  return {tenant.state,    tenant.reason,  tenant.since,  tenant.retry_at,
-          tenant.openings, tenant.refused, tenant.history};
+  return {tenant.state,    tenant.reason,  tenant.since,     tenant.retry_at,
+          tenant.openings, tenant.refused, tenant.is_forced, tenant.history};
 }
 
 void TenantBreaker::check_invariants() const {
-  std::uint64_t waiting = 0, ids = 0, active = 0, held = 0;
+  std::uint64_t waiting = 0, ids = 0, active = 0, weights = 0, held = 0;
   std::array<std::uint64_t, kBreakerStates> in{};
   for (std::uint32_t i = 0; i < tenants_.size(); ++i) {
     const Tenant& tenant = tenants_[i];
@@ -352,6 +387,7 @@ void TenantBreaker::check_invariants() const {
     waiting += tenant.is_counted ? 1 : 0;
     ids += tenant.is_counted ? i : 0;
     active += tenant.live > 0 ? 1 : 0;
+    weights += tenant.live > 0 ? tenant.weight : 0;
     held += tenant.held;
     ++in[static_cast<std::size_t>(tenant.state)];
     CHECK(!tenant.is_forced || tenant.state == BreakerState::open);
@@ -359,6 +395,7 @@ void TenantBreaker::check_invariants() const {
     CHECK(tenant.history.size() <= kBreakerHistory);
   }
   CHECK(waiting == num_waiting_ && ids == waiting_ids_ && active == num_active_ && held == held_);
+  CHECK(weights == weight_active_);
   CHECK(in == num_in_);
 }
 

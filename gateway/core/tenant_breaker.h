@@ -8,10 +8,12 @@
 //
 // What trips, over a window of eight slots, and never while no other tenant is there to protect:
 //   share         use of KV memory (token-seconds) or prefill (prompt tokens dispatched) above
-//                 `share_permille` of the fair share, or above half-way between it and everything.
+//                 `share_permille` of the fair share (by weight, among tenants that have work), or
+//                 above half-way between it and everything.
 //                 Only use counts that was made while another tenant waited in the queue;
 //   bad ends      most requests ended in cancel, deadline or limit, and other tenants have work;
-//   long prompts  more than `long_prompts_max` arrived, refused ones included, and others wait.
+//   long prompts  more than `long_prompts_max` arrived, refused ones included, and others wait:
+//                 judged when a long one arrives, and when another tenant begins to wait.
 //
 // throttled: admission is bounded to the fair share of sequences and prefill. open: all is refused
 // until `retry_at`, which doubles with each opening up to `open_max`. half_open: one probe per size
@@ -29,6 +31,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <vector>
 
@@ -58,7 +61,7 @@ std::string_view breaker_reason_name(BreakerReason reason);
 struct TenantBreakerParams {
   bool is_enabled = true;
   Duration window{std::chrono::seconds{10}};
-  std::uint32_t share_permille = 3000;  // of the fair share: total / tenants that have work
+  std::uint32_t share_permille = 3000;              // of the fair share
   Duration contended_min{std::chrono::seconds{1}};  // others waited so long within the window
   std::uint32_t bad_ends_permille = 800;
   std::uint32_t bad_ends_min = 50;             // ends in the window, good ones too
@@ -100,15 +103,16 @@ struct TenantBreakerView {
   Tick since{}, retry_at{};
   std::uint32_t openings = 0;  // in a row: the exponent of the back-off
   std::uint64_t refused = 0;
+  bool is_forced = false;
   std::vector<BreakerEvent> history;  // oldest first, at most kBreakerHistory
 };
-inline constexpr std::size_t kBreakerHistory = 8;
 
 class TenantBreaker {
  public:
   TenantBreaker(const TenantBreakerParams& params, std::size_t num_tenants);
   void set_params(const TenantBreakerParams& params);
-  void set_tenants(std::size_t num_tenants);  // never fewer
+  void set_tenants(std::size_t num_tenants);               // never fewer
+  void set_weight(TenantId tenant, std::uint32_t weight);  // > 0; 1 at first
 
   // ---- questions; a value means: refused, ask again after that time
   std::optional<Duration> check(TenantId tenant, Tick now) const;  // whatever its size
@@ -155,6 +159,7 @@ class TenantBreaker {
     BreakerReason reason{};
     bool is_forced = false;
     bool is_counted = false;  // among those that wait
+    std::uint32_t weight = 1;
     std::uint32_t openings = 0;
     std::uint32_t opening = 0;  // of the probes under way
     std::uint32_t passed = 0;
@@ -179,11 +184,16 @@ class TenantBreaker {
   std::uint64_t num_sharing(const Tenant& tenant) const {
     return num_active_ + (tenant.live > 0 ? 0u : 1u);
   }
+  // The fair share of this tenant is its weight over this.
+  std::uint64_t weight_sharing(const Tenant& tenant) const {
+    return weight_active_ + (tenant.live > 0 ? 0u : tenant.weight);
+  }
   void advance(Tick now);
   Tenant& settle(TenantId tenant, Tick now);
   void recount(Tenant& tenant, std::uint32_t id);
   BreakerReason over_share(Tenant& tenant);
   void judge(TenantId tenant);
+  void judge_bursts(TenantId waiting);
   Duration refuse(Tenant& tenant, Duration after);
   bool is_throttled_out(Tenant& tenant, const TenantArrival& arrival);
   void move(TenantId tenant, BreakerState to, BreakerReason reason);
@@ -193,13 +203,14 @@ class TenantBreaker {
   Duration slot_length_{};
   std::vector<Tenant> tenants_;
   Tick now_ = Tick{};
-  std::uint64_t num_waiting_ = 0, waiting_ids_ = 0;  // tenants that wait; the sum of their ids
-  std::uint64_t num_active_ = 0;                     // tenants with live requests
+  std::uint64_t num_waiting_ = 0, waiting_ids_ = 0;   // tenants that wait; the sum of their ids
+  std::uint64_t num_active_ = 0, weight_active_ = 0;  // tenants with live requests; their weights
   std::uint64_t held_ = 0;
   Duration contended_{};  // time while anybody waited
   Duration charged_{};    // of it, charged to total_
   SlotSum contended_window_;
   std::array<SlotSum, 2> total_;  // used while anybody waited
+  std::set<TenantId> bursting_;   // had too many long prompts when it was last looked at
   std::vector<TenantId> to_stop_;
   std::deque<BreakerEvent> events_;
   std::array<std::uint64_t, kBreakerStates> num_in_{}, transitions_{}, refused_{};

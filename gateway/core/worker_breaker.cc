@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "shared/check.h"
 
@@ -16,8 +17,8 @@ constexpr std::int64_t kStepNsBound = std::int64_t{1} << 50;  // keeps products 
 
 std::string_view worker_breaker_reason_name(WorkerBreakerReason reason) {
   constexpr std::array<std::string_view, kWorkerBreakerReasons> kNames{
-      "none",       "failures",  "bad_logits",   "stall",
-      "slow_steps", "retry_due", "probe_failed", "probes_passed"};
+      "none",      "failures",     "bad_logits",    "stall",         "slow_steps",
+      "retry_due", "probe_failed", "probes_passed", "operator_open", "operator_reset"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 
@@ -66,7 +67,7 @@ void WorkerBreaker::failed(WorkerId id, WorkerBreakerReason reason, Tick now) {
   Worker& worker = workers_[id.value];
   ++worker.failures;
   if (reason == WorkerBreakerReason::bad_logits) ++worker.bad_logits;
-  if (!params_.is_enabled) return;
+  if (!params_.is_enabled || worker.is_forced) return;
   if (worker.state == BreakerState::half_open) {
     open(id, WorkerBreakerReason::probe_failed, now);
   } else if (worker.state == BreakerState::closed) {
@@ -101,8 +102,10 @@ void WorkerBreaker::step(WorkerId id, Duration took, std::uint64_t tokens, Tick 
 bool WorkerBreaker::can_take(WorkerId id, Tick now) const {
   const Worker& worker = workers_[id.value];
   if (!worker.is_up) return false;
-  if (worker.state == BreakerState::closed || !params_.is_enabled) return true;
+  if (worker.state == BreakerState::closed) return true;
   if (closed_up_[worker.model] == 0) return true;  // never all
+  if (worker.is_forced) return false;
+  if (!params_.is_enabled) return true;
   return now >= worker.retry_at && !worker.is_probing;
 }
 
@@ -116,7 +119,8 @@ bool WorkerBreaker::dispatched(WorkerId id, DispatchKind kind, Tick now) {
                                             params_.retries_burst * kWhole);
   }
   Worker& worker = workers_[id.value];
-  if (worker.state == BreakerState::closed || worker.is_probing || now < worker.retry_at) {
+  if (worker.state == BreakerState::closed || worker.is_forced || worker.is_probing ||
+      now < worker.retry_at) {
     return false;
   }
   if (worker.state == BreakerState::open) {
@@ -147,8 +151,11 @@ void WorkerBreaker::move(WorkerId id, BreakerState to, WorkerBreakerReason reaso
   --num_in_[static_cast<std::size_t>(worker.state)];
   ++num_in_[static_cast<std::size_t>(to)];
   ++transitions_[static_cast<std::size_t>(to)];
+  const WorkerBreakerEvent event{id, worker.state, to, reason, now, worker.retry_at};
   if (events_.size() == kBreakerEventsMax) events_.pop_front();
-  events_.push_back({id, worker.state, to, reason, now, worker.retry_at});
+  events_.push_back(event);
+  if (worker.history.size() == kBreakerHistory) worker.history.erase(worker.history.begin());
+  worker.history.push_back(event);
   worker.state = to;
   worker.reason = reason;
   worker.since = now;
@@ -179,6 +186,23 @@ void WorkerBreaker::refill(Tick now) {
   refilled_at_ += intervals * params_.retry_interval;
 }
 
+// Sequences that it runs, probes too, go on: their ends say nothing until the reset.
+void WorkerBreaker::force_open(WorkerId id, Tick now) {
+  Worker& worker = workers_[id.value];
+  if (std::exchange(worker.is_forced, true)) return;
+  open(id, WorkerBreakerReason::operator_open, now);
+}
+
+void WorkerBreaker::reset(WorkerId id, Tick now) {
+  Worker& worker = workers_[id.value];
+  worker.is_forced = false;
+  worker.is_probing = false;
+  worker.openings = worker.failures = worker.bad_logits = worker.slow_steps = 0;
+  if (worker.state != BreakerState::closed) {
+    move(id, BreakerState::closed, WorkerBreakerReason::operator_reset, now);
+  }
+}
+
 bool WorkerBreaker::may_retry(Tick now) {
   refill(now);
   return !params_.is_enabled || retry_credit_ >= kWhole;
@@ -192,7 +216,8 @@ std::optional<Tick> WorkerBreaker::next_retry(Tick now) const {
   std::optional<Tick> due;
   if (num_in(BreakerState::open) == 0) return due;
   for (const Worker& worker : workers_) {
-    if (!worker.is_up || worker.state != BreakerState::open || worker.retry_at <= now) continue;
+    if (!worker.is_up || worker.is_forced) continue;
+    if (worker.state != BreakerState::open || worker.retry_at <= now) continue;
     due = due ? std::min(*due, worker.retry_at) : worker.retry_at;
   }
   return due;
@@ -200,7 +225,8 @@ std::optional<Tick> WorkerBreaker::next_retry(Tick now) const {
 
 WorkerBreakerView WorkerBreaker::view(WorkerId id) const {
   const Worker& worker = workers_[id.value];
-  return {worker.state, worker.reason, worker.since, worker.retry_at, worker.openings};
+  return {worker.state,    worker.reason,    worker.since,  worker.retry_at,
+          worker.openings, worker.is_forced, worker.history};
 }
 
 void WorkerBreaker::check_invariants() const {
@@ -210,6 +236,8 @@ void WorkerBreaker::check_invariants() const {
     CHECK(worker.state != BreakerState::throttled);
     ++in[static_cast<std::size_t>(worker.state)];
     CHECK(!worker.is_probing || (worker.is_up && worker.state == BreakerState::half_open));
+    CHECK(!worker.is_forced || worker.state == BreakerState::open);
+    CHECK(worker.history.size() <= kBreakerHistory);
     if (worker.is_up && worker.state == BreakerState::closed) ++closed[worker.model];
   }
   CHECK(closed == closed_up_ && in == num_in_);

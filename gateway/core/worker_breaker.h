@@ -9,7 +9,10 @@
 // a stall at once, and `slow_steps_max` of the last 32 steps that took `slow_factor` times what
 // steps of that size took so far. Its running work stays: the parent ends epochs, not this.
 //
-// Never all: while no worker of a model is up and closed, its open ones take work like closed ones.
+// An operator may open one by force: until reset, no probes.
+//
+// Never all: while no worker of a model is up and closed, its open ones take work like closed ones,
+// those that were opened by force too.
 // Retry budget: resubmissions after the end of an epoch take from a budget that each first dispatch
 // fills by `retry_permille`, and time by one per `retry_interval`, so that nothing waits for ever.
 // Pure; decision thread only; fixed memory; O(1) per event but next_retry().
@@ -38,8 +41,10 @@ enum class WorkerBreakerReason : std::uint8_t {
   retry_due,
   probe_failed,
   probes_passed,
+  operator_open,
+  operator_reset,
 };
-inline constexpr std::size_t kWorkerBreakerReasons = 8;
+inline constexpr std::size_t kWorkerBreakerReasons = 10;
 std::string_view worker_breaker_reason_name(WorkerBreakerReason reason);
 
 struct WorkerBreakerParams {
@@ -73,6 +78,8 @@ struct WorkerBreakerView {
   WorkerBreakerReason reason{};
   Tick since{}, retry_at{};
   std::uint32_t openings = 0;
+  bool is_forced = false;
+  std::vector<WorkerBreakerEvent> history;  // oldest first, at most kBreakerHistory
 };
 
 class WorkerBreaker {
@@ -87,6 +94,10 @@ class WorkerBreaker {
   // True: it is a probe, say so at its end.
   bool dispatched(WorkerId worker, DispatchKind kind, Tick now);
   void ended(WorkerId worker, WorkerEnd end, bool was_probe, Tick now);
+
+  // ---- operator
+  void force_open(WorkerId worker, Tick now);  // until reset
+  void reset(WorkerId worker, Tick now);
 
   bool may_retry(Tick now);
   Tick retry_due(Tick now);                        // when may_retry() says yes at the latest
@@ -113,12 +124,13 @@ class WorkerBreaker {
   struct Worker {
     BreakerState state{};
     WorkerBreakerReason reason{};
-    bool is_up = false, is_probing = false;
+    bool is_up = false, is_probing = false, is_forced = false;
     std::uint32_t model = 0;
     std::uint32_t failures = 0, bad_logits = 0, passed = 0, openings = 0;
     std::uint32_t slow_steps = 0;  // one bit per step, the newest lowest
     Tick since{}, retry_at{}, closed_at{};
     std::array<StepTime, kStepSizes> times{};
+    std::vector<WorkerBreakerEvent> history;
   };
   void move(WorkerId worker, BreakerState to, WorkerBreakerReason reason, Tick now);
   void open(WorkerId worker, WorkerBreakerReason reason, Tick now);

@@ -6,14 +6,36 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
+#include "config/settings.h"
 #include "gateway/admin/admin_keys.h"
 
 namespace sluice::gw {
 namespace {
 
 constexpr std::size_t kKeyBytesMax = 512;
+
+std::uint32_t scope_bits(const std::vector<std::string>& names) {
+  if (names.empty()) return ~0u;
+  std::uint32_t bits = 0;
+  for (std::size_t i = 0; i < cfg::kScopeNames.size(); ++i)
+    if (std::find(names.begin(), names.end(), cfg::kScopeNames[i]) != names.end()) bits |= 1u << i;
+  return bits;
+}
+
+bool is_blocked_anywhere(const cfg::Tenant& tenant,
+                         const std::map<std::string_view, const cfg::Tenant*>& by_name) {
+  const cfg::Tenant* at = &tenant;
+  for (std::size_t depth = 0; depth < cfg::kTenantDepthMax; ++depth) {
+    if (at->blocked) return true;
+    const auto up = by_name.find(at->parent);
+    if (up == by_name.end()) return false;
+    at = up->second;
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -31,10 +53,18 @@ std::string_view Auth::bearer_token(std::string_view header) {
 
 Auth::Auth(const cfg::Config& config, std::string hash_secret)
     : hash_secret_(std::move(hash_secret)) {
-  for (std::size_t i = 0; i < config.tenants.size(); ++i)
-    for (std::size_t k = 0; k < config.tenants[i].keys.size(); ++k)
-      keys_.push_back({config.tenants[i].keys[k].sha256,
-                       {TenantId(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(k)}});
+  std::map<std::string_view, const cfg::Tenant*> by_name;
+  for (const cfg::Tenant& tenant : config.tenants) by_name.emplace(tenant.name, &tenant);
+  for (std::size_t i = 0; i < config.tenants.size(); ++i) {
+    const bool is_blocked = is_blocked_anywhere(config.tenants[i], by_name);
+    for (std::size_t k = 0; k < config.tenants[i].keys.size(); ++k) {
+      const cfg::ApiKey& key = config.tenants[i].keys[k];
+      keys_.push_back({key.sha256,
+                       {TenantId(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(k)},
+                       scope_bits(key.scopes),
+                       is_blocked});
+    }
+  }
   std::sort(keys_.begin(), keys_.end(),
             [](const Key& a, const Key& b) { return a.digest < b.digest; });
   // Tenants that were made over REST are no invitation, also while none of them has a key.
@@ -50,21 +80,37 @@ const Auth::Key* Auth::find(const std::array<std::uint8_t, 32>& digest) const {
   return &*at;
 }
 
-Result<Caller> Auth::caller_of(std::string_view authorization) const {
+// Both tables are always asked, so that known, wrong and unknown keys take the same path.
+const Auth::Key* Auth::find(std::string_view token) const {
+  std::array<std::uint8_t, 32> digest;
+  SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), digest.data());
+  const Key* found = find(digest);
+  if (!hash_secret_.empty())
+    if (const Key* managed = find(hash_key(hash_secret_, token)); managed != nullptr)
+      found = managed;
+  return found;
+}
+
+bool Auth::knows(std::string_view authorization) const {
+  const std::string_view token = bearer_token(authorization);
+  return !is_open_ && !token.empty() && find(token) != nullptr;
+}
+
+Result<Caller> Auth::caller_of(std::string_view authorization, Scope scope) const {
   if (is_open_) return Caller{};
   const std::string_view token = bearer_token(authorization);
   if (token.empty())
     return make_error(Errc::invalid_api_key,
                       "an API key is needed, as the header 'Authorization: Bearer KEY'");
-  std::array<std::uint8_t, 32> digest;
-  SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), digest.data());
-  // Both tables are always asked, so that known, wrong and unknown keys take the same path.
-  const Key* found = find(digest);
-  if (!hash_secret_.empty())
-    if (const Key* managed = find(hash_key(hash_secret_, token)); managed != nullptr)
-      found = managed;
+  const Key* found = find(token);
   if (found == nullptr)
     return make_error(Errc::invalid_api_key, "the API key is not known to this server");
+  if (found->is_blocked)
+    return make_error(Errc::invalid_api_key, "the tenant of this API key is blocked");
+  const auto index = static_cast<std::size_t>(scope);
+  if ((found->scopes & (1u << index)) == 0)
+    return make_error(Errc::insufficient_scope, "this API key lacks the scope '" +
+                                                    std::string(cfg::kScopeNames[index]) + "'");
   return found->caller;
 }
 

@@ -15,13 +15,18 @@
 
 namespace sluice::gw {
 
+// In the order of cfg::kScopeNames.
+enum class Scope : std::uint8_t { model_request, model_read, quota_read };
+
 class Auth {
  public:
   // `hash_secret`: of the keys that were made over REST, whose digests are keyed; empty: none are.
   explicit Auth(const cfg::Config& config, std::string hash_secret = {});
 
-  // `authorization`: the header's value, empty when absent. Errors: invalid_api_key.
-  Result<Caller> caller_of(std::string_view authorization) const;
+  // `authorization`: the header's value, empty when absent. Errors: invalid_api_key, also where the
+  // key's tenant, or one above it, is blocked; insufficient_scope.
+  Result<Caller> caller_of(std::string_view authorization, Scope scope) const;
+  bool knows(std::string_view authorization) const;  // whatever it may do
   bool is_open() const { return is_open_; }
   static std::string_view bearer_token(std::string_view authorization);  // empty: none
 
@@ -29,8 +34,11 @@ class Auth {
   struct Key {
     std::array<std::uint8_t, 32> digest;
     Caller caller;
+    std::uint32_t scopes;  // a bit each
+    bool is_blocked;
   };
   const Key* find(const std::array<std::uint8_t, 32>& digest) const;
+  const Key* find(std::string_view token) const;
 
   std::vector<Key> keys_;  // ascending by digest
   std::string hash_secret_;

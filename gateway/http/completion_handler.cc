@@ -8,6 +8,7 @@
 #include "gateway/api/error_response.h"
 #include "gateway/api/json_text.h"
 #include "gateway/http/session.h"
+#include "shared/limits.h"
 
 namespace sluice::gw {
 namespace {
@@ -32,6 +33,30 @@ void add_stop_ids(GenerationSpec& spec, std::span<const TokenId> ids) {
   for (const TokenId id : ids)
     if (std::find(spec.stop_ids.begin(), spec.stop_ids.end(), id) == spec.stop_ids.end())
       spec.stop_ids.push_back(id);
+}
+
+// Inputs of one embeddings request that wait or run at once.
+constexpr std::size_t kInputsUnderWayMax = 128;
+
+Result<void> check_embedding(const Service& service, std::uint32_t model,
+                             const GenerationRequest& request) {
+  const std::uint32_t size = service.loop.model_facts(model).embedding_size;
+  if (size == 0)
+    return make_error(
+        Errc::unsupported_parameter,
+        "the model '" + service.models[model].config.name + "' serves no embeddings on its device",
+        "model");
+  if (request.dimensions.value_or(size) != size)
+    return make_error(Errc::invalid_value,
+                      "'dimensions' must be " + std::to_string(size) + " for this model",
+                      "dimensions");
+  if (std::uint64_t{request.prompts.size()} * size > kAnswerEmbeddingValuesMax)
+    return make_error(Errc::invalid_value,
+                      "'input' must be a list of at most " +
+                          std::to_string(kAnswerEmbeddingValuesMax / size) +
+                          " entries for this model",
+                      "input");
+  return {};
 }
 
 }  // namespace
@@ -87,6 +112,9 @@ void CompletionHandler::on_parsed(Result<void> result) {
   if (purpose_ == Purpose::generate)
     if (const Result<void> open = service_.loop.precheck(session_.caller(), model_); !open)
       return fail(open.error());
+  if (request_.kind == ApiKind::embedding)
+    if (const Result<void> served = check_embedding(service_, model_, request_); !served)
+      return fail(served.error());
   begin_encoding();
 }
 
@@ -200,14 +228,16 @@ void CompletionHandler::answer_tokenize() {
 Result<std::uint32_t> CompletionHandler::output_tokens(std::size_t& prompt_tokens) const {
   const cfg::TenantLimits& limits = service_.limits(session_.tenant());
   const std::uint32_t context = service_.context_tokens(model_);
-  std::uint32_t output = request_.max_tokens.value_or(limits.output_tokens_default);
-  if (limits.output_tokens_max > 0 && output > limits.output_tokens_max) {
-    if (request_.max_tokens)
-      return make_error(Errc::invalid_value,
-                        "'max_tokens' must be at most " + std::to_string(limits.output_tokens_max) +
-                            " for this API key",
-                        "max_tokens");
-    output = limits.output_tokens_max;
+  std::uint32_t output = request_.kind == ApiKind::embedding
+                             ? 0
+                             : request_.max_tokens.value_or(limits.output_tokens_default);
+  if (const cfg::Limit most = limits.output_tokens_max; most && output > *most && !limits.shadow) {
+    if (request_.max_tokens || *most == 0)
+      return make_error(
+          Errc::invalid_value,
+          "'max_tokens' must be at most " + std::to_string(*most) + " for this API key",
+          "max_tokens");
+    output = static_cast<std::uint32_t>(*most);
   }
   if (request_.truncate_prompt_tokens) {
     const std::int64_t asked = *request_.truncate_prompt_tokens;
@@ -216,28 +246,47 @@ Result<std::uint32_t> CompletionHandler::output_tokens(std::size_t& prompt_token
                                                 : 1;
     prompt_tokens = std::min(prompt_tokens, keep);
   }
-  const std::string_view param = request_.kind == ApiKind::chat ? "messages" : "prompt";
   const std::uint64_t room = context > prompt_tokens ? context - prompt_tokens : 0;
-  const bool is_too_long = room == 0 || (request_.max_tokens && output > room);
+  const bool is_too_long = is_prompt_all() ? prompt_tokens > context
+                                           : room == 0 || (request_.max_tokens && output > room);
   if (is_too_long)
     return make_error(Errc::context_length_exceeded,
                       "the model's context is " + std::to_string(context) +
                           " tokens; the prompt has " + std::to_string(prompt_tokens) + " and " +
-                          std::to_string(request_.max_tokens.value_or(1)) +
+                          std::to_string(request_.max_tokens.value_or(is_prompt_all() ? 0 : 1)) +
                           " were asked for in the completion",
-                      std::string(param));
+                      prompt_field(request_.kind));
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(output, room));
+}
+
+// A stream sends those of a token when it comes and holds those of its prompt alone; a whole answer
+// repeats the prompt's for each choice.
+Result<void> CompletionHandler::count_logprobs(std::uint64_t prompt_tokens,
+                                               std::uint64_t output_tokens) {
+  if (!request_.logprobs) return {};
+  std::uint64_t tokens = request_.stream ? 0 : output_tokens * request_.best_of;
+  if (wants_prompt_scores()) tokens += prompt_tokens * (request_.stream ? 1 : request_.choices);
+  num_logprobs_ += tokens * (1 + *request_.logprobs);
+  if (num_logprobs_ <= kAnswerLogprobsMax) return {};
+  return make_error(Errc::invalid_value,
+                    "the answer could hold more than " + std::to_string(kAnswerLogprobsMax) +
+                        " log-probabilities; ask for fewer alternatives or tokens" +
+                        (request_.stream ? "" : ", or for a stream"),
+                    "logprobs");
 }
 
 Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   GenerationSpec spec;
   std::vector<TokenId>& ids = ids_[index];
   if (ids.empty())
-    return make_error(Errc::invalid_value, "the prompt must hold at least one token", "prompt");
+    return make_error(Errc::invalid_value, "the prompt must hold at least one token",
+                      prompt_field(request_.kind));
   std::size_t prompt_tokens = ids.size();
   const Result<std::uint32_t> output = output_tokens(prompt_tokens);
   if (!output) return output.error();
   ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(prompt_tokens));
+  if (const Result<void> counted = count_logprobs(prompt_tokens, *output); !counted)
+    return counted.error();
 
   const tok::Vocabulary& vocabulary = model().tokenizer.vocabulary();
   for (std::size_t i = 0; i < request_.stop_token_ids.size(); ++i)
@@ -270,7 +319,11 @@ Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
   }
   add_stop_ids(spec, request_.stop_token_ids);
   spec.bias = request_.logit_bias;
-  spec.choices = request_.choices;
+  spec.choices = request_.best_of;
+  if (request_.kind == ApiKind::embedding) spec.task = SequenceTask::embed;
+  if (wants_prompt_scores()) spec.prompt_scores = PromptScores::wanted;
+  if (request_.logprobs || request_.best_of > request_.choices) spec.sampling.wants_logprob = 1;
+  spec.sampling.num_top_logprobs = static_cast<std::uint16_t>(request_.logprobs.value_or(0));
   spec.output_tokens_max = *output;
   // The smallest value, and so the most urgent, that the tenant may ask for is its ceiling.
   const std::int64_t asked = (*priority).value_or(std::int64_t{request_.priority.value_or(0)});
@@ -290,34 +343,70 @@ Result<GenerationSpec> CompletionHandler::make_spec(std::size_t index) {
 Result<void> CompletionHandler::submit_all() {
   if (!request_.has_seed) request_.sampling.seed = service_.ids.next();
   const std::size_t num_prompts = ids_.size();
-  const std::size_t num_choices = num_prompts * request_.choices;
+  const std::size_t num_choices = num_prompts * request_.best_of;
   choices_.clear();
   choices_.resize(num_choices);
   if (!request_.stop.empty())
     for (Choice& choice : choices_) choice.matcher = tok::StopMatcher(request_.stop);
+  if (request_.logprobs)
+    for (Choice& choice : choices_) choice.logprobs.begin(request_.kind, *request_.logprobs);
   parts_.resize(num_prompts);
   for (auto& part : parts_)
     if (!part) part = std::make_unique<Part>();
   accepted_ = 0;
-  parts_left_ = 0;
+  parts_left_ = num_prompts;
+  num_submitted_ = 0;
+  num_logprobs_ = 0;
   begin_writer();
-  for (std::size_t i = 0; i < num_prompts; ++i) {
-    Result<GenerationSpec> spec = make_spec(i);
-    if (!spec) return spec.error();
-    Part& part = *parts_[i];
-    part.owner = this;
-    part.prompt_tokens = static_cast<std::uint32_t>(ids_[i].size());
-    part.choices_left = request_.choices;
-    part.first_choice = i * request_.choices;
-    part.stats = {};
-    part.prompt.clear();
-    if (request_.return_token_ids || request_.echo) part.prompt = ids_[i];
-    spec->prompt = std::move(ids_[i]);
-    const Result<GenerationHandle> handle = service_.loop.submit(std::move(*spec), part);
-    if (!handle) return handle.error();
-    part.handle = *handle;
-    ++parts_left_;
+  return submit_more();
+}
+
+Result<void> CompletionHandler::submit_more() {
+  const auto num_under_way = [this] {
+    return num_submitted_ - (ids_.size() - parts_left_);  // those that are over were submitted
+  };
+  const std::size_t most = request_.kind == ApiKind::embedding ? kInputsUnderWayMax : ids_.size();
+  while (num_submitted_ < ids_.size() && num_under_way() < most) {
+    const Result<void> submitted = submit_part(num_submitted_);
+    if (submitted) {
+      ++num_submitted_;
+      continue;
+    }
+    const Errc code = submitted.error().code;
+    const bool is_full = code == Errc::concurrency_limit || code == Errc::overloaded;
+    if (request_.kind == ApiKind::embedding && is_full && num_under_way() > 0) return {};
+    return submitted.error();
   }
+  return {};
+}
+
+Result<void> CompletionHandler::submit_part(std::size_t index) {
+  std::vector<TokenId>& ids = ids_[index];
+  const std::size_t num_ids = ids.size();
+  Result<GenerationSpec> spec = make_spec(index);
+  if (!spec) return spec.error();
+  Part& part = *parts_[index];
+  part.owner = this;
+  part.prompt_tokens = static_cast<std::uint32_t>(ids.size());
+  part.choices_left = request_.best_of;
+  part.first_choice = index * request_.best_of;
+  part.has_scores = false;
+  part.stats = {};
+  part.prompt.clear();
+  if (request_.return_token_ids || request_.echo) part.prompt = ids;
+  if (request_.echo) {
+    const bool is_text = !request_.prompts[index].is_ids && ids.size() == num_ids;
+    part.echo = is_text ? request_.prompts[index].text
+                        : model().tokenizer.decode(ids).value();  // ids were checked
+  }
+  // Kept where it may have to be submitted again.
+  if (request_.kind == ApiKind::embedding)
+    spec->prompt = ids;
+  else
+    spec->prompt = std::move(ids);
+  const Result<GenerationHandle> handle = service_.loop.submit(std::move(*spec), part);
+  if (!handle) return handle.error();
+  part.handle = *handle;
   return {};
 }
 
@@ -332,6 +421,9 @@ void CompletionHandler::begin_writer() {
                                  static_cast<unsigned long long>(facts.weights_digest >> 16),
                                  static_cast<unsigned long long>(facts.kernel_path & 0xffffffffu));
   fingerprint_.assign("fp_" SLUICE_VERSION).append(digits, static_cast<std::size_t>(size));
+  // Which of them is in the kernel path's hash; a name is easier to compare.
+  if (model().config.kv_type == cfg::KvType::f16) fingerprint_ += "_kv-f16";
+  if (model().config.kv_type == cfg::KvType::int8) fingerprint_ += "_kv-int8";
   const StreamOptions& options = request_.stream_options;
   writer_.begin({.kind = request_.kind,
                  .id = response_id_,

@@ -41,11 +41,11 @@ void append_cors_headers(std::string& out, std::string_view origin) {
       "access-control-expose-headers: x-request-id, retry-after, retry-after-ms, "
       "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
       "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
-      "openai-processing-ms\r\n");
+      "openai-processing-ms, etag, idempotency-replayed\r\n");
 }
 
-void append_preflight_headers(std::string& out, const RequestHead& head) {
-  out.append("access-control-allow-methods: GET, HEAD, POST, OPTIONS\r\n");
+void append_preflight_headers(std::string& out, const RequestHead& head, std::string_view allow) {
+  out.append("access-control-allow-methods: ").append(allow).append("\r\n");
   // Clients send headers of their own making (x-stainless-...): allow the list that was asked for,
   // as far as it is one.
   const std::string_view asked = head.preflight_headers;
@@ -54,7 +54,9 @@ void append_preflight_headers(std::string& out, const RequestHead& head) {
            c == '_' || c == ',' || c == ' ';
   });
   out.append("access-control-allow-headers: ");
-  out.append(is_list && !asked.empty() ? asked : "authorization, content-type, x-request-id");
+  out.append(is_list && !asked.empty()
+                 ? asked
+                 : "authorization, content-type, if-match, idempotency-key, x-request-id");
   out.append("\r\naccess-control-max-age: 600\r\n");
 }
 

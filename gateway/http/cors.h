@@ -13,7 +13,7 @@ namespace sluice::gw {
 bool is_origin_allowed(const cfg::Cors& cors, std::string_view origin);
 // Lines for an answer to an allowed origin.
 void append_cors_headers(std::string& out, std::string_view origin);
-// Further lines for the answer to a preflight.
-void append_preflight_headers(std::string& out, const RequestHead& head);
+// Further lines for the answer to a preflight; `allow`: methods of the path.
+void append_preflight_headers(std::string& out, const RequestHead& head, std::string_view allow);
 
 }  // namespace sluice::gw

@@ -1,8 +1,11 @@
 // Models, quota, probes and metrics.
 #include "gateway/http/endpoints.h"
 
+#include "gateway/admin/admin_json.h"
 #include "gateway/api/json_text.h"
+#include "gateway/api/percent_decode.h"
 #include "gateway/api/write_response.h"
+#include "gateway/http/openapi.h"
 #include "gateway/http/session.h"
 
 namespace sluice::gw {
@@ -20,7 +23,7 @@ void answer_models(Session& session) {
   out.assign("{\"object\":\"list\",\"data\":[");
   bool is_first = true;
   for (std::uint32_t i = 0; i < service.models.size(); ++i) {
-    if (!service.is_model_allowed(service.models[i].config.name, session.tenant())) continue;
+    if (!service.check_model_allowed(i, session.tenant())) continue;
     if (!is_first) out.push_back(',');
     is_first = false;
     append_model(out, card_of(service, i));
@@ -45,42 +48,16 @@ void answer_model(Session& session) {
 
 void answer_quota(Session& session) {
   Service& service = session.service();
-  const cfg::TenantLimits& limits = service.limits(session.tenant());
-  const LimitsView view = service.loop.limits(session.caller());
   std::string& out = service.scratch;
-  out.assign("{\"object\":\"quota\",\"tenant\":");
-  append_json_string(out, service.tenant(session.tenant()).name);
-  const auto append = [&](std::string_view name, bool has_limit, std::uint64_t limit,
-                          std::uint64_t remaining, Duration reset) {
-    out.append(",\"").append(name).append("\":");
-    if (!has_limit) {
-      out.append("null");
-      return;
-    }
-    out.append("{\"limit\":");
-    append_integer(out, limit);
-    out.append(",\"remaining\":");
-    append_integer(out, remaining);
-    out.append(",\"reset_ms\":");
-    append_integer(out, reset.count() / 1'000'000);
-    out.push_back('}');
-  };
-  append("requests_per_minute", view.has_requests_limit, view.requests_limit,
-         view.requests_remaining, view.requests_reset);
-  append("tokens_per_minute", view.has_tokens_limit, view.tokens_limit, view.tokens_remaining,
-         view.tokens_reset);
-  const auto append_limit = [&](std::string_view name, std::uint64_t limit) {
-    out.append(",\"").append(name).append("\":");
-    if (limit == 0)
-      out.append("null");
-    else
-      append_integer(out, limit);
-  };
-  append_limit("concurrent_requests", limits.concurrent_requests);
-  append_limit("max_output_tokens", limits.output_tokens_max);
-  append_limit("default_output_tokens", limits.output_tokens_default);
-  out.push_back('}');
+  out.clear();
+  append_caller_quota(out, service.tenant(session.tenant()), service.loop.quota(session.caller()));
   session.respond_json(out);
+}
+
+void answer_openapi(Session& session) {
+  Service& service = session.service();
+  if (service.openapi.empty()) service.openapi = openapi_document();
+  session.respond_json(service.openapi);
 }
 
 void answer_ready(Session& session) {
@@ -94,7 +71,19 @@ void answer_ready(Session& session) {
     error.retry_after = std::chrono::seconds(1);
     return session.respond_error(error);
   }
-  session.respond_json("{\"status\":\"ready\"}");
+  // Ready as long as someone is served: a store that fails refuses accounts with limits only.
+  switch (service.loop.usage_store_state()) {
+    case UsageStoreState::storing:
+      return session.respond_json("{\"status\":\"ready\",\"usage_store\":\"storing\"}");
+    case UsageStoreState::failing:
+      return session.respond_json("{\"status\":\"ready\",\"usage_store\":\"failing\"}");
+    case UsageStoreState::full:
+      break;
+  }
+  Error error =
+      make_error(Errc::quota_store_unavailable, "the usage store has failed for too long");
+  error.retry_after = std::chrono::seconds(1);
+  session.respond_error(error);
 }
 
 void answer_metrics(Session& session) {
@@ -116,6 +105,8 @@ void answer_endpoint(Session& session) {
       return answer_model(session);
     case Endpoint::quota:
       return answer_quota(session);
+    case Endpoint::openapi:
+      return answer_openapi(session);
     case Endpoint::live:
       return session.respond_json("{\"status\":\"live\"}");
     case Endpoint::ready:
@@ -123,9 +114,6 @@ void answer_endpoint(Session& session) {
       return answer_ready(session);
     case Endpoint::metrics:
       return answer_metrics(session);
-    case Endpoint::embeddings:
-      return session.respond_error(make_error(
-          Errc::unsupported_parameter, "embeddings are not supported by this server", "model"));
     default:
       CHECK(false && "an endpoint with a handler of its own");
   }

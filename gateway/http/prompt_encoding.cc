@@ -20,7 +20,8 @@ Result<void> check_text_bytes(const ServedModel& model, std::uint32_t context_to
                               const GenerationRequest& request) {
   const std::uint64_t bytes_max = std::uint64_t{context_tokens} *
                                   std::max(1u, model.tokenizer.vocabulary().longest_piece_bytes);
-  const auto check = [&](std::size_t bytes, const char* param) -> Result<void> {
+  const char* const param = prompt_field(request.kind);
+  const auto check = [&](std::size_t bytes) -> Result<void> {
     if (bytes <= bytes_max) return {};
     return make_error(Errc::context_length_exceeded,
                       "the model's context is " + std::to_string(context_tokens) +
@@ -28,9 +29,9 @@ Result<void> check_text_bytes(const ServedModel& model, std::uint32_t context_to
                           " bytes cannot fit into it",
                       param);
   };
-  if (request.kind == ApiKind::chat) return check(text_bytes(request), "messages");
+  if (request.kind == ApiKind::chat) return check(text_bytes(request));
   for (const PromptInput& prompt : request.prompts)
-    if (const Result<void> fits = check(prompt.text.size(), "prompt"); !fits) return fits.error();
+    if (const Result<void> fits = check(prompt.text.size()); !fits) return fits.error();
   return {};
 }
 
@@ -40,8 +41,8 @@ Result<void> encode_prompt(const ServedModel& model, const GenerationRequest& re
                            std::size_t index, std::vector<TokenId>& ids) {
   const PromptInput& prompt = request.prompts[index];
   const tok::Vocabulary& vocabulary = model.tokenizer.vocabulary();
-  const std::string param =
-      request.prompts.size() > 1 ? "prompt[" + std::to_string(index) + "]" : std::string("prompt");
+  std::string param = prompt_field(request.kind);
+  if (request.prompts.size() > 1) param += "[" + std::to_string(index) + "]";
   if (prompt.is_ids) {
     for (std::size_t i = 0; i < prompt.ids.size(); ++i)
       if (prompt.ids[i] >= vocabulary.size)

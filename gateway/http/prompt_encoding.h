@@ -22,6 +22,19 @@ struct ServedModel {
   GenerationConfig generation{};
 };
 
+// The field that holds the prompt, for errors.
+constexpr const char* prompt_field(ApiKind kind) {
+  switch (kind) {
+    case ApiKind::chat:
+      return "messages";
+    case ApiKind::completion:
+      return "prompt";
+    case ApiKind::embedding:
+      return "input";
+  }
+  return "prompt";
+}
+
 // Bytes of text that the request would tokenize.
 std::size_t text_bytes(const GenerationRequest& request);
 // The same with a share for each message, which costs a template its time even when it is empty.

@@ -156,6 +156,7 @@ class Parser final : public http::basic_parser<true> {
         break;
     }
     if (field != http::field::unknown || name.size() < 11) return;
+    if (iequals(name, "idempotency-key")) return take_once(head->idempotency_key, value, ec);
     if (iequals(name, "x-request-id")) return take_once(head->request_id, value, ec);
     if (iequals(name, "traceparent")) return take_once(head->traceparent, value, ec);
     if (iequals(name, "x-sluice-deadline-ms")) return take_once(head->deadline_ms, value, ec);
@@ -208,8 +209,8 @@ class Parser final : public http::basic_parser<true> {
 
 void RequestHead::clear() {
   for (std::string* text :
-       {&method, &path, &query, &authorization, &if_match, &origin, &request_id, &traceparent,
-        &deadline_ms, &priority, &preflight_method, &preflight_headers})
+       {&method, &path, &query, &authorization, &if_match, &idempotency_key, &origin, &request_id,
+        &traceparent, &deadline_ms, &priority, &preflight_method, &preflight_headers})
     text->clear();
   content_type = MediaType::none;
   is_http11 = keep_alive = has_body = expects_continue = false;

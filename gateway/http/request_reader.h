@@ -31,6 +31,7 @@ struct RequestHead {
   std::string query;  // behind the first '?'; raw
   std::string authorization;
   std::string if_match;
+  std::string idempotency_key;
   std::string origin;
   std::string request_id;
   std::string traceparent;

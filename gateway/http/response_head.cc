@@ -111,8 +111,8 @@ void append_duration(std::string& out, Duration duration) {
 
 void append_rate_limit_headers(std::string& out, const LimitsView& limits) {
   const auto append = [&](std::string_view what, std::uint64_t limit, std::uint64_t remaining,
-                          Duration reset) {
-    if (limit == 0) return;
+                          Duration reset, bool is_own) {
+    if (limit == 0 && !is_own) return;
     out.append("x-ratelimit-limit-").append(what).append(": ");
     append_integer(out, limit);
     out.append("\r\nx-ratelimit-remaining-").append(what).append(": ");
@@ -121,8 +121,10 @@ void append_rate_limit_headers(std::string& out, const LimitsView& limits) {
     append_duration(out, reset);
     out.append("\r\n");
   };
-  append("requests", limits.requests_limit, limits.requests_remaining, limits.requests_reset);
-  append("tokens", limits.tokens_limit, limits.tokens_remaining, limits.tokens_reset);
+  append("requests", limits.requests_limit, limits.requests_remaining, limits.requests_reset,
+         limits.has_requests_limit);
+  append("tokens", limits.tokens_limit, limits.tokens_remaining, limits.tokens_reset,
+         limits.has_tokens_limit);
 }
 
 bool is_valid_request_id(std::string_view id) {

@@ -54,18 +54,27 @@ const cfg::TenantLimits& Service::limits(TenantId id) const {
   return tenant(id).limits;
 }
 
-bool Service::is_model_allowed(const std::string& name, TenantId id) const {
-  const std::vector<std::string>& allowed = tenant(id).models;
-  return allowed.empty() || std::find(allowed.begin(), allowed.end(), name) != allowed.end();
+Result<void> Service::check_model_allowed(std::uint32_t model, TenantId id) const {
+  const auto allows = [](const std::vector<std::string>& list, const std::string& name) {
+    return list.empty() || std::find(list.begin(), list.end(), name) != list.end();
+  };
+  const cfg::Model& served = models[model].config;
+  const cfg::Tenant& caller = tenant(id);
+  if (!allows(caller.models, served.name))
+    return make_error(Errc::model_not_allowed,
+                      "this API key may not use the model '" + served.name + "'", "model");
+  if (!allows(served.security_classes, caller.security_class))
+    return make_error(
+        Errc::classification_denied,
+        "the security class of this tenant may not use the model '" + served.name + "'", "model");
+  return {};
 }
 
 Result<std::uint32_t> Service::find_model(std::string_view name, TenantId id) const {
   for (std::uint32_t i = 0; i < models.size(); ++i) {
     const std::string& served = models[i].config.name;
     if (!name.empty() && served != name) continue;
-    if (!is_model_allowed(served, id))
-      return make_error(Errc::model_not_allowed,
-                        "this API key may not use the model '" + served + "'", "model");
+    if (const Result<void> allowed = check_model_allowed(i, id); !allowed) return allowed.error();
     return i;
   }
   return make_error(Errc::model_not_found,

@@ -60,6 +60,7 @@ struct Service {
   std::function<void(std::string&)> append_core_metrics;
   AdminService* admin = nullptr;  // null: no admin routes
   std::string scratch;            // bodies are built here before their head; empty between uses
+  std::string openapi;            // the document, once somebody asked for it
   bool is_draining = false;
 
   // Keys, limits and CORS of a new configuration; the rest stays as it was at the start.
@@ -73,9 +74,10 @@ struct Service {
   }
   const cfg::Tenant& tenant(TenantId id) const;
   const cfg::TenantLimits& limits(TenantId id) const;
-  // Errors: model_not_found, model_not_allowed. An empty name is the first model.
+  // Errors: model_not_found, model_not_allowed, classification_denied. An empty name is the first
+  // model.
   Result<std::uint32_t> find_model(std::string_view name, TenantId tenant) const;
-  bool is_model_allowed(const std::string& name, TenantId tenant) const;
+  Result<void> check_model_allowed(std::uint32_t model, TenantId tenant) const;
   // What the configuration allows and the workers can hold.
   std::uint32_t context_tokens(std::uint32_t model) const;
 

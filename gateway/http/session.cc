@@ -8,6 +8,7 @@
 
 #include "gateway/api/error_response.h"
 #include "gateway/api/json_text.h"
+#include "gateway/api/percent_decode.h"
 #include "gateway/http/completion_handler.h"
 #include "gateway/http/cors.h"
 #include "gateway/http/endpoints.h"
@@ -192,13 +193,14 @@ Result<void> Session::check_request() {
     return make_error(Errc::method_not_allowed,
                       std::string("this route allows ").append(route_.allow));
   if (route_.needs_tenant) {
-    const Result<Caller> caller = service_.auth.caller_of(head.authorization);
+    const Result<Caller> caller = service_.auth.caller_of(head.authorization, route_.scope);
     if (!caller) return caller.error();
     caller_ = *caller;
   }
   if (route_.needs_admin)
     if (const Result<void> checked = check_admin(); !checked) return checked;
-  if (route_.takes_body && head.content_type != MediaType::json)
+  const bool has_none = route_.is_body_optional && !head.has_body;
+  if (route_.takes_body && !has_none && head.content_type != MediaType::json)
     return make_error(Errc::unsupported_media_type,
                       "the request body must be sent with content-type: application/json");
   return {};
@@ -211,9 +213,11 @@ Result<void> Session::check_admin() {
   const Result<std::string> actor = service_.admin->actor_of(Auth::bearer_token(authorization));
   if (actor) {
     actor_ = *actor;
+    if (!percent_decode(route_.tail, admin_id_))
+      return make_error(Errc::not_found, "there is no such route here");
     return {};
   }
-  if (!service_.auth.is_open() && service_.auth.caller_of(authorization))
+  if (service_.auth.knows(authorization))
     return make_error(Errc::admin_required, "this route needs an admin key");
   return actor.error();
 }
@@ -222,8 +226,8 @@ void Session::start_admin() {
   const RequestHead& head = reader_.head();
   admin_call_ = std::make_shared<Session*>(this);
   AdminCall call{
-      route_.noun,   head.method, std::string(route_.tail), head.query, std::move(reader_.body()),
-      head.if_match, actor_};
+      route_.noun,   head.method,          admin_id_, head.query, std::move(reader_.body()),
+      head.if_match, head.idempotency_key, actor_};
   service_.admin->call(std::move(call), [target = admin_call_](AdminAnswer& answer) {
     if (*target != nullptr) (*target)->finish_admin(answer);
   });
@@ -234,7 +238,8 @@ void Session::finish_admin(AdminAnswer& answer) {
   now_ = service_.clock.now();
   if (answer.error) return respond_error(*answer.error);
   if (answer.version != 0) answer_header_ = "etag: \"" + std::to_string(answer.version) + "\"\r\n";
-  respond(answer.status, "application/json", answer.body);
+  if (answer.is_replayed) answer_header_ += "idempotency-replayed: true\r\n";
+  respond(answer.status, answer.content_type, answer.body);
 }
 
 // A request that could not be read to its end: answered, then closed.
@@ -262,6 +267,7 @@ void Session::dispatch() {
     case Endpoint::input_tokens:
     case Endpoint::tokenize:
     case Endpoint::detokenize:
+    case Endpoint::embeddings:
       break;
     case Endpoint::admin:
       return start_admin();
@@ -274,6 +280,8 @@ void Session::dispatch() {
       return completion_->start_generation(ApiKind::chat);
     case Endpoint::completions:
       return completion_->start_generation(ApiKind::completion);
+    case Endpoint::embeddings:
+      return completion_->start_generation(ApiKind::embedding);
     case Endpoint::input_tokens:
       return completion_->start_count();
     case Endpoint::tokenize:
@@ -352,8 +360,10 @@ void Session::respond_preflight() {
   append_status_line(out_, 204);
   append_common_headers(out_, false);
   const RequestHead& head = reader_.head();
-  if (is_origin_allowed(service_.config.cors, head.origin)) append_preflight_headers(out_, head);
-  out_.append("allow: GET, HEAD, POST, OPTIONS\r\n\r\n");
+  if (is_origin_allowed(service_.config.cors, head.origin))
+    append_preflight_headers(out_, head, route_.allow);
+  append_header(out_, "allow", route_.allow);
+  out_.append("\r\n");
   service_.metrics.count_response(Endpoint::none, 204);
   has_begun_ = true;
   set_phase(Phase::replying);
@@ -516,13 +526,16 @@ void Session::drain() {
 void Session::recheck_key() {
   const bool has_request = phase_ == Phase::body || phase_ == Phase::running;
   if (!has_request || !route_.needs_tenant) return;
-  const Result<Caller> caller = service_.auth.caller_of(reader_.head().authorization);
+  const std::string& authorization = reader_.head().authorization;
+  const Result<Caller> caller = service_.auth.caller_of(authorization, route_.scope);
   if (caller) {
     caller_ = *caller;  // its place in the list may be another
   } else if (phase_ == Phase::body) {
     refuse_head(caller.error());
   } else if (completion_ && completion_->is_active()) {
-    completion_->fail(make_error(Errc::invalid_api_key, "the API key was revoked"));
+    completion_->fail(service_.auth.knows(authorization)
+                          ? caller.error()
+                          : make_error(Errc::invalid_api_key, "the API key was revoked"));
   }
 }
 

@@ -139,6 +139,7 @@ class Session final : public TransportEvents {
   bool is_retired_ = false;
 
   std::string actor_;          // public id of the admin key
+  std::string admin_id_;       // decoded parameter of an admin route
   std::string answer_header_;  // of the next answer
   // What an admin call holds of this session; null inside once the session is closed.
   std::shared_ptr<Session*> admin_call_;

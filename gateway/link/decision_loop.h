@@ -8,6 +8,7 @@
 // write. accept() stores the journal before the caller writes to the socket (P5).
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,6 +18,7 @@
 
 #include "config/config.h"
 #include "gateway/core/generation.h"
+#include "gateway/core/quota_view.h"
 #include "shared/control.h"
 #include "shared/journal.h"
 #include "shared/result.h"
@@ -38,7 +40,12 @@ struct ModelFacts {  // from worker hellos; stable while at least one worker is 
   std::uint64_t weights_digest = 0;
   std::uint64_t kernel_path = 0;
   std::uint32_t workers_ready = 0;
+  std::uint32_t embedding_size = 0;  // 0: serves no embeddings
 };
+
+// Whether what was used reaches the disk. failing: accounts with a limit are refused with
+// quota_store_unavailable; full: everyone, for as much waits as may.
+enum class UsageStoreState : std::uint8_t { storing, failing, full };
 
 class DecisionLoop {
  public:
@@ -53,8 +60,13 @@ class DecisionLoop {
   virtual Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) = 0;
 
   virtual std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) = 0;
+  // Of the pending tokens: as many for each as were asked for, the likeliest first.
+  virtual std::span<const TopLogprob> pending_top(GenerationHandle handle,
+                                                  std::uint32_t choice) = 0;
+  virtual PromptResult prompt_result(GenerationHandle handle, std::uint32_t choice) = 0;
   // The first `count` pending tokens are being written: journal, ledger, counters. Invalidates the
-  // span. When the last accepted token has a finish reason the choice is over.
+  // span. When the last accepted token has a finish reason the choice is over. `count` 0 ends a
+  // choice whose prompt_result() has one.
   virtual void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) = 0;
   // A stop string matched in the last accepted token: the choice is over, the rest is discarded.
   virtual void stop(GenerationHandle handle, std::uint32_t choice) = 0;
@@ -64,7 +76,10 @@ class DecisionLoop {
   virtual GenerationStats stats(
       GenerationHandle handle) const = 0;  // also right after the last accept
   virtual LimitsView limits(Caller caller) const = 0;
+  // By kind of limit, of the level (key, tenant, its parents) that has the least left.
+  virtual QuotaView quota(Caller caller) const = 0;
   virtual ModelFacts model_facts(std::uint32_t model) const = 0;
+  virtual UsageStoreState usage_store_state() const = 0;
 };
 
 }  // namespace sluice::gw

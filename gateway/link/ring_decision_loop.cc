@@ -2,7 +2,6 @@
 // ring_loop_turns.cc.
 #include "gateway/link/ring_decision_loop.h"
 
-#include <openssl/evp.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -62,27 +61,51 @@ WorkerBreakerParams breaker_params(const cfg::WorkerBreakers& config) {
   return params;
 }
 
-// The configuration writes 0 for no limit.
-AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode) {
+LimitSet limit_set(const cfg::LimitValues& limits) {
+  LimitSet set;
+  set[LimitKind::requests_per_minute] = limits.requests_per_minute;
+  set[LimitKind::tokens_per_minute] = limits.tokens_per_minute;
+  set[LimitKind::input_tokens_per_minute] = limits.input_tokens_per_minute;
+  set[LimitKind::output_tokens_per_minute] = limits.output_tokens_per_minute;
+  set[LimitKind::tokens_per_day] = limits.tokens_per_day;
+  set[LimitKind::monthly_budget] = limits.monthly_budget;
+  set[LimitKind::concurrent_requests] = limits.concurrent_requests;
+  set[LimitKind::concurrent_kv_tokens] = limits.concurrent_kv_tokens;
+  set[LimitKind::output_tokens_max] = limits.output_tokens_max;
+  return set;
+}
+
+using ModelNumbers = std::map<std::string, std::uint32_t>;
+
+// Overrides of models that are not served (any more) act on nothing.
+AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode,
+                         const ModelNumbers& models) {
   AccountSpec spec;
   spec.mode = mode;
   spec.is_shadow = limits.shadow;
-  const auto set = [&](LimitKind kind, std::uint64_t limit) {
-    if (limit != 0) spec.limits[kind] = limit;
-  };
-  set(LimitKind::requests_per_minute, limits.requests_per_minute);
-  set(LimitKind::tokens_per_minute, limits.tokens_per_minute);
-  set(LimitKind::input_tokens_per_minute, limits.input_tokens_per_minute);
-  set(LimitKind::output_tokens_per_minute, limits.output_tokens_per_minute);
-  set(LimitKind::tokens_per_day, limits.tokens_per_day);
-  set(LimitKind::monthly_budget, limits.monthly_budget);
-  set(LimitKind::concurrent_requests, limits.concurrent_requests);
-  set(LimitKind::concurrent_kv_tokens, limits.concurrent_kv_tokens);
-  set(LimitKind::output_tokens_max, limits.output_tokens_max);
+  spec.limits = limit_set(limits);
+  for (const cfg::ModelOverride& fresh : limits.model_overrides)
+    if (const auto at = models.find(fresh.model); at != models.end())
+      spec.models.push_back({at->second, limit_set(fresh)});
+  for (const cfg::TemporaryOverride& fresh : limits.temporary_overrides) {
+    const auto at = models.find(fresh.model);
+    if (at == models.end() && !fresh.model.empty()) continue;
+    TemporaryLimits& temporary = spec.temporary.emplace_back();
+    if (!fresh.model.empty()) temporary.model = at->second;
+    temporary.limits = limit_set(fresh);
+    temporary.until_unix_s = fresh.until;
+  }
   return spec;
 }
 static_assert(static_cast<int>(cfg::Reserving::quantile) ==
               static_cast<int>(ReservationMode::quantile));
+
+Error store_unavailable() {
+  Error error = make_error(Errc::quota_store_unavailable,
+                           "what is used cannot be stored at the moment, so nothing is admitted");
+  error.retry_after = std::chrono::seconds(1);  // the store thread tries that often
+  return error;
+}
 
 std::size_t request_index(GenerationHandle handle) {
   return static_cast<std::size_t>(handle.value & 0xffffffffu) - 1;
@@ -106,10 +129,13 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   params.queue_wait_max = config.queue.wait_max;
   params.worker_grace =
       std::max<Duration>(params.worker_grace, 2 * config.supervision.restart_delay_max);
-  params.sequences_max = journal_.num_slots();
+  params.sequences_max = journal_.num_slots() / 2;  // settled_slots.h
   params.num_models = static_cast<std::uint32_t>(config.models.size());
   params.num_workers = 0;
-  for (const cfg::Model& model : config.models) params.num_workers += model.workers;
+  for (const cfg::Model& model : config.models) {
+    params.num_workers += model.workers;
+    model_digests_.push_back(model_digest(model.name));
+  }
   params.limits = map_tenants(config);
   params.tenant_breaker = breaker_params(config.breakers.tenants);
   params.worker_breaker = breaker_params(config.breakers.workers);
@@ -124,14 +150,26 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
   });
 }
 
-RingDecisionLoop::~RingDecisionLoop() = default;
+RingDecisionLoop::~RingDecisionLoop() {
+  settled_.stop(journal_);
+}
 
-// The account of a tenant or key, new ones at the end.
-AccountId RingDecisionLoop::account_of(const std::string& tenant, const std::string& digest,
+// The account of a tenant (no key) or of its key, new ones at the end.
+AccountId RingDecisionLoop::account_of(const std::string& tenant, const cfg::ApiKey* key,
                                        CoreLimits& limits) {
+  const std::string digest =
+      key == nullptr ? std::string() : std::string(key->sha256.begin(), key->sha256.end());
+  const std::string key_name = key == nullptr ? std::string() : key->name;
   const auto next = static_cast<std::uint32_t>(accounts_.size());
   const AccountId id = accounts_.emplace(std::pair(tenant, digest), AccountId{next}).first->second;
-  if (id.value == next) limits.accounts.emplace_back();
+  if (id.value == next) {
+    limits.accounts.emplace_back();
+    account_names_.push_back({account_digest(tenant, digest), tenant, key_name});
+  } else if (account_names_[id.value].key == key_name) {
+    return id;
+  }
+  account_names_[id.value].key = key_name;
+  unstored_names_.push_back(account_names_[id.value]);
   return id;
 }
 
@@ -148,6 +186,12 @@ CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
   for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
     limits.accounts[i] = core_->ledger().spec(AccountId{i});
     limits.accounts[i].standing = Standing::revoked;
+    limits.accounts[i].parent.reset();  // what runs knows its path; nothing new comes this way
+  }
+  ModelNumbers models;
+  for (const cfg::Model& model : config.models) {
+    if (models.size() < facts_.size())  // models are those of the start
+      models.emplace(model.name, static_cast<std::uint32_t>(models.size()));
   }
   inner_tenants_.clear();
   caller_accounts_.clear();
@@ -163,21 +207,32 @@ CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
     }
     inner_tenants_.push_back(TenantId{index});
     TenantAccounts& accounts = caller_accounts_.emplace_back();
-    accounts.tenant = account_of(tenant.name, {}, limits);
+    accounts.tenant = account_of(tenant.name, nullptr, limits);
     const auto mode = static_cast<ReservationMode>(tenant.limits.reserve);
-    limits.accounts[accounts.tenant.value] = account_spec(tenant.limits, mode);
+    AccountSpec& spec = limits.accounts[accounts.tenant.value];
+    spec = account_spec(tenant.limits, mode, models);
+    if (tenant.blocked) spec.standing = Standing::blocked;
     for (const cfg::ApiKey& key : tenant.keys) {
-      const AccountId id = account_of(tenant.name, {key.sha256.begin(), key.sha256.end()}, limits);
+      const AccountId id = account_of(tenant.name, &key, limits);
       accounts.keys.push_back(id);
-      limits.accounts[id.value] = account_spec(key.limits, mode);
+      limits.accounts[id.value] = account_spec(key.limits, mode, models);
       limits.accounts[id.value].parent = accounts.tenant;
     }
+  }
+  for (std::size_t i = 0; i < tenants.size(); ++i) {
+    if (tenants[i].parent.empty()) continue;
+    const auto at = accounts_.find({tenants[i].parent, std::string()});
+    CHECK(at != accounts_.end());  // was validated
+    limits.accounts[caller_accounts_[i].tenant.value].parent = at->second;
   }
   for (const cfg::Model& model : config.models) {
     limits.prices.push_back({model.price_input, model.price_cached, model.price_output});
   }
   limits.prices.resize(facts_.size());  // models are those of the start
   limits.num_tenants = static_cast<std::uint32_t>(tenant_names_.size());
+  limits.weights.assign(limits.num_tenants, 1);
+  for (std::size_t i = 0; i < tenants.size(); ++i)
+    limits.weights[inner_tenants_[i].value] = tenants[i].weight;
   return limits;
 }
 
@@ -193,21 +248,62 @@ void RingDecisionLoop::read_wall() {
   core_->set_wall(now_, static_cast<std::int64_t>(unix_ms()));
 }
 
+LedgerNames RingDecisionLoop::ledger_names() const {
+  LedgerNames names;
+  for (const auto& [of, id] : accounts_) {
+    names.accounts.emplace(account_names_[id.value].account, id);
+    if (of.second.empty()) names.tenants.emplace(of.first, id);
+  }
+  for (std::uint32_t i = 0; i < model_digests_.size(); ++i)
+    names.models.emplace(model_digests_[i], i);
+  return names;
+}
+
+Result<void> RingDecisionLoop::charge_settled(std::span<const Ledger::SettledCharge> charges) {
+  for (const Ledger::SettledCharge& charge : charges)
+    if (const Result<void> done = core_->charge_settled(charge, now_); !done) return done;
+  return {};
+}
+
+void RingDecisionLoop::set_usage_writer(std::unique_ptr<UsageWriter> writer) {
+  settled_.set_writer(std::move(writer), journal_);
+  settled_.writer()->name_accounts(std::exchange(unstored_names_, {}));
+}
+
+// Why nothing of the account may begin now. Nothing: it may.
+std::optional<Error> RingDecisionLoop::store_refusal(AccountId account) {
+  settled_.free_durable(journal_);
+  const UsageStoreState state = settled_.state(journal_);
+  if (state == UsageStoreState::storing) return std::nullopt;
+  if (state == UsageStoreState::failing && !core_->ledger().is_limited(account))
+    return std::nullopt;
+  ++counters_.store_refusals;
+  return store_unavailable();
+}
+
 TenantId RingDecisionLoop::inner(TenantId tenant) const {
   CHECK(tenant.value < inner_tenants_.size());
   return inner_tenants_[tenant.value];
 }
 
 Result<void> RingDecisionLoop::count_request(Caller caller) {
-  return core_->count_request(account(caller), clock_.now());
+  const AccountId id = account(caller);
+  if (std::optional<Error> refused = store_refusal(id)) return std::move(*refused);
+  if (!settled_.can_count()) return store_unavailable();
+  const Result<void> counted = core_->count_request(id, clock_.now());
+  if (!counted) return counted;
+  settled_.count_request(account_names_[id.value].account, static_cast<std::int64_t>(unix_ms()));
+  return {};
 }
 
 Result<void> RingDecisionLoop::precheck(Caller caller, std::uint32_t model) {
+  if (std::optional<Error> refused = store_refusal(account(caller))) return std::move(*refused);
   return core_->precheck(inner(caller.tenant), account(caller), model, clock_.now());
 }
 
 Result<GenerationHandle> RingDecisionLoop::submit(GenerationSpec spec, GenerationSink& sink) {
   spec.account = account({spec.tenant, spec.key});
+  if (std::optional<Error> refused = store_refusal(spec.account)) return std::move(*refused);
   spec.tenant = inner(spec.tenant);
   const RequestId request{journal_.take_id()};
   std::array<SequenceId, kChoicesMax> ids;
@@ -227,6 +323,15 @@ Result<GenerationHandle> RingDecisionLoop::submit(GenerationSpec spec, Generatio
 std::span<const OutputToken> RingDecisionLoop::pending(GenerationHandle handle,
                                                        std::uint32_t choice) {
   return core_->pending(handle, choice);
+}
+
+std::span<const TopLogprob> RingDecisionLoop::pending_top(GenerationHandle handle,
+                                                          std::uint32_t choice) {
+  return core_->pending_top(handle, choice);
+}
+
+PromptResult RingDecisionLoop::prompt_result(GenerationHandle handle, std::uint32_t choice) {
+  return core_->prompt_result(handle, choice);
 }
 
 void RingDecisionLoop::accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) {
@@ -252,6 +357,10 @@ LimitsView RingDecisionLoop::limits(Caller caller) const {
   return core_->limits(account(caller), clock_.now());
 }
 
+QuotaView RingDecisionLoop::quota(Caller caller) const {
+  return core_->ledger().quota(account(caller), clock_.now());
+}
+
 void RingDecisionLoop::set_breakers(const cfg::Breakers& config) {
   core_->set_tenant_breaker(breaker_params(config.tenants));
   core_->set_worker_breaker(breaker_params(config.workers));
@@ -268,6 +377,28 @@ void RingDecisionLoop::force_open(TenantId tenant) {
 
 void RingDecisionLoop::reset_breaker(TenantId tenant) {
   core_->reset_breaker(inner(tenant), clock_.now());
+}
+
+void RingDecisionLoop::force_open(WorkerId worker) {
+  core_->force_open(worker, clock_.now());
+  carry_out();
+}
+
+void RingDecisionLoop::reset_breaker(WorkerId worker) {
+  core_->reset_breaker(worker, clock_.now());
+  carry_out();
+}
+
+void RingDecisionLoop::set_worker_mode(WorkerId worker, WorkerMode mode) {
+  core_->set_worker_mode(worker, mode, drain_timeout_, clock_.now());
+  carry_out();
+}
+
+std::vector<std::string> RingDecisionLoop::tenants_on(WorkerId worker) const {
+  std::vector<std::string> names;
+  for (const TenantId tenant : core_->tenants_on(worker))
+    names.push_back(tenant_names_[tenant.value]);
+  return names;
 }
 
 // Outside of any event of the core: the hook may do what it likes.
@@ -314,20 +445,8 @@ void RingDecisionLoop::carry_out() {
 void RingDecisionLoop::carry_out(const Command& command) {
   switch (command.kind) {
     case CommandKind::open_slot: {
-      const JournalFacts facts = core_->journal_facts(command.sequence);
-      JournalEntry entry{};
-      entry.request = facts.request;
-      entry.sequence = facts.sequence;
-      entry.tenant = facts.tenant;
-      entry.choice = facts.choice;
-      entry.prompt_tokens = facts.prompt_tokens;
-      entry.reserved_tokens = facts.reserved_tokens;
-      entry.admitted_unix_ms = unix_ms();
-      const std::string& name = tenant_names_[facts.tenant.value];
-      CHECK(EVP_Digest(name.data(), name.size(), entry.tenant_key.data(), nullptr, EVP_sha256(),
-                       nullptr) == 1);
-      const std::optional<std::uint32_t> slot = journal_.try_open_slot(entry);
-      CHECK(slot.has_value());  // the core bounds its live sequences by the journal's slots
+      const auto slot = journal_.try_open_slot(journal_entry(command.sequence));
+      CHECK(slot.has_value());  // settled_slots.h says why
       slots_[command.sequence] = *slot;
       return;
     }
@@ -340,12 +459,23 @@ void RingDecisionLoop::carry_out(const Command& command) {
     case CommandKind::accept_slot:
       journal_.accept(slots_[command.sequence], command.value);
       return;
+    case CommandKind::cache_slot:
+      journal_.set_cached(slots_[command.sequence], command.value);
+      return;
     case CommandKind::absorb_slot:
-      journal_.absorb(slots_[command.sequence]);
+      settled_.settle(journal_, slots_[command.sequence]);
       return;
     case CommandKind::report_corrupt: {
       const WorkerAccount& account = core_->worker(command.worker);
       report_corrupt(command.worker, account.epoch(), account.corrupt_reason());
+      return;
+    }
+    case CommandKind::recycle: {
+      ControlMessage message;
+      message.kind = ControlKind::worker_recycle;
+      message.worker = command.worker;
+      message.epoch = core_->worker(command.worker).epoch();
+      send(message);
       return;
     }
     case CommandKind::drained:
@@ -356,6 +486,29 @@ void RingDecisionLoop::carry_out(const Command& command) {
       }
       return;
   }
+}
+
+// What the books of this process and of the next one need to charge the sequence.
+JournalEntry RingDecisionLoop::journal_entry(std::uint32_t sequence) const {
+  const JournalFacts facts = core_->journal_facts(sequence);
+  JournalEntry entry{};
+  entry.request = facts.request;
+  entry.sequence = facts.sequence;
+  entry.tenant = facts.tenant;
+  entry.choice = facts.choice;
+  entry.prompt_tokens = facts.prompt_tokens;
+  entry.reserved_tokens = facts.reserved_tokens;
+  // The wall clock of its admission: the ledger of the next process charges the same second.
+  const auto age = std::chrono::floor<std::chrono::milliseconds>(clock_.now() - facts.admitted);
+  const auto age_ms = static_cast<std::uint64_t>(std::max<std::int64_t>(age.count(), 0));
+  const std::uint64_t now_ms = unix_ms();
+  entry.admitted_unix_ms = now_ms - std::min(now_ms, age_ms);
+  entry.tenant_key = account_names_[facts.account.value].account;
+  entry.model_key = model_digests_[facts.model];
+  entry.price_input = facts.prices.input;
+  entry.price_cached = facts.prices.cached;
+  entry.price_output = facts.prices.output;
+  return entry;
 }
 
 void RingDecisionLoop::write_submit(const Command& command) {

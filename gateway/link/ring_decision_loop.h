@@ -7,6 +7,7 @@
 //           doorbells, control channel and the timer wake it. Without work there is no timer and
 //           no spinning.
 //
+// A sequence that ended keeps its journal slot until its usage is on the disk (settled_slots.h).
 // Tokens that are ready together reach their sink in one call; a lone token at once.
 // Thread rule: everything on the thread that calls run() or turn().
 #pragma once
@@ -24,7 +25,9 @@
 #include "config/config.h"
 #include "gateway/core/serving_core.h"
 #include "gateway/link/decision_loop.h"
+#include "gateway/link/settled_slots.h"
 #include "gateway/link/worker_link.h"
+#include "gateway/store/usage_recovery.h"
 #include "shared/clock.h"
 #include "shared/control.h"
 #include "shared/journal.h"
@@ -39,6 +42,7 @@ struct LinkCounters {
   std::uint64_t submissions_unsent = 0;  // the ring had no room
   std::uint64_t doorbells = 0;           // rung: system calls
   std::uint64_t sleeps = 0;
+  std::uint64_t store_refusals = 0;  // requests refused because usage cannot be stored
 };
 
 struct ModelGauges {
@@ -75,8 +79,8 @@ class RingDecisionLoop final : public DecisionLoop {
   bool is_stopped() const { return stopped_; }
   // Limits, tenants and keys of `config` act from now on, also on what runs.
   void apply(const cfg::Config& config);
-  // Spent and reserved by a tenant of the current configuration.
-  std::optional<Amounts> use_of(const std::string& tenant) const;
+  // Nothing where no tenant had this name since the start.
+  std::optional<AccountQuota> quota_of(const std::string& tenant) const;
   void say_ready(std::uint16_t port);
   void say_drained();
 
@@ -84,18 +88,36 @@ class RingDecisionLoop final : public DecisionLoop {
   Result<void> precheck(Caller caller, std::uint32_t model) override;
   Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) override;
   std::span<const OutputToken> pending(GenerationHandle handle, std::uint32_t choice) override;
+  std::span<const TopLogprob> pending_top(GenerationHandle handle, std::uint32_t choice) override;
+  PromptResult prompt_result(GenerationHandle handle, std::uint32_t choice) override;
   void accept(GenerationHandle handle, std::uint32_t choice, std::uint32_t count) override;
   void stop(GenerationHandle handle, std::uint32_t choice) override;
   void cancel(GenerationHandle handle, CancelCause cause) override;
   GenerationStats stats(GenerationHandle handle) const override;
   LimitsView limits(Caller caller) const override;
+  QuotaView quota(Caller caller) const override;
   ModelFacts model_facts(std::uint32_t model) const override;
+  UsageStoreState usage_store_state() const override { return settled_.state(journal_); }
+
+  // The books of a former gateway, before the first request.
+  LedgerNames ledger_names() const;
+  Result<void> charge_settled(std::span<const Ledger::SettledCharge> charges);
+  // From now on what is settled goes there; without, it is in the journal's totals alone. Its
+  // capacity is SettledSlots::writer_capacity(journal()).
+  void set_usage_writer(std::unique_ptr<UsageWriter> writer);
+  const SettledSlots& settled() const { return settled_; }
 
   const ServingCore& core() const { return *core_; }
   // By configured tenant. Opened by force: until reset.
   TenantBreakerView breaker(TenantId tenant) const;
   void force_open(TenantId tenant);
   void reset_breaker(TenantId tenant);
+  void force_open(WorkerId worker);
+  void reset_breaker(WorkerId worker);
+  // `recycling`: what it runs may finish for as long as a drain may take (queue.drain_timeout).
+  void set_worker_mode(WorkerId worker, WorkerMode mode);
+  // Of the tenants that a worker's sequences belong to.
+  std::vector<std::string> tenants_on(WorkerId worker) const;
   const Journal& journal() const { return journal_; }
   const LinkCounters& counters() const { return counters_; }
   ModelGauges gauges(std::uint32_t model) const;
@@ -130,7 +152,9 @@ class RingDecisionLoop final : public DecisionLoop {
 
   void set_breakers(const cfg::Breakers& config);
   CoreLimits map_tenants(const cfg::Config& config);
-  AccountId account_of(const std::string& tenant, const std::string& digest, CoreLimits& limits);
+  AccountId account_of(const std::string& tenant, const cfg::ApiKey* key, CoreLimits& limits);
+  std::optional<Error> store_refusal(AccountId account);
+  JournalEntry journal_entry(std::uint32_t sequence) const;
   TenantId inner(TenantId tenant) const;
   AccountId account(Caller caller) const;
   void read_wall();
@@ -150,6 +174,10 @@ class RingDecisionLoop final : public DecisionLoop {
   // Accounts likewise, by tenant and digest of the key (its name may move to another key); a
   // tenant's own has no digest.
   std::map<std::pair<std::string, std::string>, AccountId> accounts_;
+  std::vector<AccountName> account_names_;    // by AccountId: what the books know it as
+  std::vector<AccountName> unstored_names_;   // of them, new to the books
+  std::vector<std::uint64_t> model_digests_;  // by model
+  SettledSlots settled_;
   struct TenantAccounts {
     AccountId tenant;
     std::vector<AccountId> keys;

@@ -100,6 +100,7 @@ bool RingDecisionLoop::turn() {
   waits_->io.poll();
   now_ = clock_.now();
   read_wall();
+  settled_.free_durable(journal_);
   bool is_busy = drain_links();
   if (const std::optional<Tick> due = core_->next_due(); due && *due <= now_) {
     core_->tick(now_);
@@ -266,8 +267,9 @@ void RingDecisionLoop::worker_up(ControlMessage& message) {
   waits_->watch_bell(id, opened.bell_fd());
   ++counters_.worker_epochs;
   const WorkerFacts& facts = opened.facts();
-  facts_[model] = {facts.vocab_size, facts.context_tokens, facts.weights_digest, facts.kernel_path,
-                   0};
+  facts_[model] = {
+      facts.vocab_size,    facts.context_tokens, facts.weights_digest, facts.kernel_path, 0,
+      facts.embedding_size};
   ControlMessage attach;
   attach.kind = ControlKind::attach_request;
   attach.worker = id;
@@ -304,18 +306,20 @@ void RingDecisionLoop::apply(const cfg::Config& config) {
   queue.tokens_max = config.queue.tokens_max;
   drain_timeout_ = config.queue.drain_timeout;
   core_->reload(map_tenants(config), queue, config.queue.wait_max, now_);
+  if (settled_.writer() != nullptr)
+    settled_.writer()->name_accounts(std::exchange(unstored_names_, {}));
   set_breakers(config.breakers);
   if (hooks.reload) hooks.reload(config);
   carry_out();
 }
 
-std::optional<Amounts> RingDecisionLoop::use_of(const std::string& tenant) const {
+std::optional<AccountQuota> RingDecisionLoop::quota_of(const std::string& tenant) const {
   const auto at = accounts_.find({tenant, std::string()});
   if (at == accounts_.end()) return std::nullopt;
-  Amounts used{};
-  for (std::size_t i = 0; i < kCounterKinds; ++i)
-    used[i] = core_->ledger().used(at->second, static_cast<LimitKind>(i), clock_.now());
-  return used;
+  const Ledger& ledger = core_->ledger();
+  const Tick now = clock_.now();
+  return AccountQuota{ledger.own_quota(at->second, now), ledger.model_quotas(at->second, now),
+                      ledger.shadow_refusals(at->second)};
 }
 
 void RingDecisionLoop::report_corrupt(WorkerId worker, Epoch epoch, const std::string& reason) {

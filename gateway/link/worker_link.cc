@@ -19,7 +19,7 @@ bool are_sane(const WorkerFacts& facts) {
          facts.block_tokens <= 4096 && facts.num_blocks > 0 && facts.num_blocks <= (1u << 28) &&
          facts.sequences_max > 0 && facts.sequences_max <= kBatchSequencesMax &&
          facts.step_tokens_max > 0 && facts.step_tokens_max <= kContextTokensMax &&
-         facts.continuity <= Continuity::tokens;
+         facts.embedding_size <= kEmbeddingSizeMax && facts.continuity <= Continuity::tokens;
 }
 
 // The former gateway's epoch stands in its region's header; attach() then checks all of it.

@@ -134,8 +134,9 @@ Result<void> Parent::open_files() {
   auto dir = StateDir::open(*path);
   if (!dir) return dir.error();
   state_dir_ = std::move(*dir);
+  // As many again for settled sequences that wait for the disk (gateway/link/settled_slots.h).
   auto journal =
-      Journal::create_file(state_dir_->journal_path().c_str(), options_.config.journal_slots);
+      Journal::create_file(state_dir_->journal_path().c_str(), 2 * options_.config.journal_slots);
   if (!journal) return journal.error();
   journal_ = std::move(*journal);
   return {};
@@ -333,6 +334,10 @@ Actions Parent::from_gateway(ControlMessage& message) {
       spdlog::error("event=worker_corrupt worker={} epoch={} why=\"{}\"", message.worker.value,
                     message.epoch.value, message.text);
       return supervision_.worker_corrupt(message.worker, message.epoch);
+    case ControlKind::worker_recycle:
+      spdlog::info("event=worker_recycled worker={} epoch={}", message.worker.value,
+                   message.epoch.value);
+      return supervision_.worker_recycle(message.worker, message.epoch);
     case ControlKind::drained:
       return supervision_.gateway_drained(now());
     default:

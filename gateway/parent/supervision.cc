@@ -155,6 +155,9 @@ Actions Supervision::exited(ChildId id, ExitFacts facts, const std::string& said
     append(actions, finish_if_all_gone());
   } else if (phase_ == Phase::draining && id == kGatewayChild) {
     append(actions, begin_stopping(now));  // nobody left to drain for
+  } else if (before.kill_reason == DownReason::recycled) {
+    c.restart_at = now;  // planned: nothing to back off from
+    c.up_since = Tick{};
   } else {
     back_off(c, now);
   }
@@ -208,6 +211,11 @@ Actions Supervision::worker_hello(WorkerId worker, Tick now) {
 Actions Supervision::worker_corrupt(WorkerId worker, Epoch epoch) {
   if (!is_up(worker, epoch)) return {};
   return kill(worker_child(worker), DownReason::corrupt);
+}
+
+Actions Supervision::worker_recycle(WorkerId worker, Epoch epoch) {
+  if (!is_up(worker, epoch)) return {};
+  return kill(worker_child(worker), DownReason::recycled);
 }
 
 Actions Supervision::misbehaved(ChildId id) {

@@ -93,7 +93,8 @@ class Supervision {
   Actions worker_hello(WorkerId worker, Tick now);
   Actions worker_corrupt(WorkerId worker,
                          Epoch epoch);  // said by the gateway; old epochs are ignored
-  Actions misbehaved(ChildId child);    // a malformed message or region
+  Actions worker_recycle(WorkerId worker, Epoch epoch);  // likewise; its successor starts at once
+  Actions misbehaved(ChildId child);                     // a malformed message or region
 
   Actions terminate(int signal, Tick now);
   Actions watch(WorkerId worker, const WatchFacts& facts, Tick now);

@@ -127,8 +127,10 @@ void append_process(Page& page) {
   };
   const Journal& journal = page.loop.journal();
   const JournalTotals totals = journal.totals_with_live();
+  const std::size_t settled = page.loop.settled().num_slots();
   one("sluice_journal_live_slots", "gauge", "Sequences with an open journal slot.",
-      journal.num_live());
+      journal.num_live() - settled);
+  one("sluice_journal_settled_slots", "gauge", "Slots that wait for the usage store.", settled);
   one("sluice_journal_slots", "gauge", "Journal slots in all.", journal.num_slots());
   one("sluice_journal_requests_total", "counter", "Requests billed in this state directory.",
       totals.requests);
@@ -150,6 +152,26 @@ void append_process(Page& page) {
       page.loop.core().queue().requests());
   one("sluice_queue_tokens", "gauge", "Their tokens, reserved output included.",
       page.loop.core().queue().tokens());
+}
+
+void append_usage_store(Page& page) {
+  const auto one = [&](std::string_view name, std::string_view type, std::string_view help,
+                       std::uint64_t value) {
+    append_metric_head(page.out, name, type, help);
+    append_sample(page.out, name, "", value);
+  };
+  const UsageWriter* const writer = page.loop.settled().writer();
+  if (writer == nullptr) return;
+  one("sluice_store_usage_entries_total", "counter", "Entries of usage that are on the disk.",
+      writer->num_durable());
+  one("sluice_store_usage_waiting", "gauge", "Entries that wait for the disk.",
+      page.loop.settled().num_waiting());
+  one("sluice_store_failing", "gauge", "1: usage cannot be stored, accounts with limits wait.",
+      page.loop.usage_store_state() == UsageStoreState::storing ? 0 : 1);
+  one("sluice_store_failures_total", "counter", "Transactions that failed.",
+      writer->num_failures());
+  one("sluice_store_refused_total", "counter", "Requests refused because of it.",
+      page.loop.counters().store_refusals);
 }
 
 // Spent / granted is how much of what admission reserves gets used.
@@ -213,6 +235,7 @@ void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const S
   append_engine_metrics(out, loop.core(), page.labels);
   append_books(page);
   append_process(page);
+  append_usage_store(page);
   append_ledger(page);
   append_breakers(page);
 }

@@ -1,5 +1,5 @@
 // Wiring of the gateway process, in the order in which it starts: control channel, configuration,
-// tokenizers, journal, decision loop, listener; then the loop.
+// tokenizers, journal, decision loop, the books of the gateway before, listener; then the loop.
 #include "gateway/role/gateway_role.h"
 
 #include <poll.h>
@@ -15,13 +15,22 @@
 #include <csignal>
 #include <cstdio>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "config/load_config.h"
 #include "gateway/http/server.h"
 #include "gateway/http/service.h"
 #include "gateway/link/ring_decision_loop.h"
 #include "gateway/role/core_metrics.h"
+#include "gateway/role/ring_fleet.h"
+#include "gateway/store/usage_book.h"
+#include "gateway/store/usage_recovery.h"
+#include "gateway/store/usage_writer.h"
 #include "shared/check.h"
 #include "shared/confinement.h"
 
@@ -39,6 +48,7 @@ void set_up_log(const std::string& level) {
 void set_up_process() {
   give_up_privileges();
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file limit is an error of the write
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
     files.rlim_cur = files.rlim_max;
@@ -61,6 +71,12 @@ std::uint64_t random_word() {
   std::uint64_t word = 0;
   CHECK(::getrandom(&word, sizeof word, 0) == sizeof word);
   return word;
+}
+
+std::int64_t unix_s_now() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 // The first message says what to be. Waits for it: there is nothing else to do yet.
@@ -103,12 +119,42 @@ Result<std::vector<ServedModel>> load_models(const cfg::Config& config) {
   return models;
 }
 
-// What a former gateway left live: its clients are gone, what it had billed stays billed.
-void log_recovered(const std::vector<Journal::Recovered>& recovered) {
-  if (recovered.empty()) return;
-  std::uint64_t accepted = 0;
-  for (const Journal::Recovered& slot : recovered) accepted += slot.accepted;
-  spdlog::warn("event=journal_recovered slots={} accepted_tokens={}", recovered.size(), accepted);
+// What a former gateway left in the journal goes into the usage book: its clients are gone, what it
+// had billed stays billed.
+Result<UsageBook> recover_books(const cfg::Config& config, Journal& journal,
+                                std::span<const Journal::Recovered> left) {
+  Result<UsageBook> book = UsageBook::open(config.state_dir + "/store.db");
+  if (!book) return book;
+  std::vector<std::string> models;
+  for (const cfg::Model& model : config.models) models.push_back(model.name);
+  if (const Result<void> named = book->name_models(models); !named) return named.error();
+  const Result<UsageRecovery> recovery = recover_usage(*book, journal, left, unix_s_now());
+  if (!recovery) return recovery.error();
+  if (recovery->slots > 0)
+    spdlog::warn("event=journal_recovered slots={} output_tokens={} power_lost={}", recovery->slots,
+                 recovery->output, journal.is_power_lost());
+  return book;
+}
+
+// The book charges the ledger of this process with the last minute, this day and this month; from
+// then on the store thread has it. Its hooks only post: the log and the loop are this thread's.
+Result<void> charge_and_write(RingDecisionLoop& loop, UsageBook book, boost::asio::io_context& io) {
+  const auto charges = ledger_charges(book, loop.ledger_names(), unix_s_now());
+  if (!charges) return charges.error();
+  if (const Result<void> charged = loop.charge_settled(*charges); !charged) return charged;
+  UsageWriterOptions options;
+  options.failed = [&io](const Error& error) {
+    boost::asio::post(io, [detail = error.detail] {
+      spdlog::error("event=usage_store_failing reason=\"{}\"", detail);
+    });
+  };
+  options.recovered = [&io] {
+    boost::asio::post(io, [] { spdlog::info("event=usage_store_recovered"); });
+  };
+  options.written = [&io] { boost::asio::post(io, [] {}); };  // a turn frees the journal's slots
+  loop.set_usage_writer(std::make_unique<UsageWriter>(
+      std::move(book), SettledSlots::writer_capacity(loop.journal()), std::move(options)));
+  return {};
 }
 
 void log_breaker(const BreakerEvent& event, const std::string& tenant, Tick now) {
@@ -130,10 +176,13 @@ void log_worker_breaker(const WorkerBreakerEvent& event, Tick now) {
               worker_breaker_reason_name(event.reason), is_open ? retry.count() : 0);
 }
 
-std::int64_t unix_s_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
+// For the audit log; names only, nothing to escape.
+std::string transition_json(BreakerState from, std::string_view reason) {
+  return std::string("{\"from\":\"")
+      .append(breaker_state_name(from))
+      .append("\",\"reason\":\"")
+      .append(reason)
+      .append("\"}");
 }
 
 // Saying `drained` takes both: no request runs, and the last answer has left.
@@ -169,10 +218,11 @@ class DrainState {
 Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Config& config) {
   Result<std::vector<ServedModel>> models = load_models(config);
   if (!models) return models.error();
-  std::vector<Journal::Recovered> recovered;
-  Result<Journal> journal = Journal::open(std::move(start.fds[0]), recovered);
+  std::vector<Journal::Recovered> left;
+  Result<Journal> journal = Journal::open_keeping(std::move(start.fds[0]), left);
   if (!journal) return journal.error();
-  log_recovered(recovered);
+  Result<UsageBook> book = recover_books(config, *journal, left);
+  if (!book) return book.error();
 
   boost::asio::io_context io(1);
   const SystemClock clock;
@@ -182,10 +232,9 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   const std::unique_ptr<AdminService> admin = std::move(*opened);
   const cfg::Config merged = admin->merged(unix_s_now());
   RingDecisionLoop loop(io, clock, merged, std::move(*journal), std::move(control));
-  const std::int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
-                               std::chrono::system_clock::now().time_since_epoch())
-                               .count();
-  Service service(merged, std::move(*models), loop, clock, random_word(), now);
+  if (const Result<void> charged = charge_and_write(loop, std::move(*book), io); !charged)
+    return charged.error();
+  Service service(merged, std::move(*models), loop, clock, random_word(), unix_s_now());
   service.set_admin(*admin);
   service.append_core_metrics = [&](std::string& out) { append_core_metrics(out, loop, service); };
   // Destroyed (and its threads joined) before `io`, which it posts to.
@@ -213,6 +262,7 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   };
   loop.hooks.complete = [&](const cfg::Config& fresh) {
     admin->set_base(fresh);
+    admin->reload_admin_keys();
     return admin->merged(unix_s_now());
   };
   // Keys end when their time comes: one timer for the next one.
@@ -226,9 +276,10 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
       if (!error) apply_directory();
     });
   };
+  RingFleet fleet(loop, service);
   admin->set_hooks({[&io](std::function<void()> job) { boost::asio::post(io, std::move(job)); },
-                    unix_s_now, [&](const std::string& tenant) { return loop.use_of(tenant); },
-                    apply_directory});
+                    unix_s_now, [&](const std::string& tenant) { return loop.quota_of(tenant); },
+                    apply_directory, &fleet});
   if (admin->directory().next_expiry(unix_s_now())) apply_directory();
   // Once in the life of a state directory, and not through the log.
   if (!admin->first_admin_key().empty())
@@ -237,9 +288,14 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   loop.hooks.drain = [&] { drain.begin(); };
   loop.hooks.breaker_moved = [&](const BreakerEvent& event, const std::string& tenant) {
     log_breaker(event, tenant, clock.now());
+    admin->record("breaker." + std::string(breaker_state_name(event.to)), "tenant:" + tenant,
+                  transition_json(event.from, breaker_reason_name(event.reason)));
   };
   loop.hooks.worker_breaker_moved = [&](const WorkerBreakerEvent& event) {
     log_worker_breaker(event, clock.now());
+    admin->record("breaker." + std::string(breaker_state_name(event.to)),
+                  "worker:" + std::to_string(event.worker.value),
+                  transition_json(event.from, worker_breaker_reason_name(event.reason)));
   };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
   warn_of_few_descriptors(config.http.connections_max);

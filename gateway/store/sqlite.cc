@@ -85,9 +85,12 @@ void Sqlite::Close::operator()(sqlite3* connection) const {
 }
 
 Result<Sqlite> Sqlite::open(const std::string& path) {
-  // SQLite would make the file with the process's mask; the log files copy its mode.
-  const UniqueFd made(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!made) return make_error(Errc::io_error, "cannot open " + path + ": " + std::strerror(errno));
+  // SQLite would make the file with the process's mask; the log files copy its mode. One that
+  // exists is not opened: to close it would drop the POSIX locks of every connection of this
+  // process.
+  if (!UniqueFd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) &&
+      errno != EEXIST)
+    return make_error(Errc::io_error, "cannot open " + path + ": " + std::strerror(errno));
   sqlite3* raw = nullptr;
   const int code =
       sqlite3_open_v2(path.c_str(), &raw,
@@ -144,6 +147,8 @@ Result<void> Sqlite::migrate(std::string_view owner, std::span<const char* const
   if (version < 0 || static_cast<std::size_t>(version) > migrations.size())
     return make_error(Errc::bad_file, "the tables '" + std::string(owner) +
                                           "' were written by a later version of this program");
+  // Nothing is written then: a full disk need not keep a gateway from starting.
+  if (static_cast<std::size_t>(version) == migrations.size()) return {};
   for (const char* sql : migrations.subspan(static_cast<std::size_t>(version)))
     if (const Result<void> done = execute(sql); !done) return done.error();
   Result<Statement> write = prepare(
@@ -159,8 +164,17 @@ std::int64_t Sqlite::last_row_id() const {
   return sqlite3_last_insert_rowid(connection_.get());
 }
 
+std::int64_t Sqlite::num_changed() const {
+  return sqlite3_changes64(connection_.get());
+}
+
 Result<Transaction> Transaction::begin(Sqlite& database) {
   if (const Result<void> begun = database.execute("BEGIN IMMEDIATE"); !begun) return begun.error();
+  return Transaction(database);
+}
+
+Result<Transaction> Transaction::begin_reading(Sqlite& database) {
+  if (const Result<void> begun = database.execute("BEGIN"); !begun) return begun.error();
   return Transaction(database);
 }
 

@@ -55,6 +55,7 @@ class Sqlite {
   // the file was written by a later version.
   Result<void> migrate(std::string_view owner, std::span<const char* const> migrations);
   std::int64_t last_row_id() const;
+  std::int64_t num_changed() const;  // rows, by the last statement that wrote
 
  private:
   struct Close {
@@ -67,6 +68,8 @@ class Sqlite {
 class Transaction {
  public:
   static Result<Transaction> begin(Sqlite& database);
+  // Sees one state of the database for as long as it lives; writes nothing.
+  static Result<Transaction> begin_reading(Sqlite& database);
   Transaction(Transaction&& other) noexcept : database_(std::exchange(other.database_, nullptr)) {}
   ~Transaction();
   Result<void> commit();

@@ -62,6 +62,16 @@ template <int s>
 SLUICE_INLINE Bytes two_bits(Bytes a) {
   return {two_bits<s>(a.low), two_bits<s>(a.high)};
 }
+// Bit g of each byte, at bit 4.
+template <int g>
+SLUICE_INLINE __m256i one_bit(__m256i a) {
+  const __m256i moved = g < 4 ? _mm256_slli_epi16(a, 4 - g) : _mm256_srli_epi16(a, g - 4);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(0x10));
+}
+template <int g>
+SLUICE_INLINE Bytes one_bit(Bytes a) {
+  return {one_bit<g>(a.low), one_bit<g>(a.high)};
+}
 SLUICE_INLINE Bytes merge(Bytes a, Bytes b) {
   return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
 }

@@ -54,6 +54,13 @@ SLUICE_INLINE Bytes two_bits(Bytes a) {
       s < 2 ? _mm512_slli_epi16(a.v, 4 - 2 * s) : _mm512_srli_epi16(a.v, 2 * s - 4);
   return {_mm512_and_si512(moved, _mm512_set1_epi8(0x30))};
 }
+// Bit g of each byte, at bit 4.
+template <int g>
+SLUICE_INLINE Bytes one_bit(Bytes a) {
+  const __m512i moved =
+      g < 4 ? _mm512_slli_epi16(a.v, 4 - g) : _mm512_srli_epi16(a.v, static_cast<unsigned>(g) - 4);
+  return {_mm512_and_si512(moved, _mm512_set1_epi8(0x10))};
+}
 SLUICE_INLINE Bytes merge(Bytes a, Bytes b) {
   return {_mm512_or_si512(a.v, b.v)};
 }

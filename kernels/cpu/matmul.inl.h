@@ -161,6 +161,8 @@ static void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t pa
       return quantized_matmul<WeightType::q4_0>(job, panel_begin, panel_end);
     case WeightType::q4_k:
       return quantized_matmul<WeightType::q4_k>(job, panel_begin, panel_end);
+    case WeightType::q5_k:
+      return quantized_matmul<WeightType::q5_k>(job, panel_begin, panel_end);
     case WeightType::q6_k:
       return quantized_matmul<WeightType::q6_k>(job, panel_begin, panel_end);
   }

@@ -114,6 +114,7 @@ static void widen(const void* row, WeightType type, float* out, std::size_t n) {
     case WeightType::q8_0:
     case WeightType::q4_0:
     case WeightType::q4_k:
+    case WeightType::q5_k:
     case WeightType::q6_k:
       return;  // excluded by the contract
   }

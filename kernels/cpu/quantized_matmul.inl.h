@@ -1,4 +1,4 @@
-// y = x * w^T for weights of 4, 6 or 8 bits: matmul.inl.h with integer sums inside. A tile is P
+// y = x * w^T for weights of 4, 5, 6 or 8 bits: matmul.inl.h with integer sums inside. A tile is P
 // panels times T tokens; within a block of 32 columns each lane adds the products of one output
 // exactly, then the sum goes into that output's float accumulator, blocks ascending: the bits
 // depend on nothing else. The weights are unsigned bytes as VNNI wants them; what they lie above
@@ -17,7 +17,8 @@ constexpr std::size_t kGroupBytes = kLanes * 4;
 struct LaidOut {
   alignas(64) std::int32_t words[kQuantWords];
   float scales[kQuantWords / 8];
-  // q8_0, q4_0: what the sum starts from. q6_k: that of each half. q4_k: minus the sum of x.
+  // q8_0, q4_0: what the sum starts from. q6_k: that of each half. q4_k, q5_k: minus the sum
+  // of x.
   std::int32_t starts[2][kQuantWords / 8];
 };
 
@@ -105,6 +106,26 @@ SLUICE_INLINE void add_nibbles(const char* const (&at)[P], const std::int32_t* w
   }
 }
 
+// q5_k: two groups at a time, one shift of the fifth bits each.
+template <int g, int P, int T>
+SLUICE_INLINE void add_five_bits(const char* const (&at)[P], const std::int32_t* words,
+                                 Ints (&sum)[P][T]) {
+  if constexpr (g < kQuantGroups / 2) {
+    Bytes low[P];
+    Bytes high[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const Bytes both = load_bytes(at[p] + static_cast<std::size_t>(g) * kGroupBytes);
+      const Bytes fifths = load_bytes(at[p] + 4 * kGroupBytes);
+      low[p] = merge(low_halves(both), one_bit<g>(fifths));
+      high[p] = merge(high_halves(both), one_bit<g + kQuantGroups / 2>(fifths));
+    }
+    add_group<false, P, T>(low, words + g * T, sum);
+    add_group<false, P, T>(high, words + (g + kQuantGroups / 2) * T, sum);
+    add_five_bits<g + 1, P, T>(at, words, sum);
+  }
+}
+
 // q6_k, one half of the block: four groups, one shift of the upper bits each.
 template <int half, int g, int P, int T>
 SLUICE_INLINE void add_six_bits(const char* const (&at)[P], const std::int32_t* words,
@@ -140,13 +161,16 @@ SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b, const 
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) scale[p] = load_f16_weights(base[p] + b * kLanes * 2);
     add_sums<P, T>(sum, scale, x.scales, total);
-  } else if constexpr (type == WeightType::q4_k) {
+  } else if constexpr (has_minima(type)) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 6
       for (int t = 0; t < T; ++t) sum[p][t] = splat_int(0);
     }
-    add_nibbles<P, T>(at, x.words, sum);
+    if constexpr (type == WeightType::q4_k)
+      add_nibbles<P, T>(at, x.words, sum);
+    else
+      add_five_bits<0, P, T>(at, x.words, sum);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p)
       scale[p] = mul(load_f16_weights(base[p]), load_uint8s(base[p] + 64 + b * kLanes));
@@ -259,7 +283,7 @@ static void lay_out_quantized(const MatmulJob& job, std::size_t token, std::size
       const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
       if constexpr (type == WeightType::q8_0) to.starts[0][place] = kQ8Start * sum;
       if constexpr (type == WeightType::q4_0) to.starts[0][place] = -8 * sum;
-      if constexpr (type == WeightType::q4_k) to.starts[0][place] = -sum;
+      if constexpr (has_minima(type)) to.starts[0][place] = -sum;
       if constexpr (type == WeightType::q6_k) {
         to.starts[0][place] = -32 * block.half_sums[0];
         to.starts[1][place] = -32 * block.half_sums[1];

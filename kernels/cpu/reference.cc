@@ -80,7 +80,7 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
           x_sum += x[c];
         }
         total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
-        if (job.w.type == WeightType::q4_k)
+        if (has_minima(job.w.type))
           total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
       }
       job.y[t * job.y_stride + row] = total;
@@ -142,24 +142,39 @@ void widen(const void* row, WeightType type, float* out, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) out[i] = load_weight(row, type, i);
 }
 
+// Element i of a head's K or V, and the scale of one of its positions.
+float load_kv(const PagedKv& kv, const char* head, std::size_t i) {
+  const char* at = head + kv_scales_bytes(kv) + i * kv_element_bytes(kv.type);
+  if (kv.type == KvType::int8) return static_cast<float>(static_cast<signed char>(*at));
+  return load_weight(at, kv.type == KvType::f16 ? WeightType::f16 : WeightType::f32, 0);
+}
+float kv_scale(const char* head, std::size_t slot) {
+  return load_weight(head, WeightType::f32, slot);
+}
+
 // One query row: q [head_dim] at position limit - 1.
 void attend_row(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
                 const float* q, float* out, std::size_t limit) {
+  const std::size_t first = job.window != 0 && limit > job.window ? limit - job.window : 0;
   const PagedKv& kv = job.kv;
   float o[kHeadDimMax] = {};
   float m = -INFINITY;
   float sum = 0;
-  for (std::size_t begin = 0; begin < limit; begin += kAttentionGroup) {
+  for (std::size_t begin = first / kAttentionGroup * kAttentionGroup; begin < limit;
+       begin += kAttentionGroup) {
     const std::size_t n = std::min(kAttentionGroup, limit - begin);
     float e[kAttentionGroup];
     float m_new = m;
     for (std::size_t i = 0; i < n; ++i) {
       const std::size_t p = begin + i;
-      const float* k =
-          kv_keys(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) + p % kv.block_tokens;
+      const std::size_t slot = p % kv.block_tokens;
+      const char* k =
+          kv_head_at(kv, span.blocks[p / kv.block_tokens], job.layer, KvPart::keys, kv_head);
       float s = 0;
-      for (std::size_t d = 0; d < kv.head_dim; ++d) s = std::fma(q[d], k[d * kv.block_tokens], s);
-      e[i] = s * job.scale;
+      for (std::size_t d = 0; d < kv.head_dim; ++d)
+        s = std::fma(q[d], load_kv(kv, k, d * kv.block_tokens + slot), s);
+      if (kv.type == KvType::int8) s *= kv_scale(k, slot);
+      e[i] = p < first ? -INFINITY : s * job.scale;
       m_new = e[i] > m_new ? e[i] : m_new;
     }
     const float keep = exponential(m - m_new);
@@ -173,9 +188,12 @@ void attend_row(const AttentionJob& job, const AttentionSpan& span, std::size_t 
     for (std::size_t d = 0; d < kv.head_dim; ++d) o[d] *= keep;
     for (std::size_t i = 0; i < n; ++i) {
       const std::size_t p = begin + i;
-      const float* v = kv_values(kv, span.blocks[p / kv.block_tokens], job.layer, kv_head) +
-                       p % kv.block_tokens * kv.head_dim;
-      for (std::size_t d = 0; d < kv.head_dim; ++d) o[d] = std::fma(e[i], v[d], o[d]);
+      const std::size_t slot = p % kv.block_tokens;
+      const char* v =
+          kv_head_at(kv, span.blocks[p / kv.block_tokens], job.layer, KvPart::values, kv_head);
+      const float weight = kv.type == KvType::int8 ? e[i] * kv_scale(v, slot) : e[i];
+      for (std::size_t d = 0; d < kv.head_dim; ++d)
+        o[d] = std::fma(weight, load_kv(kv, v, slot * kv.head_dim + d), o[d]);
     }
   }
   for (std::size_t d = 0; d < kv.head_dim; ++d) out[d] = o[d] / sum;

@@ -66,6 +66,18 @@ SLUICE_INLINE Lanes load_f16_weights(const void* p) {
   const __m128i* bits = static_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(bits)), _mm256_cvtph_ps(_mm_loadu_si128(bits + 1))};
 }
+// Eight halves, or eight int8, from each pointer.
+SLUICE_INLINE Lanes load_half_halves(const char* low, const char* high) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low))),
+          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high)))};
+}
+SLUICE_INLINE __m256 int8_to_floats(const char* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+SLUICE_INLINE Lanes load_int8_halves(const char* low, const char* high) {
+  return {int8_to_floats(low), int8_to_floats(high)};
+}
 
 SLUICE_INLINE Lanes add(Lanes a, Lanes b) {
   return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};

@@ -52,6 +52,17 @@ SLUICE_INLINE Lanes load_bf16_weights(const void* p) {
 SLUICE_INLINE Lanes load_f16_weights(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
+// Eight halves, or eight int8, from each pointer.
+SLUICE_INLINE Lanes load_half_halves(const char* low, const char* high) {
+  const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(low));
+  const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(high));
+  return {_mm512_cvtph_ps(_mm256_set_m128i(b, a))};
+}
+SLUICE_INLINE Lanes load_int8_halves(const char* low, const char* high) {
+  const __m128i a = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(low));
+  const __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(high));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_unpacklo_epi64(a, b)))};
+}
 
 SLUICE_INLINE Lanes add(Lanes a, Lanes b) {
   return {_mm512_add_ps(a.v, b.v)};

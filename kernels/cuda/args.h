@@ -18,13 +18,16 @@ struct GatherArgs {
   std::size_t cols;
 };
 
+// Several pieces of a row, such as its heads, can be normalized apart: the launch has rows * pieces
+// rows then.
 struct RmsNormArgs {
-  const float* x;       // [rows, stride]
+  const float* x;       // [rows, stride], of which the first [pieces, dim] count
   const float* weight;  // [dim]
   float* y;             // [rows, stride], may be x
   std::size_t dim;
-  std::size_t stride;  // floats from row to row, >= dim
+  std::size_t stride;  // floats from row to row, >= pieces * dim
   float epsilon;
+  std::size_t pieces = 1;
 };
 
 struct RopeStoreArgs {
@@ -56,7 +59,8 @@ struct AttentionDecodeArgs {
   std::size_t num_heads;  // a multiple of kv.num_kv_heads
   std::size_t q_stride;
   std::size_t out_stride;
-  float scale;  // 1 / sqrt(head_dim)
+  float scale;             // 1 / sqrt(head_dim)
+  std::size_t window = 0;  // positions that a row sees, its own included; 0: all
 };
 
 struct SwigluArgs {
@@ -67,8 +71,9 @@ struct SwigluArgs {
 
 struct AddArgs {
   float* x;            // [rows, cols]
-  const float* delta;  // [rows, cols]
+  const float* delta;  // [rows, cols], or [cols]: the same for every row
   std::size_t cols;
+  bool is_bias = false;  // of the two shapes of delta the second
 };
 
 // y [tokens, rows] = x [tokens, cols] * w [rows, cols]^T, all row-major and dense.

@@ -27,6 +27,7 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   const std::size_t kv_head = head / (args.num_heads / args.kv.num_kv_heads);
   const std::uint32_t* table = args.block_tables + args.table_begins[row];
   const std::size_t length = args.lengths[row];
+  const std::size_t first = args.window != 0 && length > args.window ? length - args.window : 0;
   const std::size_t block_tokens = args.kv.block_tokens;
 
   for (std::size_t d = threadIdx.x; d < head_dim; d += kAttentionThreads)
@@ -34,7 +35,8 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
 
   float sums[kDimsPerThread] = {};  // this thread's output dimensions, unnormalized
   float running_max = -INFINITY, normalizer = 0.0f;
-  for (std::size_t begin = 0; begin < length; begin += kAttentionGroup) {
+  for (std::size_t begin = first / kAttentionGroup * kAttentionGroup; begin < length;
+       begin += kAttentionGroup) {
     const std::size_t count = length - begin < kAttentionGroup ? length - begin : kAttentionGroup;
     __syncthreads();  // the query is there; nobody reads the scores of the group before
     if (threadIdx.x < count) {
@@ -43,7 +45,7 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
                           position % block_tokens;
       float score = 0.0f;
       for (std::size_t d = 0; d < head_dim; ++d) score += query[d] * keys[d * block_tokens];
-      scores[threadIdx.x] = score;
+      scores[threadIdx.x] = position < first ? -INFINITY : score;
     }
     __syncthreads();  // all scores of the group are there
     float group_max = running_max;

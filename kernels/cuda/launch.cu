@@ -150,6 +150,6 @@ constexpr DeviceTable kTable = {
 }  // namespace sluice::krn::cuda
 
 // kDeviceModuleEntry.
-extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_1() {
+extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_2() {
   return &sluice::krn::cuda::kTable;
 }

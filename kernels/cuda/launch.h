@@ -54,6 +54,6 @@ const DeviceTable* load_device_module(const std::string& path, std::string& erro
 // The file's name, and the function in it that gives the table: `const DeviceTable* ()`. The number
 // counts the versions of DeviceTable and args.h, so that a stale module is refused.
 inline constexpr char kDeviceModule[] = "sluice_cuda.so";
-inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_1";
+inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_2";
 
 }  // namespace sluice::krn::cuda

@@ -42,7 +42,7 @@ inline const char* wrong(const GatherArgs& args, std::size_t rows) {
 }
 
 inline const char* wrong(const RmsNormArgs& args, std::size_t rows) {
-  if (args.stride < args.dim) return "stride is below dim";
+  if (args.pieces == 0 || args.stride / args.pieces < args.dim) return "stride is below dim";
   return wrong_rows(rows, args.dim);
 }
 

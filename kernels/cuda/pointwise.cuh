@@ -30,7 +30,7 @@ static __global__ void swiglu_kernel(SwigluArgs args) {
 // x += delta. Launch: grid (rows), block (row_threads(cols)).
 static __global__ void add_kernel(AddArgs args) {
   float* x = args.x + blockIdx.x * args.cols;
-  const float* delta = args.delta + blockIdx.x * args.cols;
+  const float* delta = args.is_bias ? args.delta : args.delta + blockIdx.x * args.cols;
   for (std::size_t i = threadIdx.x; i < args.cols; i += blockDim.x) x[i] += delta[i];
 }
 

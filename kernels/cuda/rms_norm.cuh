@@ -10,10 +10,12 @@
 
 namespace sluice::krn::cuda {
 
-// Launch: grid (rows), block (row_threads(dim)).
+// Launch: grid (rows * pieces), block (row_threads(dim)).
 static __global__ void rms_norm_kernel(RmsNormArgs args) {
-  const float* x = args.x + blockIdx.x * args.stride;
-  float* y = args.y + blockIdx.x * args.stride;
+  const std::size_t begin =
+      blockIdx.x / args.pieces * args.stride + blockIdx.x % args.pieces * args.dim;
+  const float* x = args.x + begin;
+  float* y = args.y + begin;
   float sum = 0.0f;
   for (std::size_t i = threadIdx.x; i < args.dim; i += blockDim.x) sum += x[i] * x[i];
   sum = block_sum(sum);

@@ -124,6 +124,8 @@ const char* name_of(krn::WeightType type) {
       return "q4_0";
     case krn::WeightType::q4_k:
       return "q4_k";
+    case krn::WeightType::q5_k:
+      return "q5_k";
     case krn::WeightType::q6_k:
       return "q6_k";
   }
@@ -313,7 +315,8 @@ int main(int argc, char** argv) {
   if (options.only.empty() || options.only == "kernels") {
     for (const krn::WeightType type :
          {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16, krn::WeightType::q8_0,
-          krn::WeightType::q4_0, krn::WeightType::q4_k, krn::WeightType::q6_k}) {
+          krn::WeightType::q4_0, krn::WeightType::q4_k, krn::WeightType::q5_k,
+          krn::WeightType::q6_k}) {
       bench_matmul(options, *kernels, team, limits, 8192, 2048, type);
     }
     bench_matmul(options, *kernels, team, limits, 1024, 384, krn::WeightType::f32);

@@ -81,9 +81,16 @@ class Bench:
     def rate(self):
         print("rate: one-token completions, 32 clients, requests per CPU second of the server")
         servers = [Nginx(), Beast(self.bin, "preformatted"), Beast(self.bin, "serializer"), Sluice()]
+        stored = []  # the store thread's share of the server's CPU
+        def run(server):
+            is_ours = isinstance(server, Sluice)
+            begin = server.store_cpu_seconds() if is_ours else 0
+            result = self.load(server, "-c", "32", "--prompt", PROMPT, "--max-tokens", "1", "--drain", "2")
+            if is_ours:
+                stored.append((server.store_cpu_seconds() - begin) / result["server_cpu_seconds"])
+            return result
         try:
-            results = self.interleaved(servers, lambda server: self.load(
-                server, "-c", "32", "--prompt", PROMPT, "--max-tokens", "1", "--drain", "2"))
+            results = self.interleaved(servers, run)
         finally:
             for server in servers:
                 server.stop()
@@ -98,6 +105,8 @@ class Bench:
         self.note("rate", "sluice / nginx", shares, 3, ">= 0.25", shares.median >= 0.25)
         self.note("rate", "sluice / beast", Figures(
             s / n for s, n in zip(per_cpu["sluice"], per_cpu["beast"])), 3)
+        share = Figures(stored)
+        self.note("rate", "usage store / sluice CPU", share, 3, "< 0.05", share.median < 0.05)
 
     def latency(self):
         print(f"latency: open loop, {OPEN_RATE} requests/s, us from the scheduled arrival")

@@ -119,6 +119,62 @@ test('a stop string ends before it', async () => {
   assert.equal(choice.finish_reason, 'stop');
 });
 
+test('logprobs of a chat, whole, streamed and through the helper', async () => {
+  const body = {...chat, logprobs: true, top_logprobs: 2};
+  const whole = await client.chat.completions.create(body);
+  const content = whole.choices[0].logprobs.content;
+  assert.equal(content.length, 16);
+  const bytes = Buffer.from(content.flatMap(entry => entry.bytes ?? []));
+  assert.equal(bytes.toString('utf8'), whole.choices[0].message.content);
+  for (const entry of content) {
+    assert.ok(entry.logprob <= 0);
+    assert.equal(entry.top_logprobs.length, 2);
+    assert.ok(entry.top_logprobs[0].logprob >= entry.top_logprobs[1].logprob);
+  }
+  const helper = client.chat.completions.stream(body);
+  let heard = 0;
+  helper.on('logprobs.content.delta', event => heard += event.content.length);
+  const final = await helper.finalChatCompletion();
+  assert.deepEqual(final.choices[0].logprobs.content, content);
+  assert.equal(heard, 16);
+});
+
+test('an echo with the log-probabilities of the prompt, and best_of', async () => {
+  const scored = await client.completions.create({...completion, max_tokens: 0, echo: true, logprobs: 3});
+  const {text, logprobs, finish_reason} = scored.choices[0];
+  assert.equal(text, completion.prompt);
+  assert.equal(finish_reason, 'length');
+  assert.equal(scored.usage.completion_tokens, 0);
+  assert.equal(logprobs.tokens.length, scored.usage.prompt_tokens);
+  assert.equal(logprobs.token_logprobs[0], null);
+  assert.ok(logprobs.token_logprobs.slice(1).every(value => value <= 0));
+  assert.ok(logprobs.top_logprobs.slice(1).every(top => Object.keys(top).length >= 3));
+  assert.equal(logprobs.text_offset.length, logprobs.tokens.length);
+  const best = await client.completions.create({...completion, temperature: 1, best_of: 3});
+  assert.equal(best.choices.length, 1);
+  assert.equal(best.usage.completion_tokens, 48);
+});
+
+test('embeddings as the client asks for them, and as floats', async () => {
+  const input = ['Once there was', 'Why is water wet?'];
+  const packed = await client.embeddings.create({model: 'canned', input});
+  const plain = await client.embeddings.create({model: 'canned', input, encoding_format: 'float'});
+  assert.equal(packed.data.length, 2);
+  for (const [i, {embedding, index}] of packed.data.entries()) {
+    assert.equal(index, i);
+    assert.deepEqual(Array.from(embedding), Array.from(Float32Array.from(plain.data[i].embedding)));
+    const squares = embedding.reduce((sum, value) => sum + value * value, 0);
+    assert.ok(Math.abs(squares - 1) < 1e-5);
+  }
+  assert.notDeepEqual(packed.data[0].embedding, packed.data[1].embedding);
+  assert.ok(packed.usage.prompt_tokens > 2);
+  await assert.rejects(client.embeddings.create({model: 'canned', input, dimensions: 5}), error => {
+    assert.ok(error instanceof OpenAI.BadRequestError);
+    assert.equal(error.param, 'dimensions');
+    return true;
+  });
+});
+
 test('counts the input tokens that the same body is billed', async () => {
   const counted = await client.post('/chat/completions/input_tokens', {body: {model: 'canned', messages}});
   assert.equal(counted.object, 'response.input_tokens');

@@ -48,7 +48,7 @@ void plan_model(const GgufHeader& header) {
     return;
   }
   const auto plan = eng::make_weight_plan(*config, {{"fuzz.gguf", eng::gguf_tensor_table(header)}},
-                                          {eng::TensorNaming::gguf, {}});
+                                          {.naming = eng::TensorNaming::gguf});
   CHECK(plan || plan.error().code == Errc::bad_file);
   if (plan) CHECK(plan->layers.size() == config->num_layers);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "gateway/api/percent_decode.h"
 #include "gateway/http/request_reader.h"
 #include "gateway/http/routes.h"
 #include "shared/check.h"

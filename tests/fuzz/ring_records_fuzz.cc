@@ -48,7 +48,9 @@ void parse(RecordType type, std::span<const std::byte> payload) {
       if (!view) return;
       CHECK(!view->prompt.empty() &&
             view->prompt.size() + view->output.size() <= kContextTokensMax);
-      CHECK(view->head.output_ids_max > view->output.size());
+      CHECK(view->head.output_ids_max > view->output.size() || view->output.empty());
+      CHECK(view->head.prompt_logprobs_from < view->prompt.size());
+      CHECK(view->head.sampling.num_top_logprobs <= kTopLogprobsMax);
       CHECK(view->stop_ids.size() <= kStopIdsMax && view->bias.size() <= kLogitBiasMax);
       // A parsed submission is written back as the same bytes.
       std::vector<std::byte> again(submit_bytes(view->head));
@@ -60,8 +62,18 @@ void parse(RecordType type, std::span<const std::byte> payload) {
     case RecordType::step: {
       const auto view = parse_step(payload);
       if (!view) return;
-      for (const StepEntry& entry : view->entries)
+      std::size_t num_top = 0;
+      std::size_t num_values = 0;
+      for (const StepEntry& entry : view->entries) {
         CHECK(entry.sequence != 0 && entry.token < kVocabularyMax);
+        num_top += entry.num_top;
+        num_values += entry.num_values;
+      }
+      CHECK(num_top == view->top.size() && num_values == view->values.size());
+      std::vector<std::byte> again(step_bytes(view->head));
+      write_step(again, *view);
+      CHECK(again.size() == payload.size() &&
+            std::memcmp(again.data(), payload.data(), again.size()) == 0);
       return;
     }
     case RecordType::cancel: {

@@ -53,6 +53,11 @@ void run(Bytes bytes) {
       Submission submission = Submission(next_id % kSequences + 1);
       submission.prompt(1 + a % 40, event / 64).output_max(1 + b % 30).priority(event / 32 % 2);
       submission.security_class(event / 16 % 2).stop_ids({kTestEos});
+      submission.sampling().num_top_logprobs = static_cast<std::uint16_t>(b % 4);
+      const std::uint32_t wish = b / 32;  // of the prompt: its log-probabilities, an embedding
+      if ((wish == 5 || wish == 6) && a % 40 > 0) submission.prompt_logprobs_from(1 + b % (a % 40));
+      if (wish == 6) submission.output_max(0);
+      if (wish == 7) submission.embed();
       if (scheduler.can_take_events() && e.add(submission)) ++owed[submission.id()];
       ++next_id;
     } else if (event % 8 == 3 && scheduler.can_take_events()) {

@@ -187,7 +187,7 @@ class CompromisedExecutor final : public Executor {
 
 }  // namespace
 
-Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model) {
+Result<std::unique_ptr<Executor>> make_executor(const cfg::Model& model, const LoadProgress&) {
   auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
   if (!tokenizer) return tokenizer.error();
   CannedModel canned;

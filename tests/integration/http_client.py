@@ -35,7 +35,11 @@ class Connection:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
@@ -192,7 +196,11 @@ class Stream:
                 time.sleep(pause)
                 fill(read_bytes)
             self.connection._fill = slow_fill
-        self.connection.send(encode_request("POST", path, {**body, "stream": True}, headers))
+        try:
+            self.connection.send(encode_request("POST", path, {**body, "stream": True}, headers))
+        except OSError:
+            self.connection.close()
+            raise
         self.status = None
         self.headers = {}
         self.is_done = False
@@ -227,10 +235,11 @@ class Stream:
 
 
 class Collected:
-    """What a stream delivered: text and finish reason of each choice, usage, error."""
+    """What a stream delivered: text, log-probabilities and finish reason of each choice, usage, error."""
 
     def __init__(self):
         self.texts = {}
+        self.logprobs = {}  # of each choice: one list of tokens after another, as they are written
         self.finish = {}
         self.usage = None
         self.error = None
@@ -248,12 +257,17 @@ class Collected:
             if text is None:
                 text = choice.get("delta", {}).get("content") or ""
             self.texts[index] = self.texts.get(index, "") + text
+            for name, values in (choice.get("logprobs") or {}).items():
+                for value in values or ():
+                    self.logprobs.setdefault(index, []).append((name, json.dumps(value)))
             if choice.get("finish_reason"):
                 self.finish[index] = choice["finish_reason"]
 
     def key(self):
-        """What must not change: text, finish reasons, usage."""
-        return (sorted(self.texts.items()), sorted(self.finish.items()),
+        """What must not change: text, log-probabilities, finish reasons, usage."""
+        by_list = {index: sorted(values, key=lambda value: value[0])  # stable: each list in its order
+                   for index, values in self.logprobs.items()}
+        return (sorted(self.texts.items()), sorted(by_list.items()), sorted(self.finish.items()),
                 self.usage and (self.usage["prompt_tokens"], self.usage["completion_tokens"]),
                 self.error and self.error.get("code"), self.is_done)
 

@@ -1,5 +1,8 @@
 """What a client gets from the routes that generate and count: streamed and whole answers agree, usage
 is exact, seeds repeat, stop strings cut where they should."""
+import base64
+import struct
+
 import sluice_process
 from http_client import collect
 from sluice_process import ServerTest
@@ -163,13 +166,97 @@ class Completions(ServerTest):
 
     def test_what_is_not_there_yet_is_refused_and_not_ignored(self):
         for fields in ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
-                       {"response_format": {"type": "json_object"}}, {"logprobs": True}):
+                       {"response_format": {"type": "json_object"}}):
             response = self.server.post("/v1/chat/completions", self.chat_body(**fields))
             self.assert_error(response, 400, "unsupported_parameter")
         response = self.server.post("/v1/completions", {"model": "canned", "prompt": "a", "suffix": "b"})
         self.assert_error(response, 400, "unsupported_parameter")
-        response = self.server.post("/v1/embeddings", {"model": "canned", "input": "a"})
-        self.assert_error(response, 400, "unsupported_parameter")
+        response = self.server.post("/v1/completions",
+                                    {"model": "canned", "prompt": "a", "best_of": 2, "stream": True})
+        self.assert_error(response, 400, "invalid_value")
+
+    def test_logprobs_are_of_the_text_streamed_or_not(self):
+        whole = self.server.post("/v1/chat/completions", self.chat_body(
+            logprobs=True, top_logprobs=3, temperature=0.8)).json()
+        shown = whole["choices"][0]["logprobs"]["content"]
+        self.assertEqual(len(shown), 24)
+        text = b"".join(bytes(entry["bytes"] or []) for entry in shown).decode("utf-8", "replace")
+        self.assertEqual(text, whole["choices"][0]["message"]["content"])
+        for entry in shown:
+            self.assertEqual(len(entry["top_logprobs"]), 3)
+            values = [top["logprob"] for top in entry["top_logprobs"]]
+            self.assertEqual(values, sorted(values, reverse=True))
+            self.assertLessEqual(values[0], 0)
+            if entry["logprob"] in values:
+                self.assertIn(entry["token"], [top["token"] for top in entry["top_logprobs"]])
+        entries = []
+        collect(self.server.port, "/v1/chat/completions",
+                self.chat_body(logprobs=True, top_logprobs=3, temperature=0.8),
+                on_event=lambda e: [entries.extend((c.get("logprobs") or {}).get("content", []))
+                                    for c in e["choices"]])
+        self.assertEqual(entries, shown)
+
+    def test_an_echo_scores_the_prompt_as_its_tokens_would_be_when_drawn(self):
+        first = self.complete(logprobs=2, temperature=0, return_token_ids=True)["choices"][0]
+        ids = first["prompt_token_ids"] + first["token_ids"]
+        for stream in (False, True):
+            body = {"model": "canned", "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 2}
+            if stream:
+                lists = {}
+                result = collect(self.server.port, "/v1/completions", body, on_event=lambda e: [
+                    lists.setdefault(name, []).extend(values or ())
+                    for c in e["choices"] for name, values in (c["logprobs"] or {}).items()])
+                self.assertTrue(result.is_done)
+                usage = result.usage
+            else:
+                scored = self.server.post("/v1/completions", body).json()
+                lists, usage = scored["choices"][0]["logprobs"], scored["usage"]
+                self.assertEqual(scored["choices"][0]["finish_reason"], "length")
+            self.assertEqual((usage["prompt_tokens"], usage["completion_tokens"]), (len(ids), 0))
+            self.assertEqual(len(lists["tokens"]), len(ids))
+            self.assertIsNone(lists["token_logprobs"][0])
+            for name in ("tokens", "token_logprobs", "top_logprobs"):
+                self.assertEqual(lists[name][-24:], first["logprobs"][name], name)
+
+    def test_best_of_answers_the_likeliest_of_those_that_n_answers(self):
+        fields = {"temperature": 1.2, "logprobs": 0}
+        all_of_them = self.complete(n=5, **fields)["choices"]
+        mean = {choice["text"]: sum(choice["logprobs"]["token_logprobs"]) / 24 for choice in all_of_them}
+        best = sorted(mean, key=mean.get, reverse=True)
+        answer = self.complete(n=2, best_of=5, **fields)
+        self.assertEqual([choice["text"] for choice in answer["choices"]], best[:2])
+        self.assertEqual([choice["index"] for choice in answer["choices"]], [0, 1])
+        self.assertEqual(answer["usage"]["completion_tokens"], 5 * 24)
+
+    def test_embeddings_are_of_length_one_whatever_their_batch(self):
+        inputs = ["Once there was a river", "Why is water wet?", "a"]
+        body = {"model": "canned", "input": inputs}
+        answer = self.server.post("/v1/embeddings", body).json()
+        self.assertEqual(answer["object"], "list")
+        vectors = [entry["embedding"] for entry in answer["data"]]
+        self.assertEqual([entry["index"] for entry in answer["data"]], [0, 1, 2])
+        for text, vector in zip(inputs, vectors):
+            self.assertAlmostEqual(sum(x * x for x in vector), 1, places=5)
+            alone = self.server.post("/v1/embeddings", {"model": "canned", "input": text}).json()
+            self.assertEqual(alone["data"][0]["embedding"], vector)
+            count = self.server.post("/tokenize", {"model": "canned", "prompt": text}).json()
+            self.assertEqual(alone["usage"], {"prompt_tokens": count["count"],
+                                              "total_tokens": count["count"]})
+            by_ids = self.server.post("/v1/embeddings", {"model": "canned", "input": count["tokens"]})
+            self.assertEqual(by_ids.json()["data"][0]["embedding"], vector)
+        self.assertEqual(len({tuple(vector) for vector in vectors}), 3)
+        packed = self.server.post("/v1/embeddings", {**body, "encoding_format": "base64"}).json()
+        for entry, vector in zip(packed["data"], vectors):
+            floats = struct.unpack(f"<{len(vector)}f", base64.b64decode(entry["embedding"]))
+            self.assertEqual([struct.unpack("<f", struct.pack("<f", x))[0] for x in vector],
+                             list(floats))
+        refused = self.server.post("/v1/embeddings", {**body, "dimensions": 7})
+        self.assert_error(refused, 400, "invalid_value")
+        billed = self.server.metric("vllm:prompt_tokens_total")
+        many = self.server.post("/v1/embeddings", {"model": "canned", "input": ["river"] * 300}).json()
+        self.assertEqual(len(many["data"]), 300)
+        self.assertEqual(self.server.metric("vllm:prompt_tokens_total"),
+                         billed + many["usage"]["prompt_tokens"])
 
 
 class KeepAlive(ServerTest):
@@ -191,11 +278,14 @@ class KeepAlive(ServerTest):
         stream.close()
 
     def test_a_client_that_leaves_frees_its_sequence(self):
-        for streamed in (True, False):
-            body = {"model": "canned", "prompt": "a", "max_tokens": 1000, "stream": streamed}
+        prompt = {"model": "canned", "prompt": "a", "max_tokens": 1000}
+        for path, body in (("/v1/completions", {**prompt, "stream": True}),
+                           ("/v1/completions", {**prompt, "stream": False}),
+                           # Steps of 512 tokens: eight of them.
+                           ("/v1/embeddings", {"model": "canned", "input": [[17] * 4000] * 3})):
             from http_client import Connection, encode_request
             with Connection(self.server.port) as connection:
-                connection.send(encode_request("POST", "/v1/completions", body))
+                connection.send(encode_request("POST", path, body))
                 sluice_process.wait_until(
                     lambda: self.server.metric("vllm:num_requests_running") >= 1, "the request to run")
             sluice_process.wait_until(lambda: self.server.journal().live == 0, "the journal's slot")

@@ -67,7 +67,7 @@ class Gguf(unittest.TestCase):
             self.assertIn(word, result.stderr.decode())
 
     def test_logits_and_tokens_are_those_of_the_independent_implementation(self):
-        for name in ("bf16_sharded", "f32_interleaved", "f16_llama3"):
+        for name in ("bf16_sharded", "f32_interleaved", "f16_llama3", "mistral_window", "qwen2_bias", "qwen3_norm"):
             model = convert(GOLDEN / "tiny_llama" / name, self.home / f"{name}.gguf")
             for kernels in ("scalar", "auto"):
                 with self.subTest(name, kernels=kernels):

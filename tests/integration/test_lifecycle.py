@@ -185,7 +185,7 @@ class RefusedStarts(unittest.TestCase):
         if os.geteuid() != 0:
             self.skipTest("mounting a small file system needs root")
         with tempfile.TemporaryDirectory() as folder:
-            mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder],
+            mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder],
                                      capture_output=True, text=True, check=False)
             if mounted.returncode != 0:
                 self.skipTest("no mount here: " + mounted.stderr.strip())
@@ -201,7 +201,14 @@ class RefusedStarts(unittest.TestCase):
                             filler.flush()
                     answer = server.post("/v1/completions", COMPLETION)
                     self.assertEqual(answer.status, 200, answer.text)
-                    self.assertEqual(server.journal().accepted, 2)
+                    journal = server.journal()
+                    self.assertEqual(journal.accepted + journal.live_accepted, 2)
+                    # What was used waits in the journal until there is room.
+                    wait_until(lambda: server.metric("sluice_store_failing") == 1, "the failure")
+                    os.unlink(folder + "/filler")
+                    wait_until(lambda: server.metric("sluice_store_failing") == 0, "the recovery")
+                    self.assertEqual(server.metric("sluice_store_usage_entries_total"), 1)
+                    self.assertEqual(server.metric("sluice_journal_settled_slots"), 0)
             finally:
                 subprocess.run(["umount", "-l", folder], check=False)
 

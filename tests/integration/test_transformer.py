@@ -73,7 +73,8 @@ class PreemptedWhileKilled(Killed):
 
 
 class Kernels(unittest.TestCase):
-    """Every path that this CPU has: printed, chosen by name, and of the same tokens."""
+    """Every path that this CPU has: printed, chosen by name, and of the same tokens, log-probabilities
+    and embeddings."""
 
     def answers(self, kernels):
         config = config_with(models=[llama_model(directory, kernels=kernels, threads=1)])
@@ -86,9 +87,15 @@ class Kernels(unittest.TestCase):
             for temperature in (0, 0.9):
                 response = server.post("/v1/completions", {
                     "model": "llama", "prompt": "Once there was a river", "max_tokens": 48,
-                    "seed": 3, "temperature": temperature, "ignore_eos": True})
+                    "seed": 3, "temperature": temperature, "ignore_eos": True,
+                    "echo": True, "logprobs": 2})
                 self.assertEqual(response.status, 200, response.text)
-                texts.append(response.json()["choices"][0]["text"])
+                choice = response.json()["choices"][0]
+                texts.append((choice["text"], choice["logprobs"]))
+            response = server.post("/v1/embeddings", {
+                "model": "llama", "input": ["Once there was a river", "that ran to the sea " * 40]})
+            self.assertEqual(response.status, 200, response.text)
+            texts.append([entry["embedding"] for entry in response.json()["data"]])
             return name.group(1), texts
 
     def test_chosen_once_printed_and_overridable(self):

@@ -31,7 +31,8 @@ def quick_restarts(workers, **model):
 
 
 def sampled_requests(model="canned"):
-    """Streams of all kinds: n, penalties, stop strings, both routes. Equal in every run."""
+    """Streams of all kinds: n, penalties, stop strings, log-probabilities, both routes. Equal in every
+    run."""
     requests = []
     for i in range(NUM_STREAMS):
         fields = {"model": model, "seed": 100 + i, "max_tokens": 40 + 3 * i, "ignore_eos": True,
@@ -47,6 +48,10 @@ def sampled_requests(model="canned"):
         if i % 7 == 3:
             fields["logit_bias"] = {"17": 3, "40": -5}
         prompt = f"Stream number {i} tells of a river. " * (1 + i % 6)
+        if i % 5 == 2:
+            fields.update({"logprobs": True, "top_logprobs": i % 4} if i % 2 else {"logprobs": i % 4})
+            if i % 2 == 0:
+                fields["echo"] = True
         if i % 2:
             requests.append(("/v1/chat/completions",
                              {**fields, "messages": [{"role": "user", "content": prompt}]}))

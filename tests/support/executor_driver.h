@@ -17,9 +17,9 @@ struct DrivenSequence {
 
   std::size_t left() const { return ids.size() - computed; }
 
-  eng::SequenceSpan span(std::size_t num_tokens, bool wants_logits = true) const {
+  eng::SequenceSpan span(std::size_t num_tokens, std::uint32_t num_logits = 1) const {
     return {SequenceId(1), std::span(ids).subspan(computed, num_tokens), computed, blocks,
-            wants_logits};
+            num_logits};
   }
 };
 

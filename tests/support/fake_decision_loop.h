@@ -21,6 +21,8 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
     std::uint32_t accepted = 0;
     bool is_over = false;
     std::vector<gw::OutputToken> span;  // what pending() returned last
+    std::vector<TopLogprob> top;        // what pending_top() returned last
+    bool has_ended_prompt = false;      // nothing follows it, and step() said so
   };
   struct Request {
     gw::GenerationSpec spec;
@@ -36,9 +38,18 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   std::function<std::vector<gw::OutputToken>(const gw::GenerationSpec&, std::uint32_t choice)>
       script;
   std::vector<TokenId> reply{10, 11, 12};
+  // Alternative `rank` of a token, and of a prompt's token: made of id and rank.
+  static TopLogprob alternative(TokenId id, std::uint32_t rank) {
+    return {(id + rank) % 1024, -0.5f * static_cast<float>(rank + 1)};
+  }
+  std::vector<float> embedding{0.6f, -0.8f};  // of every input
 
+  std::size_t live_max = 1u << 20;  // more are refused with concurrency_limit
+  std::size_t most_live = 0;
   std::optional<Error> refuse_precheck, refuse_submit, refuse_count;
   gw::LimitsView limits_view;
+  gw::UsageStoreState store = gw::UsageStoreState::storing;
+  gw::QuotaView quota_view;
   gw::ModelFacts facts{.vocab_size = 1024,
                        .context_tokens = 4096,
                        .weights_digest = 0x1234567890abcdef,
@@ -61,7 +72,13 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
     for (auto& [handle, request] : requests) {
       for (std::uint32_t i = 0; request.is_live && i < request.choices.size(); ++i) {
         Choice& choice = request.choices[i];
-        if (choice.is_over || choice.drained == choice.script.size()) continue;
+        if (choice.is_over) continue;
+        if (request.spec.output_tokens_max == 0 && !choice.has_ended_prompt) {
+          choice.has_ended_prompt = true;
+          notices.emplace_back(handle, i);
+          continue;
+        }
+        if (choice.drained == choice.script.size()) continue;
         choice.drained = std::min(choice.script.size(), choice.drained + count);
         notices.emplace_back(handle, i);
       }
@@ -90,12 +107,14 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   }
   Result<gw::GenerationHandle> submit(gw::GenerationSpec spec, gw::GenerationSink& sink) override {
     if (refuse_submit) return *refuse_submit;
+    if (num_live() >= live_max) return make_error(Errc::concurrency_limit, "no more at once");
     Request request;
     for (std::uint32_t i = 0; i < spec.choices; ++i)
       request.choices.emplace_back().script = script ? script(spec, i) : default_script(spec);
     request.spec = std::move(spec);
     request.sink = &sink;
     requests.emplace(++last_handle_, std::move(request));
+    most_live = std::max(most_live, num_live());
     return gw::GenerationHandle{last_handle_};
   }
   std::span<const gw::OutputToken> pending(gw::GenerationHandle handle,
@@ -106,10 +125,46 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
                        found->script.begin() + static_cast<std::ptrdiff_t>(found->drained));
     return found->span;
   }
+  std::span<const TopLogprob> pending_top(gw::GenerationHandle handle,
+                                          std::uint32_t choice) override {
+    Choice* found = find(handle, choice);
+    if (found == nullptr || found->is_over) return {};
+    const std::uint32_t num_top = requests[handle.value].spec.sampling.num_top_logprobs;
+    found->top.clear();
+    for (std::size_t i = found->accepted; i < found->drained; ++i)
+      for (std::uint32_t rank = 0; rank < num_top; ++rank)
+        found->top.push_back(alternative(found->script[i].id, rank));
+    return found->top;
+  }
+  gw::PromptResult prompt_result(gw::GenerationHandle handle, std::uint32_t choice) override {
+    const Choice* found = find(handle, choice);
+    if (found == nullptr || found->is_over) return {};
+    const gw::GenerationSpec& spec = requests[handle.value].spec;
+    gw::PromptResult result;
+    prompt_logprobs_.clear();
+    prompt_top_.clear();
+    if (spec.prompt_scores == gw::PromptScores::wanted && choice == 0) {
+      for (std::size_t i = 1; i < spec.prompt.size(); ++i) {
+        prompt_logprobs_.push_back(-static_cast<float>(i));
+        for (std::uint32_t rank = 0; rank < spec.sampling.num_top_logprobs; ++rank)
+          prompt_top_.push_back(alternative(spec.prompt[i], rank));
+      }
+    }
+    result.logprobs = prompt_logprobs_;
+    result.top = prompt_top_;
+    if (!found->has_ended_prompt) return result;
+    result.finish = FinishReason::length;
+    if (spec.task == SequenceTask::embed) result.embedding = embedding;
+    return result;
+  }
   void accept(gw::GenerationHandle handle, std::uint32_t choice, std::uint32_t count) override {
     Choice* found = find(handle, choice);
     ASSERT_NE(found, nullptr);
     ASSERT_FALSE(found->is_over);
+    if (count == 0) {
+      ASSERT_TRUE(found->has_ended_prompt);
+      return end(handle, *found);
+    }
     ASSERT_LE(found->accepted + count, found->drained);
     ASSERT_GT(count, 0u);
     found->accepted += count;
@@ -138,11 +193,14 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
     return stats;
   }
   gw::LimitsView limits(gw::Caller) const override { return limits_view; }
+  gw::QuotaView quota(gw::Caller) const override { return quota_view; }
   gw::ModelFacts model_facts(std::uint32_t) const override { return facts; }
+  gw::UsageStoreState usage_store_state() const override { return store; }
 
  private:
   std::vector<gw::OutputToken> default_script(const gw::GenerationSpec& spec) const {
     std::vector<gw::OutputToken> tokens;
+    if (spec.output_tokens_max == 0) return tokens;
     for (const TokenId id : reply) {
       tokens.push_back({id, -1.0f, FinishReason::none});
       if (tokens.size() == spec.output_tokens_max) break;
@@ -169,6 +227,8 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   }
 
   std::uint64_t last_handle_ = 0;
+  std::vector<float> prompt_logprobs_;
+  std::vector<TopLogprob> prompt_top_;
 };
 
 }  // namespace sluice::test

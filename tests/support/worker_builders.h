@@ -64,6 +64,17 @@ class Submission {
     head_.salt[0] = value;
     return *this;
   }
+  Submission& prompt_logprobs_from(std::uint32_t index) {
+    head_.prompt_logprobs_from = index;
+    return *this;
+  }
+  // The embedding of the prompt instead of output.
+  Submission& embed() {
+    head_.task = SequenceTask::embed;
+    head_.output_ids_max = 0;
+    head_.prompt_logprobs_from = 0;
+    return *this;
+  }
   Submission& choice(std::uint32_t value) {
     head_.choice = value;
     return *this;
@@ -115,6 +126,10 @@ struct Ended {
   FinishReason finish = FinishReason::none;
   std::uint32_t num_ends = 0;
   std::uint32_t cached_tokens = 0;
+  std::vector<TopLogprob> scored;  // the tokens with their log-probabilities
+  std::vector<TopLogprob> top;     // of all of them
+  std::vector<TopLogprob> prompt_scored, prompt_top;
+  std::vector<float> embedding;
 };
 using Endings = std::map<std::uint64_t, Ended>;
 
@@ -126,6 +141,26 @@ inline void collect(std::span<const StepEntry> entries, Endings& endings) {
     if (entry.finish == FinishReason::none) continue;
     ended.finish = entry.finish;
     ++ended.num_ends;
+  }
+}
+
+// The same, with what stands behind the entries of a step.
+template <class Step>
+void collect_all(const Step& step, Endings& endings) {
+  collect(step.entries, endings);
+  std::span<const TopLogprob> top = step.top;
+  std::span<const float> values = step.values;
+  for (const StepEntry& entry : step.entries) {
+    Ended& ended = endings[entry.sequence];
+    const bool is_prompt = entry.kind == EntryKind::prompt_token;
+    if (is_prompt || entry.kind == EntryKind::token)
+      (is_prompt ? ended.prompt_scored : ended.scored).push_back({entry.token, entry.logprob});
+    std::vector<TopLogprob>& all = is_prompt ? ended.prompt_top : ended.top;
+    all.insert(all.end(), top.begin(), top.begin() + entry.num_top);
+    top = top.subspan(entry.num_top);
+    ended.embedding.insert(ended.embedding.end(), values.begin(),
+                           values.begin() + entry.num_values);
+    values = values.subspan(entry.num_values);
   }
 }
 
@@ -149,7 +184,7 @@ struct CannedEngine {
   }
   void step() {
     engine.plan();
-    collect(engine.compute().entries, endings);
+    collect_all(engine.compute(), endings);
     clock.advance(std::chrono::milliseconds(1));
   }
   void run(int steps_max = 100'000) {

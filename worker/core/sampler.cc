@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "shared/check.h"
 #include "shared/random.h"
@@ -13,11 +14,17 @@
 namespace sluice::eng {
 namespace {
 
-constexpr float kMasked = -1.0e30f;      // the logit of a token that may not be chosen
+constexpr float kMasked = -1.0e30f;  // the logit of a token that may not be chosen
+constexpr float kNoFloor = -std::numeric_limits<float>::infinity();
 constexpr float kGreedyBelow = 1.0e-5f;  // temperatures below are greedy, as in vLLM
 
 constexpr std::size_t num_row_blocks(std::size_t n) {
   return (n + kRowBlock - 1) / kRowBlock;
+}
+
+// At most 0: the sum in the logarithm is rounded.
+float logprob_of(float logit, double log_total) {
+  return std::min(static_cast<float>(double{logit} - log_total), 0.0f);
 }
 
 bool modifies(const SampleInput& input) {
@@ -65,7 +72,11 @@ SampledToken Sampler::sample(const SampleInput& input) {
   sampled.status = SampleStatus::bad_logits;
   if (!loops_.block_maxima(row, vocab_size_, maxima_.data())) return sampled;
   double log_total = 0.0;
-  if (input.sampling.wants_logprob != 0) log_total = log_sum(row);
+  if (input.sampling.wants_logprob != 0) {
+    log_total = log_sum(row);
+    CHECK(input.top.size() >= input.sampling.num_top_logprobs);
+    sampled.top = write_top(row, log_total, input.top.first(input.sampling.num_top_logprobs));
+  }
   if (modifies(input)) {
     row = modified(input);
     loops_.block_maxima(row, vocab_size_, maxima_.data());
@@ -74,8 +85,33 @@ SampledToken Sampler::sample(const SampleInput& input) {
   sampled.token = draw(row, input);
   sampled.status = SampleStatus::ok;
   if (input.sampling.wants_logprob != 0)
-    sampled.logprob = static_cast<float>(double{input.logits[sampled.token]} - log_total);
+    sampled.logprob = logprob_of(input.logits[sampled.token], log_total);
   return sampled;
+}
+
+SampledToken Sampler::score(std::span<const float> logits, TokenId next,
+                            std::span<TopLogprob> top) {
+  CHECK(logits.size() == vocab_size_ && next < vocab_size_);
+  const float* const row = logits.data();
+  SampledToken scored;
+  scored.token = next;
+  scored.status = SampleStatus::bad_logits;
+  if (!loops_.block_maxima(row, vocab_size_, maxima_.data())) return scored;
+  const double log_total = log_sum(row);
+  scored.logprob = logprob_of(row[next], log_total);
+  scored.top = write_top(row, log_total, top);
+  scored.status = SampleStatus::ok;
+  return scored;
+}
+
+// The likeliest tokens of the row at hand, into `top`; what of it was filled.
+std::span<const TopLogprob> Sampler::write_top(const float* row, double log_total,
+                                               std::span<TopLogprob> top) {
+  if (top.empty()) return {};
+  collect_top_k(row, static_cast<std::uint32_t>(top.size()), kNoFloor);
+  for (std::size_t i = 0; i < candidates_.size(); ++i)
+    top[i] = {candidates_[i].id, logprob_of(candidates_[i].weight, log_total)};
+  return top.first(candidates_.size());
 }
 
 // The penalties, into a copy of the row.
@@ -130,7 +166,7 @@ TokenId Sampler::draw(const float* row, const SampleInput& input) {
   const float inverse_temperature = 1.0f / sampling.temperature;
   const double unit = random_unit({sampling.seed, input.choice, input.position}, 0);
   if (sampling.top_k > 0 && sampling.top_k < vocab_size_) {
-    collect_top_k(row, sampling.top_k);
+    collect_top_k(row, sampling.top_k, kMasked);
     weigh_candidates(top, inverse_temperature, sampling.min_p);
     if (sampling.top_p < 1.0f) keep_head(candidates_mass() * double{sampling.top_p});
     return draw_candidate(unit);
@@ -164,21 +200,21 @@ TokenId Sampler::draw_by_id(double unit, double total) const {
 }
 
 // The k largest logits as candidates. Each block's maximum is an element: so at least k elements
-// reach the k-th largest maximum, and what is below it needs no look.
-void Sampler::collect_top_k(const float* row, std::uint32_t top_k) {
-  float threshold = kMasked;
+// reach the k-th largest maximum, and what is below it needs no look. Logits at `floor` are none.
+void Sampler::collect_top_k(const float* row, std::uint32_t top_k, float floor) {
+  float threshold = floor;
   if (top_k <= maxima_.size()) {
     std::ranges::copy(maxima_, scratch_.begin());
     const auto kth = scratch_.begin() + (top_k - 1);
     std::nth_element(scratch_.begin(), kth, scratch_.end(), std::greater{});
-    threshold = std::max(*kth, kMasked);
+    threshold = std::max(*kth, floor);
   }
   candidates_.clear();
   for (std::size_t b = 0; b < maxima_.size(); ++b) {
     if (maxima_[b] < threshold) continue;
     const std::size_t end = std::min<std::size_t>(vocab_size_, (b + 1) * kRowBlock);
     for (std::size_t i = b * kRowBlock; i < end; ++i)
-      if (row[i] >= threshold && row[i] > kMasked)
+      if (row[i] >= threshold && row[i] > floor)
         candidates_.push_back({row[i], static_cast<TokenId>(i)});
   }
   if (candidates_.size() > top_k) {

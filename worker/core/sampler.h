@@ -32,6 +32,8 @@ struct SampleInput {
   std::span<const TokenId> stop_ids;   // ids < vocab_size
   std::uint32_t choice;
   std::uint32_t position;  // index of the output token being drawn
+  // Room for the likeliest tokens: sampling.num_top_logprobs of them, where a logprob is wanted.
+  std::span<TopLogprob> top{};
 };
 
 // Holds the working memory: nothing allocates after construction. One per thread.
@@ -43,6 +45,9 @@ class Sampler {
   // bad_logits when the row has a NaN or an infinity. The log-probability (under the unmodified
   // distribution) only where sampling.wants_logprob is set: it costs an exp per vocabulary entry.
   SampledToken sample(const SampleInput& input);
+  // Of a row behind a prompt id: the log-probability of the id that follows, and as many of the
+  // likeliest tokens as `top` has room for. Costs the same.
+  SampledToken score(std::span<const float> logits, TokenId next, std::span<TopLogprob> top);
 
  private:
   struct Candidate {
@@ -58,11 +63,13 @@ class Sampler {
   double weigh(const float* row, float top, float inverse_temperature, float tail_nats,
                float weight_min);
   double log_sum(const float* row);
+  std::span<const TopLogprob> write_top(const float* row, double log_total,
+                                        std::span<TopLogprob> top);
   TokenId argmax(const float* row, float top) const;
   TokenId draw(const float* row, const SampleInput& input);
   TokenId draw_by_id(double unit, double total) const;
   TokenId draw_candidate(double unit) const;
-  void collect_top_k(const float* row, std::uint32_t top_k);
+  void collect_top_k(const float* row, std::uint32_t top_k, float floor);
   void weigh_candidates(float top, float inverse_temperature, float min_p);
   double candidates_mass() const;
   void keep_head(double mass);

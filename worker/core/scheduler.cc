@@ -41,7 +41,9 @@ Scheduler::Scheduler(const SchedulerLimits& limits)
   plan_.items.reserve(limits.sequences_max);
   plan_.zero_blocks.reserve(limits.num_blocks);
   cancelled_.reserve(num_slots);
-  entries_.reserve(num_slots + limits.sequences_max);
+  const std::size_t num_rows = std::size_t{limits.sequences_max} + kStepScoresMax;
+  entries_.reserve(num_slots + num_rows);
+  top_.reserve(num_rows * kTopLogprobsMax);
 }
 
 std::uint32_t Scheduler::blocks_for(std::uint32_t num_tokens) const {
@@ -59,8 +61,16 @@ std::optional<Scheduler::Slot> Scheduler::find(SequenceId id) const {
 
 Result<void> Scheduler::check_head(const SubmitRecord& head) const {
   const std::uint64_t longest = std::uint64_t{head.num_prompt_ids} + head.output_ids_max;
-  if (head.num_prompt_ids == 0 || head.output_ids_max <= head.num_output_ids)
+  const bool is_prompt_all = head.output_ids_max == 0 && head.num_output_ids == 0;
+  if (head.num_prompt_ids == 0 || (head.output_ids_max <= head.num_output_ids && !is_prompt_all))
     return make_error(Errc::invalid_value, "a submission has a prompt and room for output");
+  if (head.prompt_logprobs_from >= head.num_prompt_ids ||
+      (head.prompt_logprobs_from > 0 && head.num_output_ids > 0))
+    return make_error(Errc::invalid_value, "no such prompt log-probabilities");
+  if (head.task == SequenceTask::embed && (!is_prompt_all || head.prompt_logprobs_from > 0))
+    return make_error(Errc::invalid_value, "an embedding has no output");
+  if (head.task == SequenceTask::embed && limits_.embeddings_max == 0)
+    return make_error(Errc::unsupported_parameter, "this worker serves no embeddings");
   if (longest > limits_.context_tokens ||
       longest > std::uint64_t{limits_.num_blocks} * limits_.block_tokens)
     return make_error(
@@ -130,6 +140,8 @@ Sequence& Scheduler::place(const SubmitView& submission, Tick now) {
   sequence.choice = head.choice;
   sequence.num_prompt = head.num_prompt_ids;
   sequence.output_max = head.output_ids_max;
+  sequence.task = head.task;
+  sequence.next_scored = head.prompt_logprobs_from;
   sequence.sampling = head.sampling;
   const std::uint32_t blocks_max = blocks_for(head.num_prompt_ids + head.output_ids_max);
   sequence.blocks.reserve(blocks_max);
@@ -229,10 +241,12 @@ const StepPlan& Scheduler::plan() {
   is_planned_ = true;
   plan_.items.clear();
   plan_.zero_blocks.clear();
-  plan_.num_prefill_tokens = plan_.num_decode_tokens = plan_.num_logits = 0;
+  plan_.num_prefill_tokens = plan_.num_decode_tokens = 0;
+  plan_.num_logits = plan_.num_embeddings = 0;
   plan_.num_preemptions = plan_.num_prefix_queries = plan_.num_prefix_hits = 0;
   plan_.num_looking_up = 0;
   looking_up_.reset();
+  scores_left_ = kStepScoresMax;
   lookup_left_ = release_left_ = intake_blocks_max_;
   release_leaving(release_left_);
   extend_tables();
@@ -274,7 +288,8 @@ void Scheduler::preempt(Slot slot) {
   Sequence& sequence = slots_[slot];
   running_.erase(std::ranges::find(running_, slot));
   break_promise(sequence);
-  release_blocks(sequence, sequence.num_computed / limits_.block_tokens);
+  const std::uint32_t num_kept = std::min(sequence.num_computed, sequence.first_needed());
+  release_blocks(sequence, num_kept / limits_.block_tokens);
   sequence.num_computed = 0;
   sequence.num_registered = 0;
   sequence.key.is_fresh = false;
@@ -289,7 +304,7 @@ void Scheduler::plan_running() {
     if (slots_[slot].is_decoding()) continue;
     const std::uint32_t budget = limits_.step_tokens_max - plan_.num_tokens();
     if (budget == 0) break;
-    plan_item(slot, std::min(budget, slots_[slot].num_uncomputed()));
+    plan_item(slot, budget);
   }
 }
 
@@ -301,7 +316,7 @@ void Scheduler::plan_waiting() {
     switch (try_admit(slot, next - 1)) {
       case Admission::admitted: {
         const std::uint32_t budget = limits_.step_tokens_max - plan_.num_tokens();
-        plan_item(slot, std::min(budget, slots_[slot].num_uncomputed()));
+        plan_item(slot, budget);
         break;
       }
       case Admission::looking_up:
@@ -313,8 +328,33 @@ void Scheduler::plan_waiting() {
   }
 }
 
-void Scheduler::plan_item(Slot slot, std::uint32_t num_tokens) {
+// Rows of logits after the next `num_tokens` ids: a prompt's where they are wanted, and the one
+// that the next token is drawn from. They always stand behind the last ids.
+std::uint32_t Scheduler::num_rows(const Sequence& sequence, std::uint32_t num_tokens) const {
+  if (sequence.task == SequenceTask::embed) return 0;
+  if (sequence.next_scored == 0 && sequence.output_max == 0) return 0;
+  const std::uint32_t end = sequence.num_computed + num_tokens;
+  const std::uint32_t first = std::max(sequence.first_needed(), sequence.num_computed);
+  return end > first ? end - first : 0;
+}
+
+// How many of its ids the step computes: bounded by the budget, the rows for prompts and the
+// embeddings that a step may complete. 0 for an embedding alone.
+std::uint32_t Scheduler::tokens_of(const Sequence& sequence, std::uint32_t budget) const {
+  std::uint32_t num_tokens = std::min(budget, sequence.num_uncomputed());
+  if (sequence.task == SequenceTask::embed) {
+    const bool ends = num_tokens == sequence.num_uncomputed();
+    return ends && plan_.num_embeddings == limits_.embeddings_max ? num_tokens - 1 : num_tokens;
+  }
+  const std::uint32_t rows = num_rows(sequence, num_tokens);
+  const std::uint32_t rows_max = scores_left_ + 1;
+  return rows > rows_max ? num_tokens - (rows - rows_max) : num_tokens;
+}
+
+void Scheduler::plan_item(Slot slot, std::uint32_t budget) {
   Sequence& sequence = slots_[slot];
+  const std::uint32_t num_tokens = tokens_of(sequence, budget);
+  if (num_tokens == 0) return;
   for (const std::uint32_t covered = blocks_for(sequence.num_computed + num_tokens);
        sequence.blocks.size() < covered;) {
     CHECK(sequence.num_promised > 0);
@@ -322,12 +362,16 @@ void Scheduler::plan_item(Slot slot, std::uint32_t num_tokens) {
     --num_promised_;
     sequence.blocks.push_back(take_block());
   }
-  const bool wants_logits = num_tokens == sequence.num_uncomputed();
+  const std::uint32_t rows = num_rows(sequence, num_tokens);
+  if (rows > 1) scores_left_ -= rows - 1;
+  const bool is_embedding = sequence.task == SequenceTask::embed;
+  const bool ends_embedding = is_embedding && num_tokens == sequence.num_uncomputed();
   (sequence.is_decoding() ? plan_.num_decode_tokens : plan_.num_prefill_tokens) += num_tokens;
-  plan_.num_logits += wants_logits ? 1u : 0u;
+  plan_.num_logits += rows;
+  plan_.num_embeddings += ends_embedding ? 1u : 0u;
   plan_.items.push_back({sequence.id, slot, sequence.num_computed,
                          std::span(sequence.ids).subspan(sequence.num_computed, num_tokens),
-                         sequence.blocks, wants_logits});
+                         sequence.blocks, rows, is_embedding, ends_embedding});
 }
 
 // A waiting sequence, with `num_behind` others behind it, joins the running ones or goes on

@@ -15,6 +15,10 @@
 //
 //   waiting --found in pieces--> running --ended--> leaving --given back in pieces--> absent
 //
+// A prompt's log-probabilities and its embedding need every position's own result: what the prefix
+// cache holds is computed again from first_needed() on, and a step computes at most kStepScoresMax
+// rows of logits for prompts beyond one per sequence.
+//
 // A waiting sequence holds the blocks it has found (or kept over a preemption) until somebody needs
 // them more. While it is still being looked up, those behind it may pass.
 //
@@ -57,6 +61,7 @@ struct SchedulerLimits {
   // Tokens whose blocks one step looks up, and again as many that it gives back. Raising it admits
   // long cached prompts in fewer steps and lengthens those.
   std::uint32_t intake_tokens_max = 16384;
+  std::uint32_t embeddings_max = 16;  // completed in one step; 0: none are served
   bool prefix_cache = true;
   ClassPolicy classes = ClassPolicy::separate;
   HashKey hash_key{};  // secret of the prefix cache
@@ -77,7 +82,8 @@ class Scheduler {
   explicit Scheduler(const SchedulerLimits& limits);
 
   // Errors: context_length_exceeded (longer than the context or the whole KV memory), invalid_value
-  // (an id outside the vocabulary, a known sequence id), over_capacity (beyond the credits).
+  // (an id outside the vocabulary, a known sequence id), over_capacity (beyond the credits),
+  // unsupported_parameter (an embedding where none is served).
   Result<void> add(const SubmitView& submission, Tick now);
   // What add() would say about the head of a submission.
   Result<void> check_head(const SubmitRecord& head) const;
@@ -91,7 +97,8 @@ class Scheduler {
   void drop_all();
 
   const StepPlan& plan();
-  // sampled: [plan.num_logits], in plan order. The outcome holds until the next plan().
+  // sampled: one per row of logits and per item with ends_embedding, in plan order. The outcome
+  // holds until the next plan().
   const StepOutcome& apply(std::span<const SampledToken> sampled);
 
   const Sequence& sequence(std::uint32_t slot) const { return slots_[slot]; }
@@ -138,7 +145,9 @@ class Scheduler {
   void preempt(Slot slot);
   void plan_running();
   void plan_waiting();
-  void plan_item(Slot slot, std::uint32_t num_tokens);
+  void plan_item(Slot slot, std::uint32_t budget);
+  std::uint32_t num_rows(const Sequence& sequence, std::uint32_t num_tokens) const;
+  std::uint32_t tokens_of(const Sequence& sequence, std::uint32_t budget) const;
   Admission try_admit(Slot slot, std::size_t num_behind);
   bool admit_class(const Sequence& sequence, bool is_head);
   Lookup find_prefix(Sequence& sequence, std::size_t num_behind);
@@ -154,7 +163,13 @@ class Scheduler {
   void extend_chain(Sequence& sequence, std::uint32_t num_full);
   PrefixCache::Content content(const Sequence& sequence, std::uint32_t index) const;
   void register_blocks(Sequence& sequence);
-  bool emit(Slot slot, const SampledToken& sampled);  // true: the sequence ended
+  bool apply_rows(const PlanItem& item, std::span<const SampledToken> rows);
+  StepEntry& add_entry(const Sequence& sequence, EntryKind kind, const SampledToken& sampled);
+  bool fail(const Sequence& sequence);
+  // True: the sequence ended.
+  bool emit(Sequence& sequence, const SampledToken& sampled);
+  bool emit_prompt_token(Sequence& sequence, std::uint32_t index, const SampledToken& sampled);
+  bool emit_prompt_end(Sequence& sequence, const SampledToken& sampled);
 
   const SchedulerLimits limits_;
   BlockPool pool_;
@@ -168,6 +183,7 @@ class Scheduler {
   const std::uint32_t intake_blocks_max_;
   std::uint32_t lookup_left_;       // blocks that this step may still look up ...
   std::uint32_t release_left_;      // ... and give back
+  std::uint32_t scores_left_ = 0;   // rows that this step may still compute for prompt tokens
   std::uint32_t num_promised_ = 0;  // sum of num_promised over running_
   std::optional<Slot>
       looking_up_;  // first in the queue whose look-up the last plan left unfinished
@@ -181,6 +197,8 @@ class Scheduler {
   StepPlan plan_;
   StepOutcome outcome_;
   std::vector<StepEntry> entries_;
+  std::vector<TopLogprob> top_;
+  std::vector<float> values_;  // grows with the embeddings, whose size the executor knows
   std::vector<StepEntry> cancelled_;
   bool is_planned_ = false;  // between plan() and apply()
 };

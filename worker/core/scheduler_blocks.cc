@@ -108,10 +108,11 @@ PrefixCache::Content Scheduler::content(const Sequence& sequence, std::uint32_t 
 
 // Goes on looking up the cached prefix of a waiting sequence and puts what it finds at the end of
 // the block table. One of them takes half of what the step has left for that, so that the next ones
-// find something, too. At least one token stays to be computed: logits come from it.
+// find something, too. At least one token stays to be computed, because logits come from it, and
+// all from the first position whose own result is wanted.
 Scheduler::Lookup Scheduler::find_prefix(Sequence& sequence, std::size_t num_behind) {
   if (!limits_.prefix_cache) return Lookup::over;
-  const std::uint32_t num_full = (sequence.num_ids() - 1) / limits_.block_tokens;
+  const std::uint32_t num_full = sequence.first_needed() / limits_.block_tokens;
   std::uint32_t piece = lookup_left_ - lookup_left_ / 2;
   for (auto i = static_cast<std::uint32_t>(sequence.blocks.size()); i < num_full; ++i) {
     if (piece == 0) return Lookup::goes_on;
@@ -149,7 +150,7 @@ void Scheduler::check_invariants() const {
     CHECK(sequence.blocks.size() >= blocks_for(sequence.num_computed));
     CHECK(sequence.blocks.size() + sequence.num_promised >= blocks_for(sequence.num_ids() - 1));
     num_promised += sequence.num_promised;
-    CHECK(sequence.num_output() < sequence.output_max);
+    CHECK(sequence.num_output() < std::max(sequence.output_max, 1u));
     for (const BlockId block : sequence.blocks) ++num_tables[block.value];
   }
   CHECK(num_promised == num_promised_);

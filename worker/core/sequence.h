@@ -44,7 +44,9 @@ struct Sequence {
   std::uint32_t security_class = 0;
   std::uint32_t choice = 0;
   std::uint32_t num_prompt = 0;
-  std::uint32_t output_max = 0;      // total output allowed
+  std::uint32_t output_max = 0;  // total output allowed; 0: it ends with its prompt
+  SequenceTask task = SequenceTask::generate;
+  std::uint32_t next_scored = 0;     // prompt index whose log-probability comes next; 0: none
   std::uint32_t num_computed = 0;    // positions whose KV exists
   std::uint32_t num_promised = 0;    // blocks that it may take without asking
   std::uint32_t num_registered = 0;  // full blocks that were offered to the prefix cache
@@ -62,6 +64,12 @@ struct Sequence {
   std::uint32_t num_ids() const { return static_cast<std::uint32_t>(ids.size()); }
   std::uint32_t num_output() const { return num_ids() - num_prompt; }
   std::uint32_t num_uncomputed() const { return num_ids() - num_computed; }
+  // The first position of which more than KV is needed: what lies before it may come from the
+  // prefix cache.
+  std::uint32_t first_needed() const {
+    if (task == SequenceTask::embed) return 0;
+    return next_scored > 0 ? next_scored - 1 : num_ids() - 1;
+  }
   bool is_decoding() const { return num_uncomputed() == 1 && num_output() > 0; }
 };
 

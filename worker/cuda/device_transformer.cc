@@ -84,6 +84,7 @@ Result<std::span<const float>> DeviceTransformer::forward(const TokenBatch& batc
     const DeviceLayer& layer = weights_.layers[l];
     norm(x_.floats(), layer.attention_norm, n);
     matmul(layer.qkv, normed_.floats(), qkv_.floats(), n);  // q, k, v = W_qkv norm(x)
+    adjust_heads(layer);                                    // biases and norms of q, k, v
     rotate_and_store(l, kv);                                // RoPE(q, k); k, v into the cache
     attend(l, kv);                                          // softmax(q K^T / sqrt(d)) V
     matmul(layer.attention_out, heads_.floats(), delta_.floats(), n);
@@ -158,6 +159,27 @@ void DeviceTransformer::matmul(const DeviceMatrix& w, const float* x, float* y,
                krn::cuda::MatmulArgs{w.data, x, y, tokens, w.rows, w.cols});
 }
 
+// Of a row of qkv_, `heads` on.
+void DeviceTransformer::norm_heads(float* heads, const float* weight, std::size_t num_heads) {
+  const std::size_t stride = config_.q_width() + 2 * config_.kv_width();
+  device_->run(device_->table().rms_norm, "rms_norm of heads",
+               krn::cuda::RmsNormArgs{heads, weight, heads, config_.head_dim, stride,
+                                      config_.norm_eps, num_heads},
+               num_tokens_ * num_heads);
+}
+
+void DeviceTransformer::adjust_heads(const DeviceLayer& layer) {
+  const ModelConfig& c = config_;
+  if (layer.qkv_bias != nullptr)
+    device_->run(
+        device_->table().add, "bias",
+        krn::cuda::AddArgs{qkv_.floats(), layer.qkv_bias, c.q_width() + 2 * c.kv_width(), true},
+        num_tokens_);
+  if (layer.q_norm != nullptr) norm_heads(qkv_.floats(), layer.q_norm, c.num_heads);
+  if (layer.k_norm != nullptr)
+    norm_heads(qkv_.floats() + c.q_width(), layer.k_norm, c.num_kv_heads);
+}
+
 void DeviceTransformer::rotate_and_store(std::size_t layer, const krn::PagedKv& kv) {
   const ModelConfig& c = config_;
   float* const q = qkv_.floats();
@@ -178,7 +200,7 @@ void DeviceTransformer::attend(std::size_t layer, const krn::PagedKv& kv) {
   device_->run(device_->table().attention_decode, "attention",
                krn::cuda::AttentionDecodeArgs{qkv_.floats(), heads_.floats(), at_.tables,
                                               at_.table_begins, at_.lengths, kv, layer, c.num_heads,
-                                              q_stride, c.q_width(), scale},
+                                              q_stride, c.q_width(), scale, c.window_of(layer)},
                num_tokens_);
 }
 

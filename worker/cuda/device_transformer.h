@@ -34,7 +34,9 @@ class DeviceTransformer {
   void upload_rope_table();
   void upload_inputs(const TokenBatch& batch, std::size_t block_tokens);
   void norm(const float* from, const float* weight, std::size_t rows);
+  void norm_heads(float* heads, const float* weight, std::size_t num_heads);
   void matmul(const DeviceMatrix& w, const float* x, float* y, std::size_t tokens);
+  void adjust_heads(const DeviceLayer& layer);
   void rotate_and_store(std::size_t layer, const krn::PagedKv& kv);
   void attend(std::size_t layer, const krn::PagedKv& kv);
 

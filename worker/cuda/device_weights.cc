@@ -16,7 +16,9 @@ class Uploader {
   Uploader(Device& device, std::vector<DeviceBuffer>& buffers)
       : device_(device), buffers_(buffers) {}
 
+  // Nothing for what the model has not.
   const float* vector(const float* from, std::size_t size) {
+    if (from == nullptr) return nullptr;
     return upload(1, size,
                   [&](std::size_t, std::size_t, float* out) { std::copy(from, from + size, out); })
         .data;
@@ -25,6 +27,21 @@ class Uploader {
   DeviceMatrix matrix(const krn::PackedMatrix& from) {
     return upload(from.rows, from.cols, [&](std::size_t first, std::size_t rows, float* out) {
       krn::unpack_rows(from, first, rows, out);
+    });
+  }
+
+  // One matrix, whatever the parts' types.
+  DeviceMatrix matrix(const FusedMatrix& from) {
+    return upload(from.rows(), from.cols(), [&](std::size_t first, std::size_t rows, float* out) {
+      std::size_t part_begin = 0;
+      for (const krn::PackedMatrix& part : from.parts) {
+        const std::size_t begin = std::max(first, part_begin);
+        const std::size_t end = std::min(first + rows, part_begin + part.rows);
+        if (begin < end)
+          krn::unpack_rows(part, begin - part_begin, end - begin,
+                           out + (begin - first) * from.cols());
+        part_begin += part.rows;
+      }
     });
   }
 
@@ -69,10 +86,15 @@ Result<DeviceWeights> upload_weights(const ModelWeights& weights, Device& device
   on_device.embedding =
       to.rows(weights.embedding, weights.embedding_type, c.vocab_size, c.hidden_size);
   for (const LayerWeights& layer : weights.layers) {
-    on_device.layers.push_back({to.vector(layer.attention_norm, c.hidden_size),
-                                to.matrix(layer.qkv), to.matrix(layer.attention_out),
-                                to.vector(layer.mlp_norm, c.hidden_size), to.matrix(layer.gate_up),
-                                to.matrix(layer.down)});
+    on_device.layers.push_back({.attention_norm = to.vector(layer.attention_norm, c.hidden_size),
+                                .qkv = to.matrix(layer.qkv),
+                                .qkv_bias = to.vector(layer.qkv_bias, layer.qkv.rows()),
+                                .q_norm = to.vector(layer.q_norm, c.head_dim),
+                                .k_norm = to.vector(layer.k_norm, c.head_dim),
+                                .attention_out = to.matrix(layer.attention_out),
+                                .mlp_norm = to.vector(layer.mlp_norm, c.hidden_size),
+                                .gate_up = to.matrix(layer.gate_up),
+                                .down = to.matrix(layer.down)});
   }
   on_device.final_norm = to.vector(weights.final_norm, c.hidden_size);
   on_device.head = c.tied_embeddings ? on_device.embedding : to.matrix(weights.head);

@@ -21,6 +21,9 @@ struct DeviceMatrix {
 struct DeviceLayer {
   const float* attention_norm = nullptr;  // [hidden_size]
   DeviceMatrix qkv;                       // [q_width + 2 kv_width, hidden_size]
+  const float* qkv_bias = nullptr;        // [q_width + 2 kv_width]; null: none
+  const float* q_norm = nullptr;          // [head_dim]; null: none
+  const float* k_norm = nullptr;          // [head_dim]; null: none
   DeviceMatrix attention_out;             // [hidden_size, q_width]
   const float* mlp_norm = nullptr;        // [hidden_size]
   DeviceMatrix gate_up;                   // [2 intermediate_size, hidden_size]

@@ -12,7 +12,6 @@
 namespace sluice::eng {
 namespace {
 
-constexpr std::string_view kArchitecture = "llama";
 constexpr std::uint64_t kQuantizationVersion = 2;
 
 struct TypeRow {
@@ -40,11 +39,10 @@ Dtype dtype_of(const GgufTensorType& type) {
 // Keys of the architecture, written without its name.
 class Keys {
  public:
-  explicit Keys(const GgufHeader& header) : header_(header) {}
+  Keys(const GgufHeader& header, Architecture architecture)
+      : header_(header), prefix_(std::string(architecture_name(architecture)) + ".") {}
 
-  static std::string full(std::string_view key) {
-    return std::string(kArchitecture) + "." + std::string(key);
-  }
+  std::string full(std::string_view key) const { return prefix_ + std::string(key); }
   bool has(std::string_view key) const { return header_.find(full(key)) != nullptr; }
 
   Result<void> count(std::string_view key, std::uint64_t max, std::uint32_t& out) const {
@@ -76,15 +74,21 @@ class Keys {
 
  private:
   const GgufHeader& header_;
+  std::string prefix_;
 };
 
-Result<void> check_file(const GgufHeader& header) {
-  const GgufValue* architecture = header.find("general.architecture");
-  const auto name = architecture == nullptr ? std::nullopt : architecture->text();
+// Mistral's files say llama.
+Result<Architecture> read_architecture(const GgufHeader& header) {
+  const GgufValue* value = header.find("general.architecture");
+  const auto name = value == nullptr ? std::nullopt : value->text();
   if (!name) return bad_key("general.architecture", "is missing or not a text");
-  if (*name != kArchitecture)
-    return bad_key("general.architecture",
-                   "names '" + printable(*name) + "'; 'llama' is what can be served");
+  for (const Architecture known : {Architecture::llama, Architecture::qwen2, Architecture::qwen3})
+    if (*name == architecture_name(known)) return known;
+  return bad_key("general.architecture",
+                 "names '" + printable(*name) + "'; 'llama', 'qwen2' and 'qwen3' can be served");
+}
+
+Result<void> check_file(const GgufHeader& header) {
   if (const GgufValue* split = header.find("split.count"); split != nullptr) {
     const auto count = split->unsigned_number();
     if (!count || *count > 1)
@@ -100,12 +104,11 @@ Result<void> check_file(const GgufHeader& header) {
 }
 
 Result<void> check_features(const GgufHeader& header, const Keys& keys) {
-  for (const std::string_view key :
-       {"expert_count", "expert_used_count", "attention.sliding_window"})
+  for (const std::string_view key : {"expert_count", "expert_used_count"})
     if (auto checked = keys.without(key); !checked) return checked;
-  const GgufValue* causal = header.find(Keys::full("attention.causal"));
+  const GgufValue* causal = header.find(keys.full("attention.causal"));
   if (causal != nullptr && causal->flag() != true)
-    return bad_key(Keys::full("attention.causal"), "must be true");
+    return bad_key(keys.full("attention.causal"), "must be true");
   return {};
 }
 
@@ -118,44 +121,68 @@ Result<void> read_heads(const Keys& keys, ModelConfig& config) {
     read = keys.count("attention.head_count_kv", kHeadsMax, config.num_kv_heads);
   if (!read) return read;
   if (config.num_heads % config.num_kv_heads != 0)
-    return bad_key(Keys::full("attention.head_count_kv"), "must divide attention.head_count");
+    return bad_key(keys.full("attention.head_count_kv"), "must divide attention.head_count");
   if (keys.has("attention.key_length")) {
     read = keys.count("attention.key_length", krn::kHeadDimMax, config.head_dim);
     if (!read) return read;
   } else if (config.hidden_size % config.num_heads == 0) {
     config.head_dim = config.hidden_size / config.num_heads;
   } else {
-    return bad_key(Keys::full("attention.head_count"),
+    return bad_key(keys.full("attention.head_count"),
                    "must divide embedding_length where attention.key_length is not given");
   }
   if (config.head_dim % 2 != 0 || config.head_dim > krn::kHeadDimMax)
-    return bad_key(Keys::full("attention.key_length"), "must be even and at most 256");
+    return bad_key(keys.full("attention.key_length"), "must be even and at most 256");
   for (const std::string_view key : {"attention.value_length", "rope.dimension_count"}) {
     std::uint32_t length = config.head_dim;
     if (keys.has(key)) read = keys.count(key, krn::kHeadDimMax, length);
     if (!read) return read;
     if (length != config.head_dim)
-      return bad_key(Keys::full(key),
+      return bad_key(keys.full(key),
                      "must be the length of a head, " + std::to_string(config.head_dim));
   }
   return {};
 }
 
+// Positions that each one sees; 0 means all, as a missing key does. The pattern, where there is
+// one, has a flag for each layer.
+Result<void> read_window(const GgufHeader& header, const Keys& keys, ModelConfig& config) {
+  constexpr std::string_view kWindow = "attention.sliding_window";
+  double window = 0;
+  if (auto read = keys.number(kWindow, 0, 1 << 24, window); !read) return read;
+  config.sliding_window = static_cast<std::uint32_t>(window);
+  if (config.sliding_window != window) return bad_key(keys.full(kWindow), "must be an integer");
+  const std::string pattern = keys.full("attention.sliding_window_pattern");
+  const GgufValue* flags = header.find(pattern);
+  if (flags == nullptr || window == 0) return {};
+  const std::string_view layers = flags->bytes;
+  const bool is_read = flags->type == GgufValueType::array &&
+                       flags->element_type == GgufValueType::boolean &&
+                       flags->num_elements == config.num_layers && std::ranges::is_sorted(layers) &&
+                       static_cast<std::uint8_t>(layers.back()) <= 1;
+  if (!is_read)
+    return bad_key(pattern, "must be a list with false for some layers, then true for the others");
+  config.first_windowed_layer = static_cast<std::uint32_t>(std::ranges::count(layers, '\0'));
+  return {};
+}
+
 Result<void> read_rope(const GgufHeader& header, const Keys& keys, ModelConfig& config) {
-  config.rope_pairing = krn::RopePairing::interleaved;
+  // The llama architecture has its Q and K rows reordered for this.
+  if (config.architecture == Architecture::llama)
+    config.rope_pairing = krn::RopePairing::interleaved;
   Result<void> read = keys.number("rope.freq_base", 1, 1e12, config.rope_theta);
   double factor = 0;  // 0: none
   if (read) read = keys.number("rope.scale_linear", 0, 1024, factor);
   if (read) read = keys.number("rope.scaling.factor", 0, 1024, factor);
   if (!read) return read;
-  const std::string key = Keys::full("rope.scaling.type");
+  const std::string key = keys.full("rope.scaling.type");
   const GgufValue* type = header.find(key);
   const auto kind = type == nullptr ? std::optional<std::string_view>("linear") : type->text();
   if (kind != "none" && kind != "linear")
     return bad_key(key, "must be 'none' or 'linear'" +
                             (kind ? ", not '" + printable(*kind) + "'" : std::string()));
   if (kind == "none" || factor == 0 || factor == 1) return {};
-  if (factor < 1) return bad_key(Keys::full("rope.scaling.factor"), "must be at least 1");
+  if (factor < 1) return bad_key(keys.full("rope.scaling.factor"), "must be at least 1");
   config.rope_scaling.kind = RopeScalingKind::linear;
   config.rope_scaling.factor = factor;
   return {};
@@ -195,8 +222,11 @@ Result<void> read_ends(const GgufHeader& header, ModelConfig& config) {
 }  // namespace
 
 Result<ModelConfig> read_gguf_config(const GgufHeader& header) {
+  const Result<Architecture> architecture = read_architecture(header);
+  if (!architecture) return architecture.error();
   ModelConfig config;
-  const Keys keys(header);
+  config.architecture = *architecture;
+  const Keys keys(header, *architecture);
   double eps = 0;
   Result<void> read = check_file(header);
   if (read) read = check_features(header, keys);
@@ -206,8 +236,9 @@ Result<ModelConfig> read_gguf_config(const GgufHeader& header) {
   if (read) read = keys.count("context_length", 1 << 24, config.context_tokens);
   if (read) read = read_heads(keys, config);
   if (read && !keys.has("attention.layer_norm_rms_epsilon"))
-    return bad_key(Keys::full("attention.layer_norm_rms_epsilon"), "is missing");
+    return bad_key(keys.full("attention.layer_norm_rms_epsilon"), "is missing");
   if (read) read = keys.number("attention.layer_norm_rms_epsilon", 0, 0.1, eps);
+  if (read) read = read_window(header, keys, config);
   if (read) read = read_rope(header, keys, config);
   if (read) read = read_ends(header, config);
   if (read) read = read_end_ids(header, config);

@@ -1,9 +1,10 @@
 // What a GGUF file says about its model: the configuration from the keys of its architecture, and
-// the table of its tensors. The architecture "llama" is read (Llama 1 to 3, TinyLlama, SmolLM and
-// others of that shape); another one, and a feature that this engine does not compute (experts,
-// sliding windows, other RoPE scaling, several files), is refused by name, never ignored.
+// the table of its tensors. The architectures "llama" (Llama 1 to 3, Mistral, TinyLlama, SmolLM and
+// others of that shape), "qwen2" and "qwen3" are read; another one, and a feature that this engine
+// does not compute (experts, other RoPE scaling, several files), is refused by name, never ignored.
 //
-// Its Q and K rows are stored for interleaved RoPE pairs. Llama-3's RoPE scaling has no keys: the
+// Q and K rows of "llama" are stored for interleaved RoPE pairs, those of the others for halves.
+// Llama-3's RoPE scaling has no keys: the
 // tensor rope_freqs.weight holds what each frequency is divided by (ModelWeights puts it into the
 // configuration). Pure functions over a parsed header.
 #pragma once

@@ -6,6 +6,7 @@
 
 #include "kernels/kernel_table.h"
 #include "shared/gguf_file.h"
+#include "shared/model_directory.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "worker/model/weights.h"
@@ -27,6 +28,8 @@ const char* type_name(krn::WeightType type) {
       return "Q4_0";
     case krn::WeightType::q4_k:
       return "Q4_K";
+    case krn::WeightType::q5_k:
+      return "Q5_K";
     case krn::WeightType::q6_k:
       return "Q6_K";
   }
@@ -46,8 +49,18 @@ const char* scaling_name(RopeScalingKind kind) {
 }
 
 // As its format names it.
-const char* architecture_of(const ModelWeights& weights) {
-  return weights.format.starts_with("GGUF") ? "llama" : "LlamaForCausalLM";
+std::string_view architecture_of(const ModelWeights& weights) {
+  const Architecture architecture = weights.config.architecture;
+  return weights.format.starts_with("GGUF") ? architecture_name(architecture)
+                                            : architecture_class(architecture);
+}
+
+std::string window_text(const ModelConfig& config) {
+  if (config.sliding_window == 0) return "none";
+  std::string text = std::to_string(config.sliding_window) + " positions";
+  if (config.first_windowed_layer > 0)
+    text += " from layer " + std::to_string(config.first_windowed_layer) + " on";
+  return text;
 }
 
 // How many tensors are stored in which type.
@@ -110,12 +123,13 @@ Result<TokenizerText> describe_tokenizer(const std::string& model, std::uint32_t
       return TokenizerText{"none: to be served, the model needs a vocabulary in the file", {}};
     return describe_vocabulary(model, "in the file", vocab_size);
   }
-  const std::string name = "tokenizer.model";
+  const std::filesystem::path path = vocabulary_path(model);
   std::error_code failed;
-  const auto status = std::filesystem::symlink_status(model + "/" + name, failed);
+  const auto status = std::filesystem::symlink_status(path, failed);
   if (status.type() == std::filesystem::file_type::not_found)
-    return TokenizerText{"none: to be served, the model needs " + name, {}};
-  return describe_vocabulary(model + "/" + name, name, vocab_size);
+    return TokenizerText{"none: to be served, the model needs tokenizer.model or tokenizer.json",
+                         {}};
+  return describe_vocabulary(path.string(), path.filename().string(), vocab_size);
 }
 
 }  // namespace
@@ -150,10 +164,11 @@ int inspect_model(const std::string& model, std::ostream& out, std::ostream& err
       << (c.rope_pairing == krn::RopePairing::half ? "half" : "interleaved") << ", scaling "
       << scaling_name(c.rope_scaling.kind)
       << (c.rope_divisors.empty() ? "" : ", frequencies divided by rope_freqs.weight") << "\n"
+      << "sliding_window       " << window_text(c) << "\n"
       << "embeddings           " << (c.tied_embeddings ? "tied" : "separate") << ", "
       << type_name(w.embedding_type) << "\n"
-      << "matrices             " << type_name(w.layers.front().gate_up.type) << dequantized_of(w)
-      << "\n"
+      << "matrices             " << type_name(w.layers.front().gate_up.parts.front().type)
+      << dequantized_of(w) << "\n"
       << "end_ids             ";
   for (const TokenId id : c.eos_ids) out << " " << id;
   out << "\nfiles               ";

@@ -3,6 +3,7 @@
 
 #include <simdjson.h>
 
+#include <array>
 #include <cmath>
 #include <numbers>
 #include <string>
@@ -57,19 +58,45 @@ Result<void> read_flag(object root, std::string_view key, bool& out) {
   return {};
 }
 
-Result<void> check_architecture(object root) {
+struct ArchitectureRow {
+  Architecture architecture;
+  std::string_view name;
+  std::string_view class_name;
+};
+constexpr std::array<ArchitectureRow, 4> kArchitectures{{
+    {Architecture::llama, "llama", "LlamaForCausalLM"},
+    {Architecture::mistral, "mistral", "MistralForCausalLM"},
+    {Architecture::qwen2, "qwen2", "Qwen2ForCausalLM"},
+    {Architecture::qwen3, "qwen3", "Qwen3ForCausalLM"},
+}};
+
+const ArchitectureRow& row_of(Architecture architecture) {
+  return kArchitectures[static_cast<std::size_t>(architecture)];
+}
+
+Result<void> read_architecture(object root, ModelConfig& config) {
+  constexpr std::string_view kRead =
+      "; read are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM";
   element value;
   std::string_view text;
   simdjson::dom::array list;
   if (find(root, "architectures", value)) {
     if (value.get(list) != simdjson::SUCCESS || list.size() != 1 ||
-        list.at(0).get(text) != simdjson::SUCCESS || text != "LlamaForCausalLM") {
-      return bad_key("architectures", "must be [\"LlamaForCausalLM\"]");
-    }
-  } else if (!find(root, "model_type", value) || value.get(text) != simdjson::SUCCESS ||
-             text != "llama") {
-    return bad_key("architectures", "is missing, and model_type is not \"llama\"");
+        list.at(0).get(text) != simdjson::SUCCESS)
+      return bad_key("architectures", "must name one class" + std::string(kRead));
+  } else if (!find(root, "model_type", value) || value.get(text) != simdjson::SUCCESS) {
+    return bad_key("architectures", "is missing, and so is model_type");
   }
+  const auto architecture = find_architecture(text);
+  if (!architecture)
+    return bad_key("architectures", "names '" + printable(text) + "'" + std::string(kRead));
+  config.architecture = *architecture;
+  return {};
+}
+
+Result<void> check_features(object root) {
+  element value;
+  std::string_view text;
   if (find(root, "hidden_act", value) && (value.get(text) != simdjson::SUCCESS || text != "silu")) {
     return bad_key("hidden_act", "must be \"silu\"");
   }
@@ -79,10 +106,58 @@ Result<void> check_architecture(object root) {
     if (!read) return read;
     if (flag) return bad_key(key, "true is not supported");
   }
-  for (const std::string_view key : {"quantization_config", "sliding_window"}) {
-    if (find(root, key, value)) return bad_key(key, "is not supported");
+  if (find(root, "quantization_config", value))
+    return bad_key("quantization_config", "is not supported");
+  return {};
+}
+
+// layer_types, where it is given, must say the same as the other keys.
+Result<void> check_layer_types(object root, const ModelConfig& config) {
+  element value;
+  simdjson::dom::array types;
+  if (!find(root, "layer_types", value)) return {};
+  if (value.get(types) != simdjson::SUCCESS || types.size() != config.num_layers)
+    return bad_key("layer_types", "must be a list with an entry for each layer");
+  std::size_t layer = 0;
+  for (const element type : types) {
+    std::string_view text;
+    const bool is_windowed = config.window_of(layer++) != 0;
+    if (type.get(text) != simdjson::SUCCESS ||
+        text != (is_windowed ? "sliding_attention" : "full_attention"))
+      return bad_key("layer_types", "does not agree with the sliding window of layer " +
+                                        std::to_string(layer - 1));
   }
   return {};
+}
+
+// Where the keys are missing, the families' own defaults hold.
+Result<void> read_window(object root, ModelConfig& config) {
+  constexpr std::uint32_t kMistralWindow = 4096;
+  element value;
+  const bool is_qwen =
+      config.architecture == Architecture::qwen2 || config.architecture == Architecture::qwen3;
+  bool is_used = !is_qwen;
+  if (is_qwen) {
+    Result<void> read = read_flag(root, "use_sliding_window", is_used);
+    if (!read) return read;
+  }
+  if (!is_used) return check_layer_types(root, config);
+  if (find(root, "sliding_window", value)) {
+    if (config.architecture == Architecture::llama)
+      return bad_key("sliding_window", "is not supported in a model of this architecture");
+    Result<void> read = read_count(root, "sliding_window", 1 << 24, config.sliding_window);
+    if (!read) return read;
+  } else if (config.architecture == Architecture::mistral &&
+             root["sliding_window"].error() == simdjson::NO_SUCH_FIELD) {
+    config.sliding_window = kMistralWindow;
+  }
+  if (is_qwen && find(root, "max_window_layers", value)) {
+    std::uint64_t layers = 0;
+    if (value.get(layers) != simdjson::SUCCESS || layers > config.num_layers)
+      return bad_key("max_window_layers", "must be an integer from 0 to num_hidden_layers");
+    config.first_windowed_layer = static_cast<std::uint32_t>(layers);
+  }
+  return check_layer_types(root, config);
 }
 
 Result<void> read_heads(object root, ModelConfig& config) {
@@ -90,14 +165,15 @@ Result<void> read_heads(object root, ModelConfig& config) {
   if (!read) return read;
   element value;
   config.num_kv_heads = config.num_heads;
-  if (find(root, "num_key_value_heads", value)) {
+  // Llama alone means as many as query heads where the key is missing.
+  if (find(root, "num_key_value_heads", value) || config.architecture != Architecture::llama) {
     read = read_count(root, "num_key_value_heads", 512, config.num_kv_heads);
     if (!read) return read;
   }
   if (config.num_heads % config.num_kv_heads != 0) {
     return bad_key("num_key_value_heads", "must divide num_attention_heads");
   }
-  if (find(root, "head_dim", value)) {
+  if (find(root, "head_dim", value) || config.architecture == Architecture::qwen3) {
     read = read_count(root, "head_dim", krn::kHeadDimMax, config.head_dim);
     if (!read) return read;
   } else if (config.hidden_size % config.num_heads == 0) {
@@ -182,13 +258,28 @@ Result<void> read_eos(object root, ModelConfig& config) {
 
 }  // namespace
 
+std::string_view architecture_name(Architecture architecture) {
+  return row_of(architecture).name;
+}
+
+std::string_view architecture_class(Architecture architecture) {
+  return row_of(architecture).class_name;
+}
+
+std::optional<Architecture> find_architecture(std::string_view name_or_class) {
+  for (const ArchitectureRow& row : kArchitectures)
+    if (row.name == name_or_class || row.class_name == name_or_class) return row.architecture;
+  return std::nullopt;
+}
+
 Result<ModelConfig> parse_model_config(std::string_view json) {
   JsonDocument document;
   const Result<object> root = document.parse_object(json, "the configuration");
   if (!root) return root.error();
   ModelConfig config;
   double eps = 1e-6;
-  Result<void> read = check_architecture(*root);
+  Result<void> read = read_architecture(*root, config);
+  if (read) read = check_features(*root);
   if (read) read = read_count(*root, "vocab_size", kVocabularyMax, config.vocab_size);
   if (read) read = read_count(*root, "hidden_size", 65536, config.hidden_size);
   if (read) read = read_count(*root, "intermediate_size", 262144, config.intermediate_size);
@@ -197,6 +288,7 @@ Result<ModelConfig> parse_model_config(std::string_view json) {
   if (read) read = read_heads(*root, config);
   if (read) read = read_number(*root, "rms_norm_eps", 0, 0.1, eps);
   if (read) read = read_rope(*root, config);
+  if (read) read = read_window(*root, config);
   if (read) read = read_flag(*root, "tie_word_embeddings", config.tied_embeddings);
   if (read) read = read_eos(*root, config);
   if (!read) return read.error();

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/kv_store.h"
+
 namespace sluice::eng {
 namespace {
 
@@ -83,7 +85,7 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
     const LayerWeights& layer = weights_->layers[l];
     norm(x_, layer.attention_norm, normed_, n);
     matmul(layer.qkv, normed_, qkv_, n);  // q, k, v = W_qkv norm(x)
-    rotate_and_store(batch, l, kv);       // RoPE(q, k); k, v into the cache
+    rotate_and_store(batch, l, kv);       // biases, norms, RoPE(q, k); k, v into the cache
     attend(batch, l, kv);                 // softmax(q K^T / sqrt(d)) V
     matmul(layer.attention_out, heads_, delta_, n);
     add(delta_, n);  // x += W_o heads
@@ -97,6 +99,10 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
   const std::size_t hidden = weights_->config.hidden_size;
   for (std::size_t i = 0; i < rows; ++i) {
     kernels_->rms_norm(x_.row(batch.logit_rows[i]), weights_->final_norm, normed_.row(i), hidden,
+                       weights_->config.norm_eps);
+  }
+  for (std::size_t i = 0; i < batch.hidden_rows.size(); ++i) {
+    kernels_->rms_norm(x_.row(batch.hidden_rows[i]), weights_->final_norm, delta_.row(i), hidden,
                        weights_->config.norm_eps);
   }
   matmul(weights_->head, normed_, logits_, rows);  // logits = W_head norm(x)
@@ -177,25 +183,38 @@ void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Row
                       });
 }
 
+void Transformer::matmul(const FusedMatrix& w, const Rows& from, const Rows& to,
+                         std::size_t num_tokens) {
+  std::size_t column = 0;
+  for (const krn::PackedMatrix& part : w.parts) {
+    matmul(part, from, {to.data + column, to.stride}, num_tokens);
+    column += part.rows;
+  }
+}
+
 void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
                                    const krn::PagedKv& kv) {
   const ModelConfig& c = weights_->config;
+  const LayerWeights& w = weights_->layers[layer];
   const std::size_t half = c.head_dim / 2;
+  const auto norm_heads = [&](float* heads, std::size_t num_heads, const float* weight) {
+    for (std::size_t h = 0; h < num_heads; ++h, heads += c.head_dim)
+      kernels_->rms_norm(heads, weight, heads, c.head_dim, c.norm_eps);
+  };
   const auto store = [&](const float* k, const float* v, const krn::AttentionSpan& span,
                          std::size_t position) {
-    const std::size_t block = span.blocks[position / kv.block_tokens];
-    const std::size_t slot = position % kv.block_tokens;
-    for (std::size_t h = 0; h < c.num_kv_heads; ++h, k += c.head_dim, v += c.head_dim) {
-      float* keys = krn::kv_keys(kv, block, layer, h) + slot;
-      for (std::size_t d = 0; d < c.head_dim; ++d) keys[d * kv.block_tokens] = k[d];
-      std::copy(v, v + c.head_dim, krn::kv_values(kv, block, layer, h) + slot * c.head_dim);
-    }
+    krn::store_kv(kv, {span.blocks[position / kv.block_tokens], position % kv.block_tokens, layer},
+                  k, v);
   };
   team_->parallel_for(batch.ids.size(), grain(kGrainElements, c.q_width() + 4 * c.kv_width()),
                       [&](std::size_t begin, std::size_t end) {
                         for (std::size_t t = begin; t < end; ++t) {
                           float* q = qkv_.row(t);
                           float* k = q + c.q_width();
+                          if (w.qkv_bias != nullptr)
+                            kernels_->add(q, w.qkv_bias, c.q_width() + 2 * c.kv_width());
+                          if (w.q_norm != nullptr) norm_heads(q, c.num_heads, w.q_norm);
+                          if (w.k_norm != nullptr) norm_heads(k, c.num_kv_heads, w.k_norm);
                           const float* cosine = cosine_ + positions_[t] * half;
                           const float* sine = sine_ + positions_[t] * half;
                           // q and k lie side by side: one call turns the heads of both.
@@ -216,10 +235,13 @@ void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::
                               qkv_.stride,
                               heads_.data,
                               heads_.stride,
-                              batch.spans.data()};
+                              batch.spans.data(),
+                              c.window_of(layer)};
   std::size_t products = 0;  // of the whole step, to see whether it is worth sharing
   for (const krn::AttentionSpan& span : batch.spans) {
-    products += 2 * c.q_width() * span.num_tokens * (span.start + span.num_tokens);
+    std::size_t seen = span.start + span.num_tokens;
+    if (job.window != 0) seen = std::min(seen, job.window);
+    products += 2 * c.q_width() * span.num_tokens * seen;
   }
   const std::size_t cost = products / std::max<std::size_t>(items_.size(), 1);
   team_->parallel_for(items_.size(), grain(kGrainProducts, cost),

@@ -1,9 +1,10 @@
-// Transformer: the forward pass of a Llama model over a ragged batch, on a KernelTable, a thread
-// team and a paged KV cache. Owns its activation buffers, all allocated at construction: forward()
-// allocates nothing. Not thread safe; the team works inside a call.
+// Transformer: the forward pass of a model of the Llama family over a ragged batch, on a
+// KernelTable, a thread team and a paged KV cache. Owns its activation buffers, all allocated at
+// construction: forward() allocates nothing. Not thread safe; the team works inside a call.
 //
 // Llama: Touvron et al. 2023; RMSNorm (Zhang, Sennrich 2019), rotary positions (Su et al. 2021),
-// grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020).
+// grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020). What its relatives add:
+// model_config.h.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +21,10 @@ namespace sluice::eng {
 
 // All new tokens of a step in one row order. Spans follow each other in rows.
 struct TokenBatch {
-  std::span<const TokenId> ids;               // [num_tokens], each below vocab_size
-  std::span<const krn::AttentionSpan> spans;  // [num_sequences]
-  std::span<const std::uint32_t> logit_rows;  // rows whose logits are wanted
+  std::span<const TokenId> ids;                  // [num_tokens], each below vocab_size
+  std::span<const krn::AttentionSpan> spans;     // [num_sequences]
+  std::span<const std::uint32_t> logit_rows;     // rows whose logits are wanted
+  std::span<const std::uint32_t> hidden_rows{};  // rows whose final hidden states are wanted
 };
 
 struct TransformerLimits {
@@ -41,6 +43,10 @@ class Transformer {
   // Stores K and V of all tokens into kv and returns the logits [logit_rows.size(), vocab_size],
   // valid until the next call. The batch is within the limits; kv has the model's shape.
   std::span<const float> forward(const TokenBatch& batch, const krn::PagedKv& kv);
+  // Of the last forward(): row i is norm(x) of hidden_rows[i], [hidden_size], at
+  // data + i * stride; valid until the next call.
+  const float* hidden() const { return delta_.data; }
+  std::size_t hidden_stride() const { return delta_.stride; }
 
  private:
   // An activation buffer [tokens_max, stride], stride >= cols.
@@ -56,6 +62,7 @@ class Transformer {
   void embed(const TokenBatch& batch);
   void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
   void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
+  void matmul(const FusedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
   void rotate_and_store(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void gate(std::size_t num_tokens);
@@ -71,7 +78,7 @@ class Transformer {
   Rows normed_;              // [tokens, hidden_size]
   Rows qkv_;                 // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
   Rows heads_;               // [tokens, q_width] attention's output
-  Rows delta_;               // [tokens, hidden_size] what a sub-layer adds
+  Rows delta_;               // [tokens, hidden_size] what a sub-layer adds; at last hidden()
   Rows gate_up_;             // [tokens, 2 intermediate_size]
   Rows logits_;              // [logit rows, vocab_size], stride = vocab_size
   float* cosine_ = nullptr;  // [context_tokens, head_dim / 2]

@@ -18,6 +18,7 @@ struct TensorNames {
   std::string_view embedding, head, final_norm, rope_divisors;  // rope_divisors: empty, none
   std::string_view layer;                                       // before the layer's number
   std::string_view attention_norm, q, k, v, attention_out, mlp_norm, gate, up, down;  // behind it
+  std::string_view q_bias, k_bias, v_bias, q_norm, k_norm;
   // By their ends: what follows from the configuration and is stored all the same by old exports.
   std::string_view ignored;
   std::string_view types;  // for messages: what tensors may be stored as
@@ -37,6 +38,11 @@ constexpr TensorNames kHuggingFaceNames{.embedding = "model.embed_tokens.weight"
                                         .gate = ".mlp.gate_proj.weight",
                                         .up = ".mlp.up_proj.weight",
                                         .down = ".mlp.down_proj.weight",
+                                        .q_bias = ".self_attn.q_proj.bias",
+                                        .k_bias = ".self_attn.k_proj.bias",
+                                        .v_bias = ".self_attn.v_proj.bias",
+                                        .q_norm = ".self_attn.q_norm.weight",
+                                        .k_norm = ".self_attn.k_norm.weight",
                                         .ignored = ".rotary_emb.inv_freq",
                                         .types = "F32, F16 and BF16"};
 
@@ -54,6 +60,11 @@ constexpr TensorNames kGgufNames{.embedding = "token_embd.weight",
                                  .gate = ".ffn_gate.weight",
                                  .up = ".ffn_up.weight",
                                  .down = ".ffn_down.weight",
+                                 .q_bias = ".attn_q.bias",
+                                 .k_bias = ".attn_k.bias",
+                                 .v_bias = ".attn_v.bias",
+                                 .q_norm = ".attn_q_norm.weight",
+                                 .k_norm = ".attn_k_norm.weight",
                                  .ignored = ".attn_rot_embd.weight",
                                  .types = "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K"};
 
@@ -61,27 +72,105 @@ const TensorNames& names_of(TensorNaming naming) {
   return naming == TensorNaming::gguf ? kGgufNames : kHuggingFaceNames;
 }
 
+krn::WeightType weight_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
+  switch (tensor.dtype) {
+    case Dtype::f32:
+    case Dtype::other:
+      return krn::WeightType::f32;
+    case Dtype::bf16:
+      return krn::WeightType::bf16;
+    case Dtype::f16:
+      return krn::WeightType::f16;
+    case Dtype::q8_0:
+    case Dtype::q4_0:
+    case Dtype::q4_k:
+    case Dtype::q5_k:
+    case Dtype::q6_k:
+      return wide.contains(tensor.name) ? krn::WeightType::f32 : krn::WeightType::f16;
+  }
+  return krn::WeightType::f32;
+}
+
+// Of a packed matrix: every quantized type is multiplied as it is stored.
+krn::WeightType packed_type(const TensorInfo& tensor, const PlanOptions& options, bool is_head) {
+  switch (tensor.dtype) {
+    case Dtype::q8_0:
+      return krn::WeightType::q8_0;
+    case Dtype::q4_0:
+      return krn::WeightType::q4_0;
+    case Dtype::q4_k:
+      return krn::WeightType::q4_k;
+    case Dtype::q5_k:
+      return krn::WeightType::q5_k;
+    case Dtype::q6_k:
+      return krn::WeightType::q6_k;
+    case Dtype::f32:
+    case Dtype::f16:
+    case Dtype::bf16:
+    case Dtype::other:
+      break;
+  }
+  const bool is_whole = !tensor.shape.empty() && tensor.shape.back() % krn::kQuantBlock == 0;
+  if (options.matrices == MatrixForm::stored || !is_whole) return weight_type(tensor, options.wide);
+  return options.matrices == MatrixForm::int4 && !is_head ? krn::WeightType::q4_0
+                                                          : krn::WeightType::q8_0;
+}
+
+// The tensors of all shards by name; of two of one name the first, match() refuses the other.
+using TensorIndex = std::map<std::string_view, const TensorInfo*>;
+
+TensorIndex index_of(const std::vector<Shard>& shards) {
+  TensorIndex index;
+  for (const Shard& shard : shards)
+    for (const TensorInfo& tensor : shard.table.tensors) index.emplace(tensor.name, &tensor);
+  return index;
+}
+
 // Adds the regions and the expected tensors of a configuration; types and offsets come later.
 class PlanBuilder {
  public:
-  PlanBuilder(const ModelConfig& config, const TensorNames& names, WeightPlan& plan)
-      : config_(config), names_(names), plan_(plan) {}
+  PlanBuilder(const ModelConfig& config, const TensorNames& names, const PlanOptions& options,
+              const TensorIndex& stored, WeightPlan& plan)
+      : config_(config), names_(names), options_(options), stored_(stored), plan_(plan) {}
 
-  std::size_t vector(const std::string& name, std::size_t size) {
-    const std::size_t region = add_region(Region::Kind::vector, 1, size);
-    plan_.tensors[name] = {{size}, {{region, 0}}, nullptr, {}};
+  std::size_t vector(const std::string& name, std::size_t size) { return vectors({{name, size}}); }
+
+  // One vector of several tensors, one behind the other.
+  std::size_t vectors(const std::vector<std::pair<std::string, std::size_t>>& parts) {
+    const std::size_t region = add_region(Region::Kind::vector, 1, 0);
+    for (const auto& [name, size] : parts) {
+      plan_.tensors[name] = {{size}, {{region, plan_.regions[region].cols}}, nullptr, {}};
+      plan_.regions[region].cols += size;
+    }
     return region;
   }
 
-  // A packed matrix whose rows are those of several tensors.
-  std::size_t packed(const std::vector<std::pair<std::string, std::size_t>>& parts,
-                     std::size_t cols) {
-    const std::size_t region = add_region(Region::Kind::packed, 0, cols);
-    for (const auto& [name, rows] : parts) {
-      plan_.tensors[name] = {{rows, cols}, {{region, plan_.regions[region].rows}}, nullptr, {}};
-      plan_.regions[region].rows += rows;
-    }
+  std::size_t packed(const std::string& name, std::size_t rows, std::size_t cols) {
+    const std::size_t region = add_region(Region::Kind::packed, rows, cols);
+    plan_.tensors[name] = {{rows, cols}, {{region, 0}}, nullptr, {}};
     return region;
+  }
+
+  // The rows of several tensors: one packed matrix, or one for each run of equal types.
+  std::vector<std::size_t> fused(const std::vector<std::pair<std::string, std::size_t>>& parts,
+                                 std::size_t cols) {
+    std::vector<krn::WeightType> types;
+    for (const auto& [name, rows] : parts) {
+      const auto tensor = stored_.find(name);  // a missing one is refused later
+      types.push_back(tensor == stored_.end() ? krn::WeightType::f32
+                                              : packed_type(*tensor->second, options_, false));
+    }
+    const bool is_split = std::ranges::any_of(types, krn::is_quantized);
+    std::vector<std::size_t> regions;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto& [name, rows] = parts[i];
+      if (i == 0 || (is_split && types[i] != types[i - 1]))
+        regions.push_back(add_region(Region::Kind::packed, 0, cols));
+      Region& region = plan_.regions[regions.back()];
+      plan_.tensors[name] = {{rows, cols}, {{regions.back(), region.rows}}, nullptr, {}};
+      region.rows += rows;
+    }
+    return regions;
   }
 
   void layer(std::size_t index) {
@@ -94,11 +183,18 @@ class PlanBuilder {
     const std::size_t kv = config_.kv_width();
     WeightPlan::Layer layer{};
     layer.attention_norm = vector(full(names_.attention_norm), hidden);
-    layer.qkv = packed({{full(names_.q), q}, {full(names_.k), kv}, {full(names_.v), kv}}, hidden);
-    layer.attention_out = packed({{full(names_.attention_out), hidden}}, q);
+    layer.qkv = fused({{full(names_.q), q}, {full(names_.k), kv}, {full(names_.v), kv}}, hidden);
+    if (config_.has_qkv_bias())
+      layer.qkv_bias =
+          vectors({{full(names_.q_bias), q}, {full(names_.k_bias), kv}, {full(names_.v_bias), kv}});
+    if (config_.has_head_norms()) {
+      layer.q_norm = vector(full(names_.q_norm), config_.head_dim);
+      layer.k_norm = vector(full(names_.k_norm), config_.head_dim);
+    }
+    layer.attention_out = packed(full(names_.attention_out), hidden, q);
     layer.mlp_norm = vector(full(names_.mlp_norm), hidden);
-    layer.gate_up = packed({{full(names_.gate), inner}, {full(names_.up), inner}}, hidden);
-    layer.down = packed({{full(names_.down), hidden}}, inner);
+    layer.gate_up = fused({{full(names_.gate), inner}, {full(names_.up), inner}}, hidden);
+    layer.down = packed(full(names_.down), hidden, inner);
     plan_.layers.push_back(layer);
   }
 
@@ -130,6 +226,8 @@ class PlanBuilder {
 
   const ModelConfig& config_;
   const TensorNames& names_;
+  const PlanOptions& options_;
+  const TensorIndex& stored_;
   WeightPlan& plan_;
   std::string spare_;
 };
@@ -170,65 +268,24 @@ Result<void> match(const std::vector<Shard>& shards, const std::string& spare,
   return {};
 }
 
-krn::WeightType weight_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
-  switch (tensor.dtype) {
-    case Dtype::f32:
-    case Dtype::other:
-      return krn::WeightType::f32;
-    case Dtype::bf16:
-      return krn::WeightType::bf16;
-    case Dtype::f16:
-      return krn::WeightType::f16;
-    case Dtype::q8_0:
-    case Dtype::q4_0:
-    case Dtype::q4_k:
-    case Dtype::q5_k:
-    case Dtype::q6_k:
-      return wide.contains(tensor.name) ? krn::WeightType::f32 : krn::WeightType::f16;
-  }
-  return krn::WeightType::f32;
-}
-
-// Of a packed matrix: what the kernels multiply as it is stored.
-krn::WeightType packed_type(const TensorInfo& tensor, const std::set<std::string>& wide) {
-  if (tensor.dtype == Dtype::q8_0) return krn::WeightType::q8_0;
-  if (tensor.dtype == Dtype::q4_0) return krn::WeightType::q4_0;
-  if (tensor.dtype == Dtype::q4_k) return krn::WeightType::q4_k;
-  if (tensor.dtype == Dtype::q6_k) return krn::WeightType::q6_k;
-  return weight_type(tensor, wide);
-}
-
-// The type that all tensors have, if they have one.
-template <class TypeOf>
-std::optional<krn::WeightType> common_type(const std::vector<const TensorInfo*>& tensors,
-                                           const TypeOf& type_of) {
-  const krn::WeightType type = type_of(*tensors.front());
-  const auto has_it = [&](const TensorInfo* tensor) { return type_of(*tensor) == type; };
-  if (!std::ranges::all_of(tensors, has_it)) return std::nullopt;
-  return type;
-}
-
-// A matrix keeps the type of its tensors; where they differ even after the quantized ones were
-// widened it becomes float, which is exact.
-void choose_types(const std::set<std::string>& wide, WeightPlan& plan) {
-  std::vector<std::vector<const TensorInfo*>> tensors(plan.regions.size());
+// A region has the type of its tensors; where they differ (floats alone do) it becomes float, which
+// is exact.
+void choose_types(const PlanOptions& options, WeightPlan& plan) {
+  std::vector<std::optional<krn::WeightType>> types(plan.regions.size());
   for (const auto& [name, slot] : plan.tensors) {
-    for (const Placement& placement : slot.placements)
-      tensors[placement.region].push_back(slot.found);
-  }
-  for (std::size_t i = 0; i < plan.regions.size(); ++i) {
-    Region& region = plan.regions[i];
-    std::optional<krn::WeightType> type;
-    if (region.kind == Region::Kind::packed) {
-      type = common_type(tensors[i],
-                         [&](const TensorInfo& tensor) { return packed_type(tensor, wide); });
+    for (const Placement& placement : slot.placements) {
+      const Region& region = plan.regions[placement.region];
+      if (region.kind == Region::Kind::vector) continue;
+      const krn::WeightType type =
+          region.kind == Region::Kind::packed
+              ? packed_type(*slot.found, options, placement.region == plan.head)
+              : weight_type(*slot.found, options.wide);
+      std::optional<krn::WeightType>& common = types[placement.region];
+      common = !common || *common == type ? type : krn::WeightType::f32;
     }
-    if (!type && region.kind != Region::Kind::vector) {
-      type = common_type(tensors[i],
-                         [&](const TensorInfo& tensor) { return weight_type(tensor, wide); });
-    }
-    region.type = type.value_or(krn::WeightType::f32);
   }
+  for (std::size_t i = 0; i < plan.regions.size(); ++i)
+    plan.regions[i].type = types[i].value_or(krn::WeightType::f32);
 }
 
 // Offsets one after another, on cache lines. Sizes can't overflow: every tensor fits its file, and
@@ -250,13 +307,9 @@ Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector
                                     const PlanOptions& options) {
   WeightPlan plan;
   const TensorNames& names = names_of(options.naming);
-  PlanBuilder builder(config, names, plan);
-  const auto has = [&](std::string_view name) {
-    return !name.empty() && std::ranges::any_of(shards, [&](const Shard& shard) {
-      return std::ranges::find(shard.table.tensors, name, &TensorInfo::name) !=
-             shard.table.tensors.end();
-    });
-  };
+  const TensorIndex stored = index_of(shards);
+  PlanBuilder builder(config, names, options, stored, plan);
+  const auto has = [&](std::string_view name) { return !name.empty() && stored.contains(name); };
   builder.ends(has(names.embedding));
   for (std::size_t i = 0; i < config.num_layers; ++i) builder.layer(i);
   plan.final_norm = builder.vector(std::string(names.final_norm), config.hidden_size);
@@ -264,7 +317,7 @@ Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector
     plan.rope_divisors = builder.vector(std::string(names.rope_divisors), config.head_dim / 2);
   Result<void> matched = match(shards, builder.spare(), names, plan);
   if (!matched) return matched.error();
-  choose_types(options.wide, plan);
+  choose_types(options, plan);
   place(plan);
   return plan;
 }

@@ -27,7 +27,7 @@ struct Region {
 
 struct Placement {
   std::size_t region;
-  std::size_t first_row;  // of this tensor within the region
+  std::size_t first_row;  // of this tensor within the region; of a vector its first element
 };
 
 struct ExpectedTensor {
@@ -48,7 +48,9 @@ struct WeightPlan {
   std::size_t head = 0;
   std::optional<std::size_t> rope_divisors;
   struct Layer {
-    std::size_t attention_norm, qkv, attention_out, mlp_norm, gate_up, down;
+    std::size_t attention_norm, attention_out, mlp_norm, down;
+    std::vector<std::size_t> qkv, gate_up;  // by rows
+    std::optional<std::size_t> qkv_bias, q_norm, k_norm;
   };
   std::vector<Layer> layers;
 };
@@ -58,17 +60,23 @@ struct Shard {
   TensorTable table;
 };
 
-// How the tensors of a Llama model are called.
+// What becomes of matrices that are stored as F32, F16 or BF16, where their rows are whole blocks
+// of 32: int8 is Q8_0; int4 is Q4_0, of the output matrix Q8_0.
+enum class MatrixForm : std::uint8_t { stored, int8, int4 };
+
+// How the tensors of a model are called.
 enum class TensorNaming : std::uint8_t { hugging_face, gguf };
 
 struct PlanOptions {
   TensorNaming naming = TensorNaming::hugging_face;
+  MatrixForm matrices = MatrixForm::stored;
   std::set<std::string> wide;  // quantized tensors that binary16 does not hold: stored as F32
 };
 
-// Matrices of Q8_0, Q4_0, Q4_K or Q6_K alone stay what they are; all other quantized tensors, the
-// embedding included, become F16, or F32 where they are wide. Errors (bad_file) name the file and
-// the tensor: missing, unexpected, twice, wrong shape or dtype.
+// Matrices keep the type that they are stored in, or get that of `matrices`; fused ones whose parts
+// differ are one region for each run of equal types where a quantized one is among them, else
+// float, which is exact. Quantized embeddings and vectors become F16, or F32 where they are wide.
+// Errors (bad_file) name the file and the tensor: missing, unexpected, twice, wrong shape or dtype.
 Result<WeightPlan> make_weight_plan(const ModelConfig& config, const std::vector<Shard>& shards,
                                     const PlanOptions& options);
 

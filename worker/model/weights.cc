@@ -8,19 +8,14 @@
 #include <filesystem>
 #include <set>
 
-#include "kernels/half_float.h"
-#include "kernels/kernel_table.h"
-#include "kernels/pack.h"
 #include "shared/gguf_file.h"
 #include "worker/model/gguf_model.h"
 #include "worker/model/safetensors.h"
+#include "worker/model/tensor_loader.h"
 #include "worker/model/weight_plan.h"
 
 namespace sluice::eng {
 namespace {
-
-constexpr std::size_t kPieceBytes = 4u
-                                    << 20;  // read, hashed and packed at a time; at least one row
 
 bool exists(const std::string& directory, const char* name) {
   return ::access((directory + "/" + name).c_str(), F_OK) == 0;
@@ -78,142 +73,6 @@ Result<void> check_index(const std::map<std::string, std::string>& index,
                                         std::to_string(found) + " of them");
 }
 
-krn::WeightType type_of(const TensorInfo& tensor) {
-  return tensor.dtype == Dtype::f32    ? krn::WeightType::f32
-         : tensor.dtype == Dtype::bf16 ? krn::WeightType::bf16
-                                       : krn::WeightType::f16;
-}
-
-// Rows as the kernels can take them.
-struct Rows {
-  const std::uint8_t* data;
-  krn::WeightType type;
-};
-
-// The binary16 scales of whole blocks: one or two at their beginning, or one at the end.
-bool has_finite_scales(krn::BlockFormat format, std::span<const std::uint8_t> blocks) {
-  const std::size_t bytes = krn::block_shape(format).bytes;
-  const auto is_finite = [&](std::size_t at) { return (blocks[at + 1] & 0x7c) != 0x7c; };
-  for (std::size_t at = 0; at < blocks.size(); at += bytes) {
-    if (!is_finite(format == krn::BlockFormat::q6_k ? at + bytes - 2 : at)) return false;
-    if (format == krn::BlockFormat::q4_k && !is_finite(at + 2)) return false;
-  }
-  return true;
-}
-
-// Turns blocks into F16 or F32, through buffers that live as long as it does.
-class Dequantizer {
- public:
-  // [num_blocks] of `blocks` become rows of `type`; nothing when a value is not finite. is_wide is
-  // set when binary16 does not hold one of them: the rows are then of no use.
-  std::optional<Rows> convert(krn::BlockFormat format, std::span<const std::uint8_t> blocks,
-                              krn::WeightType type, bool& is_wide) {
-    const krn::BlockShape shape = krn::block_shape(format);
-    const std::size_t num_blocks = blocks.size() / shape.bytes;
-    floats_.resize(num_blocks * shape.num_elements);
-    krn::dequantize(format, blocks.data(), num_blocks, floats_.data());
-    float largest = 0;
-    bool is_finite = true;
-    for (const float value : floats_) {
-      is_finite = is_finite && std::isfinite(value);
-      largest = std::max(largest, std::abs(value));
-    }
-    if (!is_finite) return std::nullopt;
-    if (type == krn::WeightType::f32)
-      return Rows{reinterpret_cast<const std::uint8_t*>(floats_.data()), type};
-    constexpr float kHalfMax = 65504;
-    is_wide = is_wide || largest > kHalfMax;
-    halves_.resize(floats_.size());
-    std::ranges::transform(floats_, halves_.begin(), krn::float_to_f16);
-    return Rows{reinterpret_cast<const std::uint8_t*>(halves_.data()), krn::WeightType::f16};
-  }
-
- private:
-  std::vector<float> floats_;
-  std::vector<std::uint16_t> halves_;
-};
-
-class Loader {
- public:
-  Loader(const WeightPlan& plan, ModelWeights& weights)
-      : plan_(plan), memory_(static_cast<std::uint8_t*>(weights.memory.data())) {}
-
-  // The file stands at or before its first data byte; it is read to its end.
-  Result<void> read_tensors(ModelFile& file, const Shard& shard) {
-    for (const TensorInfo& tensor : shard.table.tensors) {
-      if (auto skipped = file.skip_to(shard.table.data_begin + tensor.offset); !skipped)
-        return skipped;
-      const auto planned = plan_.tensors.find(tensor.name);
-      const bool is_used = planned != plan_.tensors.end() && tensor.bytes != 0;
-      if (!is_used) continue;  // skipped with what is before the next one
-      if (auto read = read_tensor(file, tensor, planned->second); !read) return read;
-    }
-    return file.skip_to(file.bytes());
-  }
-
-  // Tensors that need F32 and did not have it: what was loaded is of no use.
-  const std::set<std::string>& wide() const { return wide_; }
-
- private:
-  Result<void> read_tensor(ModelFile& file, const TensorInfo& tensor,
-                           const ExpectedTensor& planned) {
-    const std::size_t rows = tensor.shape.size() == 2 ? tensor.shape[0] : 1;
-    const std::size_t row_bytes = tensor.bytes / rows;
-    const std::size_t step = std::max<std::size_t>(kPieceBytes / row_bytes, 1) * row_bytes;
-    const auto format = block_format(tensor.dtype);
-    bool is_wide = false;
-    for (std::uint64_t at = 0; at < tensor.bytes; at += step) {
-      piece_.resize(std::min<std::uint64_t>(step, tensor.bytes - at));
-      if (auto read = file.read(piece_); !read) return read;
-      for (const Placement& placement : planned.placements) {
-        const krn::WeightType wanted = plan_.regions[placement.region].type;
-        std::optional<Rows> ready;
-        if (krn::is_quantized(wanted)) {
-          if (has_finite_scales(*format, piece_)) ready = Rows{piece_.data(), wanted};
-        } else if (format) {
-          ready = dequantizer_.convert(*format, piece_, wanted, is_wide);
-        } else {
-          ready = Rows{piece_.data(), type_of(tensor)};
-        }
-        if (!ready)
-          return file.error("tensor '" + printable(tensor.name) +
-                            "' holds values that are not finite");
-        put(*ready, placement, at / row_bytes, piece_.size() / row_bytes);
-      }
-    }
-    if (is_wide) wide_.insert(tensor.name);
-    return {};
-  }
-
-  void put(const Rows& from, const Placement& placement, std::size_t first_row,
-           std::size_t num_rows) {
-    const Region& region = plan_.regions[placement.region];
-    std::uint8_t* to = memory_ + region.offset;
-    switch (region.kind) {
-      case Region::Kind::vector:
-        krn::find_kernels("scalar")->widen(from.data, from.type, reinterpret_cast<float*>(to),
-                                           region.cols);
-        return;
-      case Region::Kind::rows: {  // one tensor, so the types are equal
-        const std::size_t row_bytes = region.cols * krn::weight_bytes(region.type);
-        std::copy_n(from.data, num_rows * row_bytes,
-                    to + (placement.first_row + first_row) * row_bytes);
-        return;
-      }
-      case Region::Kind::packed:
-        krn::pack_rows(from.data, from.type, num_rows, region.cols, placement.first_row + first_row,
-                       to, region.type);
-        return;
-    }
-  }
-
-  const WeightPlan& plan_;
-  std::uint8_t* memory_;
-  std::vector<std::uint8_t> piece_;
-  Dequantizer dequantizer_;
-  std::set<std::string> wide_;
-};
-
 // Turns the plan's regions into pointers.
 void point(const WeightPlan& plan, ModelWeights& weights) {
   const auto* memory = static_cast<const std::uint8_t*>(weights.memory.data());
@@ -225,14 +84,25 @@ void point(const WeightPlan& plan, ModelWeights& weights) {
     weights.matrix_bytes_per_token += region.bytes;
     return krn::PackedMatrix{memory + region.offset, region.type, region.rows, region.cols};
   };
+  const auto fused = [&](const std::vector<std::size_t>& regions) {
+    FusedMatrix matrix;
+    for (const std::size_t region : regions) matrix.parts.push_back(packed(region));
+    return matrix;
+  };
   weights.embedding = memory + plan.regions[plan.embedding].offset;
   weights.embedding_type = plan.regions[plan.embedding].type;
   weights.final_norm = floats(plan.final_norm);
   weights.head = packed(plan.head);
   for (const WeightPlan::Layer& layer : plan.layers) {
-    weights.layers.push_back({floats(layer.attention_norm), packed(layer.qkv),
-                              packed(layer.attention_out), floats(layer.mlp_norm),
-                              packed(layer.gate_up), packed(layer.down)});
+    weights.layers.push_back({.attention_norm = floats(layer.attention_norm),
+                              .qkv = fused(layer.qkv),
+                              .qkv_bias = layer.qkv_bias ? floats(*layer.qkv_bias) : nullptr,
+                              .q_norm = layer.q_norm ? floats(*layer.q_norm) : nullptr,
+                              .k_norm = layer.k_norm ? floats(*layer.k_norm) : nullptr,
+                              .attention_out = packed(layer.attention_out),
+                              .mlp_norm = floats(layer.mlp_norm),
+                              .gate_up = fused(layer.gate_up),
+                              .down = packed(layer.down)});
   }
 }
 
@@ -349,11 +219,12 @@ Result<void> take_rope_divisors(const OpenedModel& opened, const WeightPlan& pla
 }
 
 // Fills `wide` with the tensors that need F32; when there are any, the weights are of no use.
-Result<ModelWeights> try_load(const std::string& path, std::set<std::string>& wide) {
+Result<ModelWeights> try_load(const std::string& path, const LoadOptions& options,
+                              std::set<std::string>& wide) {
   Result<OpenedModel> opened = open_model(path);
   if (!opened) return opened.error();
   const Result<WeightPlan> plan =
-      make_weight_plan(opened->config, opened->shards, {opened->naming, wide});
+      make_weight_plan(opened->config, opened->shards, {opened->naming, options.matrices, wide});
   if (!plan) return plan.error();
   ModelWeights weights;
   weights.memory = krn::AlignedBuffer::allocate(plan->bytes);
@@ -362,14 +233,24 @@ Result<ModelWeights> try_load(const std::string& path, std::set<std::string>& wi
                                                " bytes for the weights");
   }
   describe(*opened, *plan, weights);
-  Loader loader(*plan, weights);
-  for (std::size_t i = 0; i < opened->files.size(); ++i) {
+  const std::size_t packers = options.threads > 1 ? options.threads : 0;
+  TensorLoader loader(*plan, static_cast<std::uint8_t*>(weights.memory.data()), packers);
+  std::uint64_t bytes_read = 0;
+  const auto count = [&](std::uint64_t more) {
+    bytes_read += more;
+    if (options.on_progress) options.on_progress(bytes_read, weights.file_bytes);
+  };
+  Result<void> read;
+  for (std::size_t i = 0; read && i < opened->files.size(); ++i) {
     ModelFile& file = opened->files[i];
-    const Result<void> read = loader.read_tensors(file, opened->shards[i]);
-    if (!read) return read.error();
+    read = loader.read_tensors(file, opened->shards[i], count);
+    if (!read) break;
     weights.digest = file.finish();
     opened->digest_lines += hex_of(weights.digest) + "  " + file.name() + "\n";
   }
+  // What was read before a file ended short is judged first.
+  if (const Result<void> packed = loader.finish(); !packed) return packed.error();
+  if (!read) return read.error();
   if (opened->naming == TensorNaming::hugging_face)
     weights.digest = sha256_of(opened->digest_lines);
   wide = loader.wide();
@@ -380,12 +261,12 @@ Result<ModelWeights> try_load(const std::string& path, std::set<std::string>& wi
 
 }  // namespace
 
-Result<ModelWeights> load_weights(const std::string& path) {
+Result<ModelWeights> load_weights(const std::string& path, const LoadOptions& options) {
   std::set<std::string> wide;
-  Result<ModelWeights> weights = try_load(path, wide);
+  Result<ModelWeights> weights = try_load(path, options, wide);
   if (!weights || wide.empty()) return weights;
   weights = make_error(Errc::bad_file, "");  // frees its memory first
-  weights = try_load(path, wide);
+  weights = try_load(path, options, wide);
   if (weights && !wide.empty())
     return make_error(Errc::bad_file, printable(path) + ": changes while it is read");
   return weights;

@@ -20,6 +20,10 @@ class Randomizer {
   void integer(std::string_view, T& field, std::uint64_t min, std::uint64_t max) {
     field = static_cast<T>(between(min, max));
   }
+  void limit(std::string_view, Limit& field, std::uint64_t max) {
+    field.reset();
+    if (below(3) > 0) field = between(0, max);
+  }
   template <class T>
   void bytes(std::string_view, T& field, std::uint64_t min, std::uint64_t max) {
     // Round values exercise the units.
@@ -103,27 +107,39 @@ void fit_relations(Config& c, Randomizer& random) {
     model.tokenizer = "";
     model.path = model.kind == ModelKind::llama ? std::string("/") : std::string();
     if (model.kind != ModelKind::llama) model.device = DeviceKind::cpu;
+    if (model.device == DeviceKind::cuda) model.kv_type = KvType::f32;
     model.price_cached = std::min(model.price_cached, model.price_input);
     model.workers = model.workers % 16 + 1;
     model.block_tokens = 8u << random.below(4);
     model.num_blocks = std::max(model.num_blocks, model.context_tokens / 8 + 1);
     model.step_tokens_max = std::max(model.step_tokens_max, model.sequences_max);
   }
-  const auto fit_limits = [](TenantLimits& limits) {
-    if (limits.output_tokens_max != 0)
-      limits.output_tokens_default =
-          std::min(limits.output_tokens_default, limits.output_tokens_max);
+  const auto fit_overrides = [&](Limits& limits) {
+    limits.model_overrides.resize(std::min(limits.model_overrides.size(), c.models.size()));
+    for (std::size_t i = 0; i < limits.model_overrides.size(); ++i)
+      limits.model_overrides[i].model = c.models[i].name;
+    for (TemporaryOverride& temporary : limits.temporary_overrides)
+      temporary.model = random.below(2) == 0 ? "" : c.models[0].name;
+  };
+  const auto fit_limits = [&](TenantLimits& limits) {
+    if (limits.output_tokens_max.value_or(0) > 0)
+      limits.output_tokens_default = static_cast<std::uint32_t>(
+          std::min<std::uint64_t>(limits.output_tokens_default, *limits.output_tokens_max));
+    fit_overrides(limits);
   };
   fit_limits(c.default_limits);
   for (std::size_t i = 0; i < c.tenants.size(); ++i) {
     Tenant& tenant = c.tenants[i];
     tenant.name += std::to_string(i);
     tenant.models.assign(random.below(2), c.models[0].name);
+    tenant.parent = i > 0 && random.below(2) == 0 ? c.tenants[i - 1].name : "";
     if (tenant.keys.empty()) tenant.keys.emplace_back();
     for (std::size_t k = 0; k < tenant.keys.size(); ++k) {
       tenant.keys[k].name += std::to_string(k);
       tenant.keys[k].sha256[0] = static_cast<std::uint8_t>(i);
       tenant.keys[k].sha256[1] = static_cast<std::uint8_t>(k + 1);
+      tenant.keys[k].scopes.assign(random.below(2), std::string(kScopeNames[random.below(3)]));
+      fit_overrides(tenant.keys[k].limits);
     }
     fit_limits(tenant.limits);
   }

@@ -129,6 +129,10 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
        "models[0].context_tokens"},
       {"ring_bytes: 96KiB\n", "f:1: ring_bytes: not a power of two", "ring_bytes"},
       {"models:\n  - block_tokens: 24\n", "allowed: 8, 16, 32, 64", "models[0].block_tokens"},
+      {"ring_bytes: 128KiB\nmodels:\n  - sequences_max: 256\n    context_tokens: 4096\n",
+       "f:3: models[0].sequences_max: a step's record would not fit the step ring; allowed: fewer, "
+       "or ring_bytes of at least 262144",
+       "models[0].sequences_max"},
       {"models:\n  - step_tokens_max: 32\n", "smaller than sequences_max",
        "models[0].step_tokens_max"},
       {"models:\n  - name: a\n  - name: a\n", "f:3: models[1].name: given twice", "models[1].name"},
@@ -138,6 +142,9 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
        "models[0].path"},
       {"models:\n  - kind: canned\n    device: cuda\n",
        "f:3: models[0].device: not the CPU; allowed: cpu where kind", "models[0].device"},
+      {"models:\n  - device: cuda\n    kv_type: int8\n",
+       "f:3: models[0].kv_type: not what a GPU holds; allowed: f32 where device is cuda",
+       "models[0].kv_type"},
       {"models:\n  - tokenizer: /no/file\n", "models[0].tokenizer: '/no/file': No such file",
        "models[0].tokenizer"},
       {"tenants:\n  - name: a\n", "f:1: tenants[0].keys: a tenant without keys", "tenants[0].keys"},
@@ -151,6 +158,18 @@ TEST(LoadConfig, ChecksRelationsAndNamesTheirLine) {
       {"default_limits:\n  output_tokens_max: 10\n",
        "default_limits.output_tokens_default: larger than output_tokens_max; allowed: at most 10",
        "default_limits.output_tokens_default"},
+      {tenant_yaml(digest) + "    parent: b\n", "f:6: tenants[0].parent: not a tenant",
+       "tenants[0].parent"},
+      {tenant_yaml(digest) + "    parent: a\n", "f:6: tenants[0].parent: a cycle, or too deep",
+       "tenants[0].parent"},
+      {tenant_yaml(digest) + "        scopes: [root]\n",
+       "tenants[0].keys[0].scopes[0]: not a scope", "tenants[0].keys[0].scopes[0]"},
+      {"default_limits:\n  model_overrides: [{model: other}]\n", "not a configured model",
+       "default_limits.model_overrides[0].model"},
+      {"default_limits:\n  model_overrides: [{model: brook}, {model: brook}]\n", "given twice",
+       "default_limits.model_overrides[1].model"},
+      {"default_limits:\n  temporary_overrides: [{tokens_per_day: 1}]\n", "until: missing",
+       "default_limits.temporary_overrides[0].until"},
       {"breakers:\n  tenants:\n    open_max: 1s\n", "larger than open_max",
        "breakers.tenants.open_min"},
       {"breakers:\n  workers:\n    open_max: 1s\n", "larger than open_max",
@@ -242,6 +261,15 @@ TEST(LoadConfig, FindsTheBuiltInModel) {
   Model named;
   named.path = "/models/m";
   EXPECT_EQ(tokenizer_path(named), "/models/m/tokenizer.model");
+  const std::filesystem::path folder =
+      testing::TempDir() + "model_folder_" + std::to_string(::getpid());
+  std::filesystem::create_directory(folder);
+  std::ofstream(folder / "tokenizer.json") << "{}";
+  named.path = folder.string();
+  EXPECT_EQ(tokenizer_path(named), (folder / "tokenizer.json").string());
+  std::ofstream(folder / "tokenizer.model") << "x";
+  EXPECT_EQ(tokenizer_path(named), (folder / "tokenizer.model").string());
+  std::filesystem::remove_all(folder);
   const std::string file = testing::TempDir() + "model_file_" + std::to_string(::getpid());
   std::ofstream(file) << "GGUF";
   named.path = file;

@@ -59,8 +59,11 @@ TEST(SluiceYaml, ListsExactlyTheKeysThatTheLoaderKnows) {
   // The example refers to default_limits for these.
   EXPECT_EQ(listed.erase("tenants[].limits"), 0u);
   std::erase_if(known, [](const std::string& key) {
-    return key.starts_with("tenants[].limits.") || key.starts_with("tenants[].keys[].limits.");
+    return key.starts_with("tenants[].limits.") || key.starts_with("tenants[].keys[].limits.") ||
+           key.find("_overrides[].") != std::string::npos;
   });
+  for (const char* overrides : {"model_overrides", "temporary_overrides"})
+    EXPECT_EQ(listed.erase(std::string("default_limits.") + overrides), 1u);
   EXPECT_EQ(listed, known);
 }
 
@@ -80,7 +83,8 @@ TEST(SluiceYaml, StatesTheRangesThatTheLoaderEnforces) {
     }
   }
   for (const SettingFacts& setting : known_settings()) {
-    if (setting.allowed.find("..") == std::string::npos || setting.key.starts_with("tenants[]"))
+    if (setting.allowed.find("..") == std::string::npos || setting.key.starts_with("tenants[]") ||
+        setting.key.find("_overrides[]") != std::string::npos)
       continue;
     const std::string name = setting.key.substr(setting.key.find_last_of('.') + 1);
     bool stated = false;

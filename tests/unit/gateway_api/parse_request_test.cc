@@ -77,7 +77,7 @@ constexpr Case kRefusedByBoth[] = {
     {R"("top_logprobs":21)", "top_logprobs"},
     {R"("top_logprobs":-1)", "top_logprobs"},
     {R"("top_logprobs":"2")", "top_logprobs"},
-    {R"("top_logprobs":2)", "top_logprobs", Errc::unsupported_parameter},
+    {R"("top_logprobs":2)", "top_logprobs"},  // without logprobs; not in a completion at all
     {R"("logit_bias":[])", "logit_bias"},
     {R"("logit_bias":{"x":1})", "logit_bias.x"},
     {R"("logit_bias":{"-1":1})", "logit_bias.-1"},
@@ -143,7 +143,6 @@ constexpr Case kRefusedByBoth[] = {
     {R"("prompt_logprobs":1)", "prompt_logprobs", Errc::unsupported_parameter},
     {R"("skip_special_tokens":false)", "skip_special_tokens", Errc::unsupported_parameter},
     {R"("use_beam_search":true)", "use_beam_search", Errc::unsupported_parameter},
-    {R"("best_of":2)", "best_of", Errc::unsupported_parameter},
     {R"("best_of":0)", "best_of"},
     {R"("n":3,"best_of":2)", "best_of"},
     {R"("modalities":["text","audio"])", "modalities", Errc::unsupported_parameter},
@@ -215,8 +214,12 @@ TEST_F(ParseRequest, RefusesWrongPrompts) {
       {R"("prompt":[[1],"a"])", "prompt[1]"},
       {R"("prompt":[1.5])", "prompt[0]"},
       {R"("prompt":["a","b"],"n":128)", "n"},
-      {R"("logprobs":2,"prompt":"a")", "logprobs", Errc::unsupported_parameter},
-      {R"("logprobs":0,"prompt":"a")", "logprobs", Errc::unsupported_parameter},
+      {R"("logprobs":21,"prompt":"a")", "logprobs"},
+      {R"("logprobs":"2","prompt":"a")", "logprobs"},
+      {R"("logprobs":2,"top_logprobs":2,"prompt":"a")", "top_logprobs"},
+      {R"("n":2,"best_of":3,"stream":true,"prompt":"a")", "best_of"},
+      {R"("prompt":["a","b"],"n":2,"best_of":65)", "best_of"},
+      {R"("max_tokens":0,"prompt":"a")", "max_tokens"},
       {R"("logprobs":-1,"prompt":"a")", "logprobs"},
       {R"("logprobs":true,"prompt":"a")", "logprobs"},
   };
@@ -241,10 +244,74 @@ TEST_F(ParseRequest, RefusesAMissingOrWrongModel) {
 
 TEST_F(ParseRequest, ChatRefusesWhatOnlyCompletionsKnow) {
   EXPECT_EQ(chat(R"("echo":true)").error().param, "echo");
-  EXPECT_EQ(chat(R"("logprobs":true)").error().code, Errc::unsupported_parameter);
+  EXPECT_EQ(chat(R"("best_of":2)").error().code, Errc::unsupported_parameter);
   EXPECT_EQ(chat(R"("logprobs":1)").error().code, Errc::invalid_value);
   EXPECT_EQ(chat(R"("add_special_tokens":true)").error().code, Errc::unsupported_parameter);
   EXPECT_TRUE(chat(R"("logprobs":false,"top_logprobs":0)"));
+}
+
+TEST_F(ParseRequest, LogprobsAsEachRouteWritesThem) {
+  ASSERT_TRUE(chat(R"("logprobs":true)"));
+  EXPECT_EQ(request_.logprobs, 0u);
+  ASSERT_TRUE(chat(R"("top_logprobs":20,"logprobs":true)"));
+  EXPECT_EQ(request_.logprobs, 20u);
+  ASSERT_TRUE(chat(R"("logprobs":false)"));
+  EXPECT_FALSE(request_.logprobs);
+  ASSERT_TRUE(completion(R"("logprobs":0)"));
+  EXPECT_EQ(request_.logprobs, 0u);
+  ASSERT_TRUE(completion(R"("logprobs":5)"));
+  EXPECT_EQ(request_.logprobs, 5u);
+  ASSERT_TRUE(completion(""));
+  EXPECT_FALSE(request_.logprobs);
+}
+
+TEST_F(ParseRequest, BestOfAndAnEchoWithoutOutput) {
+  ASSERT_TRUE(completion(R"("best_of":5,"n":2)"));
+  EXPECT_EQ(request_.best_of, 5u);
+  EXPECT_EQ(request_.choices, 2u);
+  ASSERT_TRUE(completion(R"("n":3)"));
+  EXPECT_EQ(request_.best_of, 3u);
+  ASSERT_TRUE(completion(R"("n":2,"best_of":2,"stream":true)"));
+  ASSERT_TRUE(completion(R"("max_tokens":0,"echo":true)"));
+  EXPECT_EQ(request_.max_tokens, 0u);
+}
+
+TEST_F(ParseRequest, Embeddings) {
+  const auto parse = [this](std::string_view fields) {
+    return raw(std::string(R"({"model":"m",)").append(fields).append("}"), ApiKind::embedding);
+  };
+  ASSERT_TRUE(parse(R"("input":["a","b"],"encoding_format":"base64","dimensions":8,"user":"u")"));
+  ASSERT_EQ(request_.prompts.size(), 2u);
+  EXPECT_EQ(request_.prompts[1].text, "b");
+  EXPECT_EQ(request_.encoding_format, EncodingFormat::base64);
+  EXPECT_EQ(request_.dimensions, 8u);
+  ASSERT_TRUE(parse(R"("input":[[1,2],[3]],"temperature":"ignored","n":7)"));
+  EXPECT_EQ(request_.prompts[0].ids, (std::vector<TokenId>{1, 2}));
+  EXPECT_EQ(request_.encoding_format, EncodingFormat::floats);
+  EXPECT_EQ(request_.choices, 1u);
+  constexpr Case kCases[] = {
+      {R"("input":7)", "input"},
+      {R"("input":[])", "input"},
+      {R"("input":["a",7])", "input[1]"},
+      {R"("input":[[1],[]])", "input[1]"},
+      {R"("input":[1,-1])", "input[1]"},
+      {R"("prompt":"a")", "input"},
+      {R"("input":"a","encoding_format":"int8")", "encoding_format"},
+      {R"("input":"a","encoding_format":1)", "encoding_format"},
+      {R"("input":"a","dimensions":0)", "dimensions"},
+      {R"("input":"a","dimensions":"8")", "dimensions"},
+      {R"("input":"a","user":7)", "user"},
+  };
+  for (const Case& c : kCases) {
+    const Result<void> result = parse(c.fields);
+    ASSERT_FALSE(result) << c.fields;
+    EXPECT_EQ(result.error().code, c.code) << c.fields;
+    EXPECT_EQ(result.error().param, c.param) << c.fields;
+  }
+  std::string many = R"("input":["a")";
+  for (std::uint32_t i = 1; i < kEmbeddingInputsMax; ++i) many.append(R"(,"a")");
+  EXPECT_TRUE(parse(many + "]"));
+  EXPECT_EQ(parse(many + R"(,"a"])").error().param, "input");
 }
 
 TEST_F(ParseRequest, RefusesWhatIsNotJson) {

@@ -181,8 +181,9 @@ class CoreHarness {
     return made;
   }
 
-  void publish(std::uint32_t id, std::span<const StepEntry> entries) {
-    core.step(WorkerId{id}, {head(id, entries.size()), entries}, now);
+  void publish(std::uint32_t id, std::span<const StepEntry> entries,
+               std::span<const TopLogprob> top = {}, std::span<const float> values = {}) {
+    core.step(WorkerId{id}, {head(id, entries.size()), entries, top, values}, now);
     carry_out();
   }
 
@@ -265,7 +266,7 @@ class CoreHarness {
   std::set<std::uint64_t> slow;                    // handles that take only when told
   std::map<std::uint32_t, std::uint32_t> journal;  // open slots: table index -> accepted
   std::uint64_t billed_absorbed = 0, billed_prompt = 0;
-  std::vector<WorkerId> reported_corrupt;
+  std::vector<WorkerId> reported_corrupt, recycled;
   std::uint32_t num_drained = 0;
   std::uint64_t next_id = 100;
 
@@ -280,6 +281,10 @@ class CoreHarness {
       case CommandKind::accept_slot:
         EXPECT_LT(journal.at(command.sequence), command.value);
         journal.at(command.sequence) = command.value;
+        return;
+      case CommandKind::cache_slot:
+        EXPECT_TRUE(journal.contains(command.sequence));
+        EXPECT_GT(command.value, 0u);
         return;
       case CommandKind::absorb_slot:
         EXPECT_EQ(journal.at(command.sequence), command.value);
@@ -312,6 +317,9 @@ class CoreHarness {
         return;
       case CommandKind::report_corrupt:
         reported_corrupt.push_back(command.worker);
+        return;
+      case CommandKind::recycle:
+        recycled.push_back(command.worker);
         return;
       case CommandKind::drained:
         ++num_drained;

@@ -1,7 +1,7 @@
 // Ledger against NaiveLedger: random accounts, limits, overrides, requests, cancels, clock jumps
-// and restarts. After each event every counter equals the plain sum, no limit is passed, parents
-// hold the sum of their children, refusals are right and their Retry-After is the earliest. Seeds
-// are printed; TEST_SEED picks one.
+// restarts and crashes. After each event every counter equals the plain sum, no limit is passed,
+// parents hold the sum of their children, refusals are right and their Retry-After is the earliest.
+// Seeds are printed; TEST_SEED picks one.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -52,6 +52,7 @@ class World {
   }
 
   std::uint64_t admitted = 0, refused = 0, never = 0, promises = 0, stopped = 0, restarts = 0;
+  std::uint64_t crashes = 0;
   std::uint64_t extensions_refused = 0;
   ModeCounters counted{};
 
@@ -131,7 +132,8 @@ class World {
         if (dice(4) != 0) return;
         return change_limits();
       case 4:
-        if (dice(8) == 0) restart();
+        if (dice(8) == 0) return restart();
+        if (dice(8) == 0) crash();
         return;
       case 5:
         return count_request();
@@ -241,6 +243,7 @@ class World {
     entry.model = ask.model;
     entry.prices = prices;
     entry.prompt_at = entry.output_at = naive_.when();
+    entry.admitted_unix_ms = naive_.unix_ms(now_);
     entry.prompt = ask.prompt_tokens;
     entry.unspent = output;
     entry.ungranted = std::uint64_t{ask.choices} * ask.output_tokens_max - output;
@@ -266,6 +269,7 @@ class World {
     entry.model = ~0u;
     entry.is_open = false;
     entry.prompt_at = entry.output_at = naive_.when();
+    entry.admitted_unix_ms = naive_.unix_ms(now_);
     naive_.entries.push_back(entry);
   }
 
@@ -413,6 +417,37 @@ class World {
     stop_overdrawn();
   }
 
+  // Without a word: the next ledger is charged with what was settled, in the periods in which a
+  // book keeps it (gateway/store), also of reservations that were open.
+  void crash() {
+    ++crashes;
+    live_.clear();
+    ledger_ = make_ledger();
+    set_wall();
+    for (std::uint32_t i = 0; i < kAccounts; ++i)
+      ASSERT_TRUE(ledger_->set_account(AccountId{i}, naive_.specs[i]));
+    set_prices(*ledger_);
+    for (const NaiveLedger::Entry& entry : naive_.entries) {
+      if (entry.is_prompt_returned || entry.path.empty()) continue;
+      std::uint64_t output = 0;
+      for (const auto& [when, tokens] : entry.spent) output += tokens;
+      const std::uint64_t tokens = entry.prompt + output;
+      Ledger::SettledCharge charge;
+      charge.account = AccountId{entry.path.front().account};
+      if (entry.model < kModels) charge.model = entry.model;
+      charge.unix_ms = (entry.admitted_unix_ms + 999) / 1000 * 1000;
+      charge.amounts = {1, tokens, entry.prompt, output, 0, 0, 0, 0};
+      ASSERT_TRUE(ledger_->charge_settled(charge, now_));
+      const std::uint64_t cost = (entry.prompt - entry.cached) * entry.prices.input +
+                                 entry.cached * entry.prices.cached + output * entry.prices.output;
+      charge.unix_ms = entry.admitted_unix_ms;
+      charge.amounts = {0, 0, 0, 0, tokens, cost, 0, 0};
+      ASSERT_TRUE(ledger_->charge_settled(charge, now_));
+    }
+    naive_.crash();
+    stop_overdrawn();
+  }
+
   void check() {
     if (ledger_->take_limits_changed()) stop_overdrawn();
     ledger_->check_invariants();
@@ -464,11 +499,11 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   const std::uint64_t first = test::test_seed(1);
   const bool is_one = std::getenv("TEST_SEED") != nullptr;
   std::uint64_t admitted = 0, refused = 0, never = 0, promises = 0, stopped = 0, restarts = 0,
-                extensions_refused = 0, granted = 0, spent = 0;
+                crashes = 0, extensions_refused = 0, granted = 0, spent = 0;
   for (std::uint64_t seed = first; seed < first + (is_one ? 1 : runs); ++seed) {
     SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
     World world(seed, mode);
-    world.run(220);
+    world.run(240);
     if (::testing::Test::HasFailure()) return;
     admitted += world.admitted;
     refused += world.refused;
@@ -476,6 +511,7 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
     promises += world.promises;
     stopped += world.stopped;
     restarts += world.restarts;
+    crashes += world.crashes;
     extensions_refused += world.extensions_refused;
     granted += world.counted.granted;
     spent += world.counted.spent;
@@ -496,6 +532,7 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   EXPECT_GT(promises, runs);
   EXPECT_GT(stopped, runs / 10);
   EXPECT_GT(restarts, runs / 2);
+  EXPECT_GT(crashes, runs / 2);
   if (mode == ReservationMode::incremental) {
     EXPECT_GT(extensions_refused, runs / 10);
   }

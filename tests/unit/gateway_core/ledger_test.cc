@@ -152,6 +152,44 @@ TEST(Ledger, EveryLevelMustPassAndAllAreChargedOrNone) {
   EXPECT_EQ(w.used(LimitKind::tokens_per_minute, kKey), 34u);
 }
 
+TEST(Ledger, ViewsTellSpentFromReservedAndWhatBindsMost) {
+  World w(only(LimitKind::tokens_per_minute, 100));
+  AccountSpec key;
+  key.parent = kTenant;
+  key.limits = only(LimitKind::tokens_per_day, 500);
+  key.models.push_back({1, only(LimitKind::concurrent_requests, 0)});
+  w.set(kKey, key);
+  auto first = w.open(30, 20, 1, kKey);
+  ASSERT_TRUE(first);
+  w.ledger.settle(*first, 4, w.now);
+  const QuotaView quota = w.ledger.quota(kKey, w.now);
+  const CounterView& minute = quota[index_of(LimitKind::tokens_per_minute)];
+  EXPECT_EQ(minute.limit, 100u) << "the tenant's";
+  EXPECT_EQ(minute.spent, 34u);
+  EXPECT_EQ(minute.reserved, 16u);
+  EXPECT_EQ(minute.remaining(), 50u);
+  EXPECT_EQ(minute.reset, seconds(61));
+  const CounterView& day = quota[index_of(LimitKind::tokens_per_day)];
+  EXPECT_EQ(day.limit, 500u);
+  EXPECT_EQ(day.spent + day.reserved, 50u);
+  EXPECT_EQ(day.reset, hours(12));
+  EXPECT_EQ(quota[index_of(LimitKind::monthly_budget)].reset, hours(12) + 15 * hours(24));
+  const CounterView& kv = quota[index_of(LimitKind::concurrent_kv_tokens)];
+  EXPECT_EQ(kv.spent, 34u);
+  EXPECT_EQ(kv.reserved, 16u);
+  EXPECT_FALSE(kv.reset);
+  EXPECT_EQ(quota[index_of(LimitKind::concurrent_requests)].spent, 1u);
+  const std::vector<ModelQuotaView> models = w.ledger.model_quotas(kKey, w.now);
+  ASSERT_EQ(models.size(), 1u);
+  EXPECT_EQ(models[0].model, 1u);
+  EXPECT_EQ(models[0].counters[index_of(LimitKind::concurrent_requests)]->limit, 0u);
+  EXPECT_FALSE(models[0].counters[index_of(LimitKind::tokens_per_day)]);
+  EXPECT_TRUE(w.ledger.model_quotas(kTenant, w.now).empty());
+  w.ledger.close(std::move(*first), PromptUse::computed);
+  EXPECT_EQ(w.ledger.own_quota(kTenant, w.now)[index_of(LimitKind::tokens_per_minute)].reserved,
+            0u);
+}
+
 TEST(Ledger, AModelsOverrideIsCountedForThatModelAlone) {
   World w(LimitSet{});
   AccountSpec spec;
@@ -540,6 +578,79 @@ TEST(Ledger, EveryShortInterleavingHoldsExactlyWhatIsSpentAndReserved) {
   }
   EXPECT_EQ(lives, 46656u);
   EXPECT_GT(ended, 10000u);
+}
+
+TEST(Ledger, WhatAFormerProcessSettledIsChargedInItsOwnTime) {
+  World w(only(LimitKind::tokens_per_minute, 100));
+  AccountSpec key;
+  key.parent = kTenant;
+  w.set(kKey, key);
+  Ledger::SettledCharge charge{kKey, 0, kNoon - 30'000, {}};
+  charge.amounts[index_of(LimitKind::tokens_per_minute)] = 60;
+  charge.amounts[index_of(LimitKind::requests_per_minute)] = 1;
+  charge.amounts[index_of(LimitKind::tokens_per_day)] = 60;
+  charge.amounts[index_of(LimitKind::monthly_budget)] = 600;
+  ASSERT_TRUE(w.ledger.charge_settled(charge, w.now));
+  for (const AccountId account : {kTenant, kKey}) {
+    EXPECT_EQ(w.used(LimitKind::tokens_per_minute, account), 60u);
+    EXPECT_EQ(w.used(LimitKind::requests_per_minute, account), 1u);
+    EXPECT_EQ(w.used(LimitKind::tokens_per_day, account), 60u);
+    EXPECT_EQ(w.used(LimitKind::monthly_budget, account), 600u);
+  }
+  EXPECT_EQ(w.refused(20, 21), Errc::tokens_rate_limited);
+  w.now += seconds(30);  // 60 s after the charge
+  EXPECT_EQ(w.refused(20, 21), Errc::tokens_rate_limited);
+  w.now += seconds(1);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 0u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_day), 60u);
+  w.ledger.check_invariants();
+  charge.unix_ms = kNoon - 24 * 3'600'000;  // yesterday, this month
+  ASSERT_TRUE(w.ledger.charge_settled(charge, w.now));
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 0u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_day), 60u);
+  EXPECT_EQ(w.used(LimitKind::monthly_budget), 1200u);
+  charge.unix_ms = kNoon + 48 * 3'600'000;  // the clock went back: it counts now
+  ASSERT_TRUE(w.ledger.charge_settled(charge, w.now));
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 60u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_day), 120u);
+  w.ledger.check_invariants();
+}
+
+TEST(Ledger, UnusableSettledChargesChangeNothing) {
+  World w(only(LimitKind::tokens_per_minute, 100));
+  Ledger::SettledCharge good{kTenant, 0, kNoon, {}};
+  good.amounts[index_of(LimitKind::tokens_per_minute)] = 1;
+  std::vector<Ledger::SettledCharge> bad(5, good);
+  bad[0].account = AccountId{7};
+  bad[1].model = 2;
+  bad[2].unix_ms = -1;
+  bad[3].amounts[index_of(LimitKind::tokens_per_day)] = kAmountMax + 1;
+  bad[4].amounts[index_of(LimitKind::concurrent_requests)] = 1;
+  for (const Ledger::SettledCharge& charge : bad) {
+    EXPECT_EQ(w.ledger.charge_settled(charge, w.now).error().code, Errc::invalid_value);
+  }
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 0u);
+  EXPECT_TRUE(w.ledger.charge_settled(good, w.now));
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 1u);
+}
+
+TEST(Ledger, LimitedIsWhoCanBeRefusedAtAnyLevel) {
+  World w(LimitSet{});
+  AccountSpec key;
+  key.parent = kTenant;
+  w.set(kKey, key);
+  EXPECT_FALSE(w.ledger.is_limited(kKey));
+  AccountSpec tenant;
+  tenant.limits[LimitKind::monthly_budget] = 0;
+  w.set(kTenant, tenant);
+  EXPECT_TRUE(w.ledger.is_limited(kKey));
+  tenant.is_shadow = true;
+  w.set(kTenant, tenant);
+  EXPECT_FALSE(w.ledger.is_limited(kKey));
+  key.models.push_back({1, only(LimitKind::tokens_per_day, 5)});
+  w.set(kKey, key);
+  EXPECT_TRUE(w.ledger.is_limited(kKey));
+  EXPECT_FALSE(w.ledger.is_limited(kTenant));
 }
 
 }  // namespace

@@ -23,7 +23,9 @@ class NaiveBreaker {
         arrival.context_tokens > 0 &&
         arrival.prompt_tokens * 1000.0 / arrival.context_tokens >= params_.long_prompt_permille;
     if (is_long) tenant.long_prompts.push_back({now_, 1});
-    const bool is_burst = is_long && sum(tenant.long_prompts) > params_.long_prompts_max;
+    const bool has_burst = sum(tenant.long_prompts) > params_.long_prompts_max;
+    const bool is_burst = is_long && has_burst;
+    tenant.has_arrived = tenant.has_arrived || has_burst;
     judge(id);
     if (tenant.state == BreakerState::open && now_ >= tenant.retry_at) {
       become(tenant, BreakerState::half_open, BreakerReason::retry_due);
@@ -39,11 +41,12 @@ class NaiveBreaker {
       return refused(tenant.retry_at - now_);
     }
     if (tenant.state != BreakerState::throttled) return std::nullopt;
-    const std::uint64_t sharing = num_sharing(id);
-    if (sharing < 2) return std::nullopt;
-    const std::uint64_t most = std::max<std::uint64_t>(1, arrival.sequences_max / sharing);
+    if (num_sharing(id) < 2) return std::nullopt;
+    const std::uint64_t sharing = weight_sharing(id);
+    const std::uint64_t most =
+        std::max<std::uint64_t>(1, arrival.sequences_max * tenant.weight / sharing);
     const bool is_out = (arrival.sequences_max > 0 && tenant.live >= most) ||
-                        sum(tenant.prefill) * sharing > sum(all_prefill_);
+                        sum(tenant.prefill) * sharing > sum(all_prefill_) * tenant.weight;
     if (!is_out) return std::nullopt;
     const Duration slot = params_.window / 8;
     return refused(slot - now_.time_since_epoch() % slot);
@@ -80,7 +83,19 @@ class NaiveBreaker {
     }
   }
 
-  void queued(std::uint32_t id, Tick now) { ++look(id, now).waiting; }
+  void set_weight(std::uint32_t id, std::uint32_t weight) { tenants_[id].weight = weight; }
+  void queued(std::uint32_t id, Tick now) {
+    ++look(id, now).waiting;
+    for (std::uint32_t i = 0; i < tenants_.size(); ++i) {
+      Tenant& other = tenants_[i];
+      if (!other.has_arrived) continue;
+      const bool is_burst =
+          is_well(other) && other.live > 0 && sum(other.long_prompts) > params_.long_prompts_max;
+      if (is_burst && (i == id || !others_wait(i))) continue;
+      other.has_arrived = false;  // once for each arrival
+      if (is_burst) open(i, BreakerReason::long_prompts);
+    }
+  }
   void left_queue(std::uint32_t id, Tick now) { --look(id, now).waiting; }
   void prefilled(std::uint32_t id, std::uint64_t tokens, Tick now) {
     Tenant& tenant = look(id, now);
@@ -125,7 +140,8 @@ class NaiveBreaker {
   struct Tenant {
     BreakerState state{};
     BreakerReason reason{};
-    bool is_forced = false;
+    bool is_forced = false, has_arrived = false;
+    std::uint64_t weight = 1;
     std::uint32_t openings = 0, opening = 0, passed = 0;
     std::set<SizeClass> probing;
     Tick since{}, retry_at{}, closed_at{};
@@ -160,6 +176,12 @@ class NaiveBreaker {
       made += i == id || tenants_[i].live > 0 ? 1 : 0;
     return made;
   }
+  std::uint64_t weight_sharing(std::uint32_t id) const {
+    std::uint64_t made = 0;
+    for (std::uint32_t i = 0; i < tenants_.size(); ++i)
+      made += i == id || tenants_[i].live > 0 ? tenants_[i].weight : 0;
+    return made;
+  }
   Tenant& look(std::uint32_t id, Tick now) {
     if (now > now_) {
       const Duration passed = now_ == Tick{} ? Duration{0} : now - now_;
@@ -183,15 +205,15 @@ class NaiveBreaker {
     return tenant;
   }
   BreakerReason over(std::uint32_t id) const {
-    const std::uint64_t sharing = num_sharing(id);
-    if (sharing < 2) return BreakerReason::none;
+    if (num_sharing(id) < 2) return BreakerReason::none;
+    const std::uint64_t sharing = weight_sharing(id), weight = tenants_[id].weight;
     if (sum(contended_) < static_cast<std::uint64_t>(params_.contended_min.count())) {
       return BreakerReason::none;
     }
     const auto is_over = [&](const Amounts& own_amounts, const Amounts& all_amounts) {
       const std::uint64_t own = sum(own_amounts), all = std::max(own, sum(all_amounts));
-      return own > 0 && (own * sharing * 1000 > all * params_.share_permille ||
-                         own * 2 * sharing > all * (sharing + 1));
+      return own > 0 && (own * sharing * 1000 > all * params_.share_permille * weight ||
+                         own * 2 * sharing > all * (sharing + weight));
     };
     if (is_over(tenants_[id].kv, all_kv_)) return BreakerReason::kv_share;
     if (is_over(tenants_[id].prefill, all_prefill_)) return BreakerReason::prefill_share;

@@ -32,6 +32,7 @@ class NaiveLedger {
     std::uint64_t prompt = 0, cached = 0, unspent = 0, spent_running = 0, ungranted = 0;
     std::uint32_t choices = 0;
     std::map<When, std::uint64_t> spent;  // by the moment of its reservation
+    std::int64_t admitted_unix_ms = 0;
   };
 
   explicit NaiveLedger(std::uint32_t num_models) : prices(num_models) {}
@@ -58,6 +59,36 @@ class NaiveLedger {
   }
   When when() const {
     return {now.time_since_epoch() / std::chrono::seconds(1), day, month_of(day)};
+  }
+
+  // The process died: the next one knows of each entry what a journal and a book of whole seconds
+  // know. Nothing is open, output counts from the admission on, and what was returned with its
+  // prompt is forgotten. The calendar is that of the wall clock.
+  void crash() {
+    day = unix_ms(now) / 86'400'000;
+    const auto second_of = [&](std::int64_t at_unix_ms) {
+      const std::int64_t stored = (at_unix_ms + 999) / 1000 * 1000;
+      const std::int64_t tick_ms = stored - offset;
+      const std::int64_t second = tick_ms > 0 ? (tick_ms + 999) / 1000 : -(-tick_ms / 1000);
+      return std::min<std::int64_t>(second, now.time_since_epoch() / std::chrono::seconds(1));
+    };
+    constexpr std::int64_t kOver = -1;
+    for (Entry& entry : entries) {
+      if (entry.is_prompt_returned) entry.path.clear();
+      if (entry.path.empty()) continue;
+      const std::int64_t its_day = entry.admitted_unix_ms / 86'400'000;
+      const std::int64_t its_month = month_of(its_day), month = month_of(day);
+      const When at{second_of(entry.admitted_unix_ms), its_day >= day ? day : kOver,
+                    its_month >= month ? month : kOver};
+      std::uint64_t output = 0;
+      for (const auto& [when, tokens] : entry.spent) output += tokens;
+      entry.path = path_of(entry.path.front().account, entry.model, now);
+      entry.prompt_at = entry.output_at = at;
+      entry.spent.clear();
+      entry.spent[at] = output;
+      entry.unspent = entry.spent_running = entry.ungranted = 0;
+      entry.is_open = false;
+    }
   }
 
   // The limit of one kind, and whether it is a model's.

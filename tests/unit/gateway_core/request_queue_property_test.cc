@@ -29,7 +29,9 @@ QueueItem item(std::uint64_t id, std::uint32_t tenant, std::uint32_t prompt, Tic
 // The same rules, written as one comparison over everything that waits.
 class NaiveQueue {
  public:
-  NaiveQueue(const QueueParams& params, std::size_t tenants) : params_(params), served_(tenants) {}
+  NaiveQueue(const QueueParams& params, std::size_t tenants)
+      : params_(params), served_(tenants), weight_(tenants, 1) {}
+  void set_weight(TenantId tenant, std::uint64_t weight) { weight_[tenant.value] = weight; }
 
   void push(const QueueItem& pushed) {
     const auto size = static_cast<std::size_t>(size_class(pushed.prompt_tokens));
@@ -71,7 +73,7 @@ class NaiveQueue {
     std::erase_if(items_, [&](const QueueItem& other) { return other.id == id; });
   }
   void charge(TenantId tenant, SizeClass size, std::uint64_t tokens) {
-    floor_ = served_[tenant.value] += tokens;
+    floor_ = served_[tenant.value] += tokens * 1'000'000 / weight_[tenant.value];
     work_[static_cast<std::size_t>(size)] += tokens;
   }
   const std::vector<QueueItem>& items() const { return items_; }
@@ -99,7 +101,7 @@ class NaiveQueue {
 
   QueueParams params_;
   std::vector<QueueItem> items_;
-  std::vector<std::uint64_t> served_;
+  std::vector<std::uint64_t> served_, weight_;
   std::array<std::uint64_t, kSizeClasses> work_{};
   std::uint64_t floor_ = 0;
 };
@@ -116,6 +118,12 @@ TEST(RequestQueue, ChoosesAsTheNaiveQueueDoes) {
     for (std::uint32_t i = 0; i < 400; ++i) {
       const std::uint64_t dice = random_bits({seed, 0, i}, 0);
       now += std::chrono::milliseconds(dice % 700);
+      if (seed % 2 == 0 && i % 100 == 0) {
+        const TenantId tenant{static_cast<std::uint32_t>((dice >> 20) % 4)};
+        const auto weight = static_cast<std::uint32_t>(1 + (dice >> 40) % 1000);
+        queue.set_weight(tenant, weight);
+        naive.set_weight(tenant, weight);
+      }
       if (dice % 5 < 2) {
         const auto prompt = static_cast<std::uint32_t>(1 + (dice >> 8) % 4000);
         const QueueItem made = item(next_id++, static_cast<std::uint32_t>((dice >> 24) % 4), prompt,
@@ -196,6 +204,19 @@ TEST(RequestQueue, ATenantThatFloodsDoesNotStarveTheOthers) {
   const Served both = serve(queue, 2, 10'000);
   EXPECT_NEAR(static_cast<double>(both.by_tenant[0]), 5'000, 200);
   EXPECT_NEAR(static_cast<double>(both.by_tenant[1]), 5'000, 200);
+}
+
+TEST(RequestQueue, ServesTenantsByTheirWeight) {
+  RequestQueue queue(QueueParams{}, 1, 2);
+  queue.set_weight(TenantId{1}, 3);
+  std::uint64_t id = 1;
+  for (int i = 0; i < 1000; ++i) {
+    queue.push(item(id++, 0, 100, Tick{}));
+    queue.push(item(id++, 1, 100, Tick{}));
+  }
+  const Served both = serve(queue, 2, 40'000);
+  EXPECT_NEAR(static_cast<double>(both.by_tenant[0]), 10'000, 200);
+  EXPECT_NEAR(static_cast<double>(both.by_tenant[1]), 30'000, 200);
 }
 
 TEST(RequestQueue, AgingLiftsALowPriorityAboveFreshHighOnes) {

@@ -14,11 +14,13 @@ enum class Event {
   unsent,
   token,
   last_token,
+  prompt_end,
   finished_error,
   finished_cancelled,
   epoch_end,
   accept_one,
   accept_all,
+  accept_end,
   stop,
   cancel,
   count
@@ -58,6 +60,9 @@ bool apply(Record& record, Event event) {
       effects = state.token(FinishReason::length);
       is_token = true;
       break;
+    case Event::prompt_end:
+      effects = state.prompt_finished();
+      break;
     case Event::finished_error:
       effects = state.finished(FinishReason::error);
       break;
@@ -77,6 +82,11 @@ bool apply(Record& record, Event event) {
       if (state.num_pending() < 2) return false;
       record.accepted += state.num_pending();
       effects = state.accept(state.num_pending());
+      break;
+    case Event::accept_end:  // of a prompt that nothing follows
+      if (state.num_pending() > 0 || !state.has_news()) return false;
+      effects = state.accept(0);
+      EXPECT_TRUE(effects.client_over);
       break;
     case Event::stop:
     case Event::cancel: {

@@ -62,6 +62,31 @@ TEST(ServingCoreBreaker, AFloodIsRefusedAndWhatRunsOfItStopsWithItsOwnCode) {
   EXPECT_EQ(f.h.core.num_held(WorkerId{0}), 1u);
 }
 
+TEST(ServingCoreBreaker, ABurstBeforeAnybodyWaitsIsStoppedWhenSomebodyDoes) {
+  CoreParams params = CoreHarness::params(1);
+  CoreHarness h(params);
+  h.up(0);
+  h.publish(0, {});
+  std::vector<GenerationHandle> admitted;
+  for (std::uint32_t i = 0; i <= params.tenant_breaker.long_prompts_max; ++i) {
+    const auto handle = h.submit(spec_of(0, i + 1, kLongPrompt));
+    ASSERT_TRUE(handle) << "alone it may";
+    admitted.push_back(*handle);
+  }
+  const auto other = h.submit(spec_of(1, 100));
+  ASSERT_TRUE(other);
+  h.deliver();
+  EXPECT_EQ(h.core.tenant_breaker().view(TenantId{0}).reason, BreakerReason::long_prompts);
+  for (const GenerationHandle handle : admitted) {
+    ASSERT_TRUE(h.clients.at(handle.value).failure);
+    EXPECT_EQ(h.clients.at(handle.value).failure->code, Errc::tenant_circuit_open);
+  }
+  for (int i = 0; i < 3; ++i) h.step(0);
+  h.deliver();
+  EXPECT_FALSE(h.clients.at(other->value).taken[0].empty());
+  h.core.check_invariants();
+}
+
 TEST(ServingCoreBreaker, TheCheapCheckRefusesBeforeTokenizing) {
   Flood f;
   f.trip();
@@ -130,6 +155,59 @@ TEST(ServingCoreBreaker, AnOperatorOpensAndResets) {
   EXPECT_TRUE(h.submit(spec_of(0, 3)));
   ASSERT_EQ(h.core.breaker_events().size(), 2u);
   EXPECT_EQ(h.core.breaker_events().back().reason, BreakerReason::operator_reset);
+}
+
+TEST(ServingCoreBreaker, ADrainingWorkerFinishesAndTakesNothingNew) {
+  CoreHarness h(CoreHarness::params(2));
+  h.up(0);
+  h.publish(0, {});
+  const auto running = h.submit(spec_of(0, 1));
+  ASSERT_EQ(h.core.num_held(WorkerId{0}), 1u);
+  EXPECT_EQ(h.core.tenants_on(WorkerId{0}), std::vector{TenantId{0}});
+  h.core.set_worker_mode(WorkerId{0}, WorkerMode::draining, Duration{}, h.now);
+  const auto waiting = h.submit(spec_of(1, 2));
+  for (int i = 0; i < 40; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  EXPECT_TRUE(h.clients.at(running->value).is_over());
+  EXPECT_TRUE(h.clients.at(waiting->value).taken[0].empty());
+  EXPECT_TRUE(h.recycled.empty());
+  h.core.set_worker_mode(WorkerId{0}, WorkerMode::serving, Duration{}, h.now);
+  h.carry_out();
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 1u);
+}
+
+TEST(ServingCoreBreaker, ARecycledWorkerIsReplacedWhenItIsEmptyOrItsTimeIsUp) {
+  CoreHarness h(CoreHarness::params(2));
+  h.up(0);
+  h.up(1);
+  h.publish(0, {});
+  h.publish(1, {});
+  h.core.set_worker_mode(WorkerId{1}, WorkerMode::recycling, std::chrono::seconds(5), h.now);
+  h.carry_out();
+  EXPECT_EQ(h.recycled, std::vector{WorkerId{1}}) << "it runs nothing";
+  const auto running = h.submit(spec_of(0, 1));
+  ASSERT_EQ(h.core.num_held(WorkerId{0}), 1u);
+  h.core.set_worker_mode(WorkerId{0}, WorkerMode::recycling, std::chrono::seconds(5), h.now);
+  h.carry_out();
+  EXPECT_EQ(h.recycled.size(), 1u);
+  EXPECT_EQ(h.core.next_due(), h.now + std::chrono::seconds(5));
+  h.now += std::chrono::seconds(5);
+  h.core.tick(h.now);
+  h.carry_out();
+  ASSERT_EQ(h.recycled.size(), 2u);
+  h.core.worker_down(WorkerId{0}, DownReason::recycled, {}, h.now);
+  h.carry_out();
+  EXPECT_EQ(h.core.worker_mode(WorkerId{0}), WorkerMode::serving);
+  h.up(0);
+  h.publish(0, {});
+  for (int i = 0; i < 40; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  EXPECT_FALSE(h.clients.at(running->value).failure);
+  EXPECT_EQ(h.clients.at(running->value).taken[0], undisturbed(spec_of(0, 1), 0));
 }
 
 // The worker gives up the sequence that it holds longest.

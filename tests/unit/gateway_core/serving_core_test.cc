@@ -382,6 +382,25 @@ TEST(ServingCore, AReloadedLimitActsOnTheNextRequest) {
   EXPECT_EQ(h.submit(CoreHarness::spec(6)).error().code, Errc::concurrency_limit);
 }
 
+TEST(ServingCore, AReloadMayTurnATreeOfAccountsUpsideDown) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].parent = AccountId{3};  // a later number
+  params.limits.accounts[3].parent = AccountId{1};
+  CoreLimits limits = params.limits;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  ASSERT_TRUE(h.submit(CoreHarness::spec(5)));
+  limits.accounts[1].parent = AccountId{3};
+  limits.accounts[3].parent = AccountId{0};
+  limits.accounts[0].parent.reset();
+  limits.accounts[0].limits[LimitKind::concurrent_requests] = 1;
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
+  GenerationSpec below = CoreHarness::spec(6);
+  below.tenant = TenantId{1};
+  EXPECT_EQ(h.submit(below).error().code, Errc::concurrency_limit);
+  h.core.check_invariants();
+}
+
 TEST(ServingCore, ALoweredLimitStopsTheNewestStreamsWithinTheReload) {
   CoreParams params = CoreHarness::params(1);
   params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;
@@ -481,6 +500,182 @@ TEST(ServingCore, AHandleThatEndedIsIgnored) {
   EXPECT_TRUE(h.core.pending(GenerationHandle{}, 0).empty());
   EXPECT_TRUE(h.core.pending(GenerationHandle{~0ull}, 0).empty());
   h.carry_out();
+}
+
+// Entries of one sequence that wants `num_top` alternatives.
+struct ScoredSteps {
+  CoreHarness& h;
+  std::uint32_t num_top;
+  std::vector<StepEntry> entries{};
+  std::vector<TopLogprob> top{};
+
+  std::uint64_t running() const { return h.workers[0].sequences[0].head.sequence; }
+  void add(EntryKind kind, std::uint32_t position, TokenId token) {
+    StepEntry entry{};
+    entry.sequence = running();
+    entry.kind = kind;
+    entry.position = position;
+    entry.token = token;
+    entry.logprob = -0.25f * static_cast<float>(position + 1);
+    entry.num_top = static_cast<std::uint8_t>(num_top);
+    entries.push_back(entry);
+    for (std::uint32_t rank = 0; rank < num_top; ++rank)
+      top.push_back({token + rank, entry.logprob - static_cast<float>(rank)});
+    h.workers[0].generated += kind == EntryKind::token ? 1 : 0;
+  }
+  void publish() {
+    h.publish(0, entries, top);
+    entries.clear();
+    top.clear();
+  }
+};
+
+GenerationSpec scored_spec(std::uint32_t output_max, std::uint16_t num_top) {
+  GenerationSpec spec = CoreHarness::spec(5, output_max, 1, 6);
+  spec.sampling.wants_logprob = 1;
+  spec.sampling.num_top_logprobs = num_top;
+  spec.prompt_scores = PromptScores::wanted;
+  return spec;
+}
+
+TEST(ServingCore, LogprobsOfPromptAndOutputReachTheClientOverTheEndOfAnEpoch) {
+  CoreHarness h(CoreHarness::params(1));
+  h.up(0);
+  const GenerationSpec spec = scored_spec(8, 2);
+  const GenerationHandle handle = *h.submit(spec);
+  h.slow.insert(handle.value);
+  ScoredSteps steps{h, 2};
+  EXPECT_EQ(h.workers[0].sequences[0].head.prompt_logprobs_from, 1u);
+  for (std::uint32_t i = 1; i < 4; ++i) steps.add(EntryKind::prompt_token, i, spec.prompt[i]);
+  steps.publish();
+  EXPECT_TRUE(h.core.notices().empty()) << "they come with the first token";
+  h.down(0, DownReason::killed, {});
+  h.up(0);
+  EXPECT_EQ(h.workers[0].sequences[0].head.prompt_logprobs_from, 4u) << "what is missing";
+  for (std::uint32_t i = 4; i < 6; ++i) steps.add(EntryKind::prompt_token, i, spec.prompt[i]);
+  steps.add(EntryKind::token, 0, 9);
+  steps.add(EntryKind::token, 1, 10);
+  steps.publish();
+  const PromptResult result = h.core.prompt_result(handle, 0);
+  ASSERT_EQ(result.logprobs.size(), 5u);
+  for (std::uint32_t i = 1; i < 6; ++i)
+    EXPECT_EQ(result.logprobs[i - 1], -0.25f * static_cast<float>(i + 1));
+  ASSERT_EQ(result.top.size(), 10u);
+  EXPECT_EQ(result.top[9], (TopLogprob{spec.prompt[5] + 1, -2.5f}));
+  EXPECT_EQ(result.finish, FinishReason::none);
+  ASSERT_EQ(h.core.pending_top(handle, 0).size(), 4u);
+  h.take(handle, 0, 1);
+  const auto top = h.core.pending_top(handle, 0);
+  ASSERT_EQ(top.size(), 2u);
+  EXPECT_EQ(top[0], (TopLogprob{10, -0.5f}));
+  h.down(0, DownReason::killed, {});
+  h.up(0);
+  EXPECT_EQ(h.workers[0].sequences[0].head.prompt_logprobs_from, 0u) << "all are here";
+  EXPECT_EQ(h.core.pending_top(handle, 0).size(), 2u);
+  EXPECT_TRUE(h.reported_corrupt.empty());
+}
+
+TEST(ServingCore, APromptAloneIsBilledAndEndsWithoutATokenToAccept) {
+  CoreHarness h(CoreHarness::params(1));
+  WorkerFacts facts = test_facts();
+  facts.embedding_size = 2;
+  h.up(0, facts);
+  GenerationSpec spec = CoreHarness::spec(5, 0, 1, 6);
+  spec.task = SequenceTask::embed;
+  const GenerationHandle handle = *h.submit(spec);
+  EXPECT_EQ(h.workers[0].sequences[0].head.task, SequenceTask::embed);
+  StepEntry entry{};
+  entry.sequence = h.workers[0].sequences[0].head.sequence;
+  entry.kind = EntryKind::prompt_finished;
+  entry.finish = FinishReason::length;
+  entry.num_values = 2;
+  const float values[] = {0.6f, -0.8f};
+  h.publish(0, std::span(&entry, 1), {}, values);
+  h.workers[0].sequences.clear();
+  EXPECT_TRUE(h.reported_corrupt.empty());
+  ASSERT_EQ(h.core.notices().size(), 1u);
+  const PromptResult result = h.core.prompt_result(handle, 0);
+  EXPECT_EQ(result.finish, FinishReason::length);
+  ASSERT_EQ(result.embedding.size(), 2u);
+  EXPECT_EQ(result.embedding[1], -0.8f);
+  h.take(handle, 0, 0);
+  EXPECT_FALSE(h.core.is_live(handle));
+  EXPECT_EQ(h.core.num_live_requests(), 0u);
+  EXPECT_EQ(h.billed_prompt, 6u);
+  EXPECT_EQ(h.billed(), 0u);
+  EXPECT_EQ(h.core.counters(0).generated, 0u);
+}
+
+TEST(ServingCore, ScoresThatWereNotAskedForOrAreOutOfOrderAreCorrupt) {
+  struct Case {
+    const char* name;
+    void (*make)(ScoredSteps&, const GenerationSpec&);
+  };
+  const Case cases[] = {
+      {"a token before the prompt's",
+       [](ScoredSteps& s, const GenerationSpec&) { s.add(EntryKind::token, 0, 9); }},
+      {"a gap", [](ScoredSteps& s,
+                   const GenerationSpec& g) { s.add(EntryKind::prompt_token, 2, g.prompt[2]); }},
+      {"twice",
+       [](ScoredSteps& s, const GenerationSpec& g) {
+         for (int i = 0; i < 2; ++i) s.add(EntryKind::prompt_token, 1, g.prompt[1]);
+       }},
+      {"another token",
+       [](ScoredSteps& s, const GenerationSpec& g) {
+         s.add(EntryKind::prompt_token, 1, (g.prompt[1] + 1) % kTestVocab);
+       }},
+      {"too few alternatives",
+       [](ScoredSteps& s, const GenerationSpec& g) {
+         s.num_top = 1;
+         s.add(EntryKind::prompt_token, 1, g.prompt[1]);
+       }},
+      {"an alternative outside the vocabulary",
+       [](ScoredSteps& s, const GenerationSpec& g) {
+         s.add(EntryKind::prompt_token, 1, g.prompt[1]);
+         s.top[1].token = kTestVocab;
+       }},
+      {"more than the prompt",
+       [](ScoredSteps& s, const GenerationSpec& g) {
+         for (std::uint32_t i = 1; i < 6; ++i) s.add(EntryKind::prompt_token, i, g.prompt[i]);
+         s.add(EntryKind::prompt_token, 6, 1);
+       }},
+      {"an end though output is wanted",
+       [](ScoredSteps& s, const GenerationSpec& g) {
+         for (std::uint32_t i = 1; i < 6; ++i) s.add(EntryKind::prompt_token, i, g.prompt[i]);
+         s.num_top = 0;
+         s.add(EntryKind::prompt_finished, 0, 0);
+         s.entries.back().finish = FinishReason::length;
+       }},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    CoreHarness h(CoreHarness::params(1));
+    h.up(0);
+    const GenerationSpec spec = scored_spec(8, 2);
+    ASSERT_TRUE(h.submit(spec));
+    ScoredSteps steps{h, 2};
+    c.make(steps, spec);
+    steps.publish();
+    EXPECT_EQ(h.reported_corrupt.size(), 1u);
+  }
+}
+
+TEST(ServingCore, AnEmbeddingOfAnotherSizeIsCorrupt) {
+  CoreHarness h(CoreHarness::params(1));
+  WorkerFacts facts = test_facts();
+  facts.embedding_size = 3;
+  h.up(0, facts);
+  GenerationSpec spec = CoreHarness::spec(5, 0, 1, 6);
+  spec.task = SequenceTask::embed;
+  ASSERT_TRUE(h.submit(spec));
+  StepEntry entry{};
+  entry.sequence = h.workers[0].sequences[0].head.sequence;
+  entry.kind = EntryKind::prompt_finished;
+  entry.finish = FinishReason::length;
+  entry.num_values = 2;
+  const float values[] = {0.6f, -0.8f};
+  h.publish(0, std::span(&entry, 1), {}, values);
+  EXPECT_EQ(h.reported_corrupt.size(), 1u);
 }
 
 TEST(ServingCore, AThousandStepsAllocateNothing) {

@@ -308,6 +308,10 @@ class Pair {
     breaker_.force_open(TenantId{id}, now_);
     naive_.force_open(id, now_);
   }
+  void weigh(std::uint32_t id, std::uint32_t weight) {
+    breaker_.set_weight(TenantId{id}, weight);
+    naive_.set_weight(id, weight);
+  }
   void reset(std::uint32_t id) {
     breaker_.reset(TenantId{id}, now_);
     naive_.reset(id, now_);
@@ -359,7 +363,10 @@ TEST(TenantBreakerProperty, AgreesWithTheNaiveModel) {
     const auto dice = [&](std::uint64_t bound) {
       return random_bits({seed, static_cast<std::uint32_t>(round), 0}, rolls++) % bound;
     };
+    if (round % 3 == 2) pair.weigh(0, static_cast<std::uint32_t>(1 + dice(4)));
     for (int i = 0; i < 600; ++i) {
+      if (round % 3 == 2 && dice(50) == 0)
+        pair.weigh(static_cast<std::uint32_t>(dice(3)), static_cast<std::uint32_t>(1 + dice(4)));
       // Tenant 0 does most.
       const auto id = static_cast<std::uint32_t>(dice(2) == 0 ? 0 : dice(3));
       const TenantArrival arrival{static_cast<SizeClass>(dice(3)),

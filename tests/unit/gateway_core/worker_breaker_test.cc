@@ -136,6 +136,31 @@ TEST(WorkerBreaker, ProbesOneAtATimeCloseItAndABadOneDoublesTheWait) {
   EXPECT_EQ(f.breaker.view(kFirst).state, BreakerState::closed);
 }
 
+TEST(WorkerBreaker, OpenedByForceItStaysOpenUntilReset) {
+  Fixture f;
+  const bool is_probe = f.breaker.dispatched(kFirst, DispatchKind::first, f.now);
+  f.breaker.force_open(kFirst, f.now);
+  f.breaker.force_open(kFirst, f.now);
+  EXPECT_EQ(f.breaker.transitions_to(BreakerState::open), 1u);
+  EXPECT_TRUE(f.breaker.view(kFirst).is_forced);
+  f.now += f.params.open_max;
+  EXPECT_FALSE(f.breaker.can_take(kFirst, f.now)) << "no probes";
+  EXPECT_EQ(f.breaker.next_retry(f.now - f.params.open_max), std::nullopt);
+  f.breaker.ended(kFirst, WorkerEnd::good, is_probe, f.now);
+  f.crash(kFirst, DownReason::stalled);
+  EXPECT_EQ(f.breaker.view(kFirst).reason, WorkerBreakerReason::operator_open);
+  f.breaker.force_open(kSecond, f.now);
+  EXPECT_TRUE(f.breaker.can_take(kFirst, f.now)) << "never all";
+  f.breaker.reset(kSecond, f.now);
+  f.breaker.reset(kFirst, f.now);
+  EXPECT_TRUE(f.breaker.can_take(kFirst, f.now));
+  const WorkerBreakerView view = f.breaker.view(kFirst);
+  EXPECT_EQ(view.openings, 0u);
+  ASSERT_EQ(view.history.size(), 2u);
+  EXPECT_EQ(view.history[0].reason, WorkerBreakerReason::operator_open);
+  EXPECT_EQ(view.history[1].reason, WorkerBreakerReason::operator_reset);
+}
+
 TEST(WorkerBreaker, NeverAllWorkersOfAModelAreEjected) {
   Fixture f;
   f.breaker.up(WorkerId{2}, 1, f.now);  // of another model: no help
@@ -225,6 +250,10 @@ TEST(WorkerBreakerProperty, KeepsItsPromisesUnderRandomEvents) {
           held.push_back({id, breaker.dispatched(id, kind, now)});
           break;
         }
+        case 6:
+          if (dice(8) == 0) breaker.force_open(id, now);
+          if (dice(4) == 0) breaker.reset(id, now);
+          break;
         default:
           if (held.empty()) break;
           const std::size_t at = dice(held.size());

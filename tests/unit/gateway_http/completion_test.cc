@@ -242,6 +242,231 @@ TEST_F(Completion, EchoPutsThePromptInFront) {
             "Once upon");
 }
 
+// All entries of "logprobs" in a stream or a body: what one key holds, one after another.
+std::string values_of(const std::string& text, std::string_view key) {
+  const std::string opening = std::string("\"").append(key).append("\":");
+  std::string values;
+  for (std::size_t at = 0; (at = text.find(opening, at)) != std::string::npos;) {
+    at += opening.size();
+    if (text[at] != '[') continue;
+    const std::size_t end = text.find(']', at);
+    const std::string list = text.substr(at + 1, end - at - 1);
+    if (!values.empty() && !list.empty()) values.push_back(',');
+    values += list;
+  }
+  return values;
+}
+
+std::string quoted_tokens(const tok::Tokenizer& tokenizer, std::span<const TokenId> ids) {
+  std::string list;
+  for (const TokenId id : ids) {
+    if (!list.empty()) list.push_back(',');
+    append_json_string(list, tokenizer.piece_bytes(id));
+  }
+  return list;
+}
+
+TEST_F(Completion, LogprobsAreOfTheTokensOfTheTextWholeAndStreamed) {
+  f.loop.reply = encode("alpha beta gamma");
+  const std::string whole = body_of(completion_answer(R"("logprobs":2,"max_tokens":60)"));
+  const std::string events =
+      unchunk(body_of(completion_answer(R"("logprobs":2,"max_tokens":60,"stream":true)")));
+  const tok::Tokenizer& tokenizer = f.service.models[0].tokenizer;
+  const std::string tokens = quoted_tokens(tokenizer, f.loop.reply);
+  EXPECT_EQ(values_of(whole, "tokens"), tokens) << "the id that stops is none of them";
+  EXPECT_EQ(values_of(events, "tokens"), tokens);
+  EXPECT_EQ(values_of(events, "token_logprobs"), values_of(whole, "token_logprobs"));
+  EXPECT_EQ(values_of(events, "top_logprobs"), values_of(whole, "top_logprobs"));
+  EXPECT_EQ(values_of(events, "text_offset"), values_of(whole, "text_offset"));
+  EXPECT_EQ(f.loop.last().spec.sampling.wants_logprob, 1);
+  EXPECT_EQ(f.loop.last().spec.sampling.num_top_logprobs, 2);
+
+  const std::string chat_whole = body_of(chat_answer(R"("logprobs":true,"top_logprobs":1)"));
+  const std::string chat_events =
+      unchunk(body_of(chat_answer(R"("logprobs":true,"top_logprobs":1,"stream":true)")));
+  EXPECT_EQ(values_of(chat_whole, "bytes"), values_of(chat_events, "bytes"));
+  EXPECT_FALSE(values_of(chat_whole, "bytes").empty());
+  EXPECT_TRUE(has(chat_whole, "\"logprob\":-1,"));
+  const std::string plain = body_of(chat_answer());
+  EXPECT_TRUE(has(plain, "\"logprobs\":null")) << plain;
+  EXPECT_EQ(f.loop.last().spec.sampling.wants_logprob, 0);
+}
+
+TEST_F(Completion, LogprobsOfAStopStringAndOfWhatItCutsAreNotShown) {
+  f.loop.reply = encode("alpha beta gamma delta");
+  const tok::Tokenizer& tokenizer = f.service.models[0].tokenizer;
+  for (const std::string stop : {"beta", "a gam", "delta"}) {
+    const std::string fields = R"("logprobs":0,"max_tokens":60,"stop":")" + stop + "\"";
+    const std::string whole = body_of(completion_answer(fields));
+    const std::string events = unchunk(body_of(completion_answer(fields + R"(,"stream":true)")));
+    const std::string sent = streamed_text(events);
+    std::vector<TokenId> shown;
+    std::string text;
+    for (const TokenId id : f.loop.reply) {
+      text.append(tokenizer.piece_bytes(id));
+      if (text.size() > sent.size()) break;
+      shown.push_back(id);
+    }
+    EXPECT_EQ(values_of(whole, "tokens"), quoted_tokens(tokenizer, shown)) << stop;
+    EXPECT_EQ(values_of(events, "tokens"), quoted_tokens(tokenizer, shown)) << stop;
+  }
+}
+
+// Each chunk shows the tokens of its own text: those of a character in one piece with it.
+TEST_F(Completion, TokensInsideACharacterAreShownWithItsText) {
+  f.loop.reply = encode("\xf0\x9f\x98\x80!");
+  const std::string events =
+      unchunk(body_of(chat_answer(R"("logprobs":true,"stream":true,"max_tokens":60)")));
+  const std::size_t at = events.find("\"content\":\"\xf0\x9f\x98\x80");
+  ASSERT_NE(at, std::string::npos) << events;
+  const std::string chunk = events.substr(at, events.find("\n\n", at) - at);
+  EXPECT_TRUE(has(values_of(chunk, "bytes"), "240,159,152,128")) << chunk;
+  EXPECT_FALSE(has(events.substr(0, at), "240")) << events;
+}
+
+TEST_F(Completion, EchoWithLogprobsShowsThoseOfThePrompt) {
+  f.loop.reply = encode("there");
+  const tok::Tokenizer& tokenizer = f.service.models[0].tokenizer;
+  for (const std::string stream : {"", R"("stream":true,)"}) {
+    const std::string response =
+        completion_answer(stream + R"("echo":true,"logprobs":1,"max_tokens":60,"n":2)");
+    const std::string text = stream.empty() ? body_of(response) : unchunk(body_of(response));
+    const GenerationSpec& spec = f.loop.last().spec;
+    EXPECT_EQ(spec.prompt_scores, PromptScores::wanted);
+    std::vector<TokenId> ids = spec.prompt;
+    std::string logprobs = "null";
+    for (std::size_t i = 1; i < ids.size(); ++i) logprobs += ",-" + std::to_string(i);
+    for (std::size_t i = 0; i < f.loop.reply.size(); ++i) logprobs += ",-1";
+    std::string got = values_of(text, "token_logprobs");
+    EXPECT_EQ(got, logprobs + "," + logprobs) << "of both choices, each with the prompt in front";
+    std::string tokens;
+    for (const TokenId id : ids) {
+      if (!tokens.empty()) tokens.push_back(',');
+      append_json_string(tokens, tokenizer.token_text(id));
+    }
+    EXPECT_EQ(values_of(text, "tokens").substr(0, tokens.size()), tokens);
+  }
+}
+
+TEST_F(Completion, AnEchoMayHaveNoOutputAtAll) {
+  const std::string whole = body_of(completion_answer(R"("echo":true,"max_tokens":0)"));
+  EXPECT_TRUE(has(whole, R"("text":"Once upon")")) << whole;
+  EXPECT_TRUE(has(whole, R"("finish_reason":"length")"));
+  EXPECT_TRUE(has(whole, R"("completion_tokens":0)"));
+  EXPECT_EQ(f.loop.last().spec.output_tokens_max, 0u);
+  EXPECT_EQ(f.loop.last().spec.prompt_scores, PromptScores::none);
+  const std::string scored = unchunk(
+      body_of(completion_answer(R"("echo":true,"max_tokens":0,"logprobs":1,"stream":true)")));
+  EXPECT_EQ(values_of(scored, "token_logprobs").substr(0, 7), "null,-1") << scored;
+  EXPECT_TRUE(has(scored, R"("finish_reason":"length")"));
+  EXPECT_TRUE(has(scored, "data: [DONE]"));
+  EXPECT_EQ(f.loop.num_live(), 0u);
+}
+
+TEST_F(Completion, BestOfAnswersTheLikeliestAndBillsAll) {
+  // Means of -3, -1, -2 and -1: the second and, behind it, the fourth.
+  const std::vector<TokenId> ids = encode("alpha beta gamma delta");
+  f.loop.script = [ids](const GenerationSpec&, std::uint32_t choice) {
+    const float logprob = choice == 0 ? -3.0f : choice == 2 ? -2.0f : -1.0f;
+    return std::vector<OutputToken>{{ids[choice], logprob, FinishReason::none},
+                                    {ids[choice], logprob, FinishReason::length}};
+  };
+  const std::string body =
+      body_of(completion_answer(R"("best_of":4,"n":2,"max_tokens":2,"return_token_ids":true)"));
+  const GenerationSpec& spec = f.loop.last().spec;
+  EXPECT_EQ(spec.choices, 4u);
+  EXPECT_EQ(spec.sampling.wants_logprob, 1);
+  const auto pair = [&](std::size_t i) {
+    return "\"token_ids\":[" + std::to_string(ids[i]) + "," + std::to_string(ids[i]) + "]";
+  };
+  EXPECT_TRUE(has(body, pair(1)) && has(body, pair(3))) << body;
+  EXPECT_FALSE(has(body, pair(0)) || has(body, pair(2))) << body;
+  EXPECT_LT(body.find(pair(1)), body.find(pair(3)));
+  EXPECT_TRUE(has(body, "\"completion_tokens\":8"));
+  EXPECT_TRUE(has(body, "\"logprobs\":null"));
+}
+
+TEST_F(Completion, EmbeddingsAreAnsweredInTheOrderOfTheInputs) {
+  const std::string off = f.exchange(post("/v1/embeddings", R"({"model":"canned","input":"a"})"));
+  EXPECT_TRUE(has(off, "unsupported_parameter")) << "a device without hidden states says so";
+  f.loop.facts.embedding_size = 2;
+  const std::string body =
+      body_of(f.exchange(post("/v1/embeddings", R"({"model":"canned","input":[[8,9],[5,6,7]]})")));
+  ASSERT_EQ(f.loop.requests.size(), 2u);
+  const GenerationSpec& spec = f.loop.last().spec;
+  EXPECT_EQ(spec.task, SequenceTask::embed);
+  EXPECT_EQ(spec.output_tokens_max, 0u);
+  EXPECT_EQ(spec.prompt, (std::vector<TokenId>{5, 6, 7}));
+  EXPECT_TRUE(has(body, R"({"object":"embedding","index":0,"embedding":[0.6,-0.8]})")) << body;
+  EXPECT_TRUE(has(body, R"({"object":"embedding","index":1,"embedding":[0.6,-0.8]})"));
+  EXPECT_TRUE(has(body, R"("usage":{"prompt_tokens":5,"total_tokens":5})"));
+  EXPECT_EQ(f.loop.num_live(), 0u);
+  const auto param = [&](const char* fields) {
+    return param_of(
+        f.exchange(post("/v1/embeddings", std::string(R"({"model":"canned",)") + fields + "}")));
+  };
+  EXPECT_EQ(param(R"("input":"a","dimensions":3)"), "dimensions");
+  EXPECT_EQ(param(R"("input":["a",""],"add_special_tokens":false)"), "input");
+  EXPECT_EQ(param(R"("input":[[1],[4096]])"), "input[1][0]");
+}
+
+// Four inputs, of which the caller may have two under way: the others follow as these end.
+TEST_F(Completion, InputsOfEmbeddingsWaitForThoseOfTheirOwnRequest) {
+  f.loop.facts.embedding_size = 2;
+  f.loop.live_max = 2;
+  const std::string body = R"({"model":"canned","input":[[5],[6,6],[7,7,7],[8,8,8,8]]})";
+  const std::string answer = body_of(f.exchange(post("/v1/embeddings", body)));
+  ASSERT_EQ(f.loop.requests.size(), 4u);
+  EXPECT_EQ(f.loop.most_live, 2u);
+  EXPECT_TRUE(has(answer, R"("index":3)")) << answer;
+  EXPECT_TRUE(has(answer, R"("prompt_tokens":10,)"));
+  f.loop.live_max = 0;  // somebody else's: there is nothing to wait for
+  EXPECT_TRUE(has(f.exchange(post("/v1/embeddings", body)), "concurrency_limit"));
+  // A client that leaves takes all of them along.
+  f.loop.live_max = 2;
+  auto& c = f.connect();
+  c.wire.input = post("/v1/embeddings", body);
+  f.turn();
+  EXPECT_EQ(f.loop.num_live(), 2u);
+  c.wire.is_input_ended = true;
+  f.turn();
+  EXPECT_EQ(f.loop.num_live(), 0u);
+  EXPECT_EQ(f.loop.last().cancelled, CancelCause::client_gone);
+}
+
+TEST_F(Completion, ALongListOfInputsHasABoundedNumberUnderWay) {
+  f.loop.facts.embedding_size = 2;
+  std::string body = R"({"model":"canned","input":[[5])";
+  for (int i = 1; i < 1000; ++i) body.append(",[5]");
+  const std::string answer = body_of(f.exchange(post("/v1/embeddings", body + "]}")));
+  EXPECT_EQ(f.loop.requests.size(), 1000u);
+  EXPECT_EQ(f.loop.most_live, 128u);
+  EXPECT_TRUE(has(answer, R"("index":999)"));
+}
+
+TEST_F(Completion, TheLogprobsAndEmbeddingsOfOneAnswerAreBounded) {
+  // 4,000 x 21 x 7 are too many, x 6 are not; a stream holds none of them.
+  const std::string fields = R"("logprobs":20,"max_tokens":4000,"n":)";
+  const std::string refused = completion_answer(fields + "7");
+  EXPECT_EQ(status_of(refused), 400);
+  EXPECT_EQ(param_of(refused), "logprobs");
+  EXPECT_EQ(status_of(completion_answer(fields + "6")), 200);
+  EXPECT_EQ(status_of(completion_answer(fields + R"(7,"stream":true)")), 200);
+  EXPECT_EQ(f.loop.num_live(), 0u);
+  // A prompt of 3,000 stands before each choice; a stream repeats it without holding it again.
+  std::string echo = R"({"model":"canned","echo":true,"logprobs":20,"max_tokens":0,"prompt":[5)";
+  for (int i = 1; i < 3000; ++i) echo.append(",5");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/completions", echo + R"(],"n":8})"))), 200);
+  EXPECT_EQ(param_of(f.exchange(post("/v1/completions", echo + R"(],"n":9})"))), "logprobs");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/completions", echo + R"(],"n":9,"stream":true})"))),
+            200);
+  f.loop.facts.embedding_size = 1u << 16;
+  std::string body = R"({"model":"canned","input":[[5])";
+  for (int i = 1; i < 128; ++i) body.append(",[5]");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/embeddings", body + "]}"))), 200);
+  EXPECT_EQ(param_of(f.exchange(post("/v1/embeddings", body + ",[5]]}"))), "input");
+}
+
 TEST_F(Completion, SpecsCarryWhatTheRequestSaid) {
   chat_answer(R"("max_tokens":5,"temperature":0,"stop_token_ids":[9],"logit_bias":{"7":-3},
                  "n":2,"seed":-2,"priority":4)");

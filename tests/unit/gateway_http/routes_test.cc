@@ -4,12 +4,18 @@
 #include <gtest/gtest.h>
 #include <openssl/sha.h>
 
+#include <set>
+
+#include "gateway/api/percent_decode.h"
 #include "gateway/http/auth.h"
 #include "gateway/http/cors.h"
+#include "gateway/http/openapi.h"
 #include "gateway/http/response_head.h"
 
 namespace sluice::gw {
 namespace {
+
+constexpr Scope kScope = Scope::model_request;
 
 TEST(Routes, FindsEachRouteByOneSpelling) {
   EXPECT_EQ(find_route("POST", "/v1/chat/completions").endpoint, Endpoint::chat_completions);
@@ -29,6 +35,50 @@ TEST(Routes, AWrongMethodNamesTheRightOnes) {
   EXPECT_EQ(find_route("POST", "/v1/models").allow, "GET, HEAD, OPTIONS");
   EXPECT_EQ(find_route("get", "/v1/models").result, RouteResult::wrong_method);
   EXPECT_EQ(find_route("BREW", "/health").result, RouteResult::wrong_method);
+}
+
+TEST(Routes, AdminRoutesTakeOneSegmentAndSayWhatTheyAllow) {
+  const Route quota = find_route("PATCH", "/admin/v1/tenants/a%20b/quota");
+  EXPECT_EQ(quota.result, RouteResult::found);
+  EXPECT_EQ(quota.noun, AdminNoun::quota);
+  EXPECT_EQ(quota.tail, "a%20b");
+  EXPECT_TRUE(quota.needs_admin && quota.takes_body);
+  EXPECT_EQ(find_route("POST", "/admin/v1/breakers/tenant:x/open").noun, AdminNoun::breaker_open);
+  EXPECT_EQ(find_route("POST", "/admin/v1/tenants/x").allow, "GET, HEAD, PATCH, DELETE, OPTIONS");
+  EXPECT_EQ(find_route("OPTIONS", "/admin/v1/tenants/x/quota").allow,
+            "GET, HEAD, PUT, PATCH, OPTIONS");
+  EXPECT_EQ(find_route("OPTIONS", "/nowhere").allow,
+            "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+  for (const char* path :
+       {"/admin/v1/tenants/", "/admin/v1/tenants//quota", "/admin/v1/tenants/a/b",
+        "/admin/v1/keys/a/rotate/", "/admin/v1", "/admin/v1/tenants/a/quota/b"})
+    EXPECT_EQ(find_route("GET", path).result, RouteResult::unknown) << path;
+}
+
+// Each operation is found by its own path; ids and (method, path) are unique; errors and the
+// document know it.
+TEST(Routes, TheTableIsWhatTheRouterFindsAndTheDocumentSays) {
+  const std::string document = openapi_document();
+  std::set<std::string> ids, pairs;
+  for (const Operation& operation : operations()) {
+    EXPECT_TRUE(ids.insert(std::string(operation.id)).second) << operation.id;
+    EXPECT_TRUE(pairs.insert(std::string(operation.method).append(operation.path)).second)
+        << operation.path;
+    std::string path(operation.path);
+    if (const std::size_t at = path.find('{'); at != std::string::npos)
+      path.replace(at, path.find('}') - at + 1, "x");
+    const Route route = find_route(operation.method, path);
+    EXPECT_EQ(route.result, RouteResult::found) << path;
+    EXPECT_EQ(route.endpoint, operation.endpoint) << path;
+    EXPECT_EQ(route.noun, operation.noun) << path;
+    EXPECT_NE(document.find("\"" + std::string(operation.path) + "\""), std::string::npos);
+    EXPECT_NE(document.find("\"operationId\":\"" + std::string(operation.id) + "\""),
+              std::string::npos);
+    for (const std::string_view schema : {operation.request, operation.response}) {
+      if (schema.empty() || schema.find('/') != std::string_view::npos) continue;
+      EXPECT_NE(document.find("\"" + std::string(schema) + "\":{"), std::string::npos) << schema;
+    }
+  }
 }
 
 TEST(Routes, PercentDecoding) {
@@ -52,26 +102,50 @@ cfg::Config with_keys() {
 
 TEST(Auth, FindsTheTenantOfAKey) {
   const Auth auth(with_keys());
-  EXPECT_EQ(auth.caller_of("Bearer sk-one")->tenant, TenantId(0));
-  EXPECT_EQ(auth.caller_of("bearer  sk-two")->tenant, TenantId(1));
+  EXPECT_EQ(auth.caller_of("Bearer sk-one", kScope)->tenant, TenantId(0));
+  EXPECT_EQ(auth.caller_of("bearer  sk-two", kScope)->tenant, TenantId(1));
 }
 
 TEST(Auth, RefusesEverythingElseWithoutRepeatingIt) {
   const Auth auth(with_keys());
   for (const char* header : {"", "Bearer", "Bearer ", "Bearer sk-On", "Bearer sk-one ",
                              "Basic sk-one", "sk-one", "Bearer sk-one,sk-two", "Bearer\tsk-one"}) {
-    const Result<Caller> tenant = auth.caller_of(header);
+    const Result<Caller> tenant = auth.caller_of(header, kScope);
     ASSERT_FALSE(tenant) << header;
     EXPECT_EQ(tenant.error().code, Errc::invalid_api_key);
     EXPECT_EQ(tenant.error().detail.find("sk-"), std::string::npos);
   }
-  EXPECT_FALSE(auth.caller_of("Bearer " + std::string(100'000, 'x')));
+  EXPECT_FALSE(auth.caller_of("Bearer " + std::string(100'000, 'x'), kScope));
+}
+
+TEST(Auth, AKeyDoesWhatItsScopesAllow) {
+  cfg::Config config = with_keys();
+  config.tenants[0].keys[0].scopes = {"model.read"};
+  const Auth auth(config);
+  EXPECT_TRUE(auth.caller_of("Bearer sk-one", Scope::model_read));
+  const Result<Caller> refused = auth.caller_of("Bearer sk-one", Scope::model_request);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::insufficient_scope);
+  EXPECT_NE(refused.error().detail.find("model.request"), std::string::npos);
+  EXPECT_TRUE(auth.caller_of("Bearer sk-two", Scope::model_request)) << "no list: all";
+}
+
+TEST(Auth, ABlockedTenantBlocksWhatHangsBelow) {
+  cfg::Config config = with_keys();
+  config.tenants[1].parent = config.tenants[0].name;
+  config.tenants[0].blocked = true;
+  const Auth auth(config);
+  for (const char* key : {"Bearer sk-one", "Bearer sk-two"}) {
+    EXPECT_EQ(auth.caller_of(key, kScope).error().detail, "the tenant of this API key is blocked");
+    EXPECT_TRUE(auth.knows(key));
+  }
+  EXPECT_FALSE(auth.knows("Bearer sk-three"));
 }
 
 TEST(Auth, WithoutKeysEveryoneIsTheFirstTenant) {
   const Auth auth{cfg::Config{}};
   EXPECT_TRUE(auth.is_open());
-  EXPECT_EQ(*auth.caller_of("Bearer whatever"), Caller{});
+  EXPECT_EQ(*auth.caller_of("Bearer whatever", kScope), Caller{});
 }
 
 TEST(Cors, AllowsLocalOriginsByDefaultAndListedOnesElse) {

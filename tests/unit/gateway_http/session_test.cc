@@ -68,7 +68,7 @@ TEST(Session, UnknownRoutesAndMethods) {
   const std::string wrong = f.exchange(get("/v1/chat/completions"));
   EXPECT_EQ(status_of(wrong), 405);
   EXPECT_EQ(header_of(wrong, "allow"), "POST, OPTIONS");
-  EXPECT_EQ(code_of(f.exchange(post("/v1/embeddings", "{}"))), "unsupported_parameter");
+  EXPECT_EQ(status_of(f.exchange(get("/v1/embeddings"))), 405);
   // An upgrade is not served: the request is answered as if it had not asked.
   EXPECT_EQ(status_of(f.exchange(get("/", "Connection: Upgrade\r\nUpgrade: websocket\r\n"))), 404);
 }
@@ -319,12 +319,51 @@ TEST(Session, TellsLimitsOnV1Answers) {
   EXPECT_EQ(header_of(response, "x-ratelimit-reset-tokens"), "6m0s");
   EXPECT_NE(header_of(response, "openai-processing-ms"), "");
   EXPECT_EQ(header_of(f.exchange(get("/live")), "x-ratelimit-limit-requests"), "");
+  f.loop.limits_view = {.tokens_limit = 4'000'000, .has_requests_limit = true};
+  const std::string zero = f.exchange(get("/v1/models"));
+  EXPECT_EQ(header_of(zero, "x-ratelimit-limit-requests"), "0") << "a limit of 0 is one";
+}
+
+TEST(Session, TheCallersQuotaHasEveryKindOfLimit) {
+  cfg::Config config = test::canned_config();
+  config.default_limits.output_tokens_max = 500;
+  HttpFixture f(config);
+  f.loop.quota_view[index_of(LimitKind::tokens_per_minute)] = {1000, 90, 10, 6min};
+  f.loop.quota_view[index_of(LimitKind::concurrent_requests)] = {0, 0, 0, std::nullopt};
   const std::string quota = body_of(f.exchange(get("/v1/quota")));
-  EXPECT_EQ(quota,
-            R"({"object":"quota","tenant":"default",)"
-            R"("requests_per_minute":{"limit":60,"remaining":59,"reset_ms":1000},)"
-            R"("tokens_per_minute":{"limit":1000,"remaining":900,"reset_ms":360000},)"
-            R"("concurrent_requests":null,"max_output_tokens":null,"default_output_tokens":256})");
+  const std::string none =
+      R"({"limit":null,"used":0,"reserved":0,"remaining":null,"reset_ms":null})";
+  EXPECT_EQ(
+      quota,
+      R"({"object":"quota","tenant":"default","requests_per_minute":)" + none +
+          R"(,"tokens_per_minute":{"limit":1000,"used":90,"reserved":10,"remaining":900,)" +
+          R"("reset_ms":360000},"input_tokens_per_minute":)" + none +
+          R"(,"output_tokens_per_minute":)" + none + R"(,"tokens_per_day":)" + none +
+          R"(,"monthly_budget":)" + none +
+          R"(,"concurrent_requests":{"limit":0,"used":0,"reserved":0,"remaining":0,"reset_ms":null})" +
+          R"(,"concurrent_kv_tokens":)" + none +
+          R"(,"max_output_tokens":500,"default_output_tokens":256,"reserve":"exact","shadow":false})");
+}
+
+TEST(Session, AModelMayAskForASecurityClass) {
+  cfg::Config config = test::canned_config();
+  config.models[0].security_classes = {"restricted"};
+  for (const char* name : {"sk-open", "sk-restricted"}) {
+    cfg::Tenant& tenant = config.tenants.emplace_back();
+    tenant.name = name;
+    const std::string key(name);
+    SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(),
+           tenant.keys.emplace_back().sha256.data());
+  }
+  config.tenants[1].security_class = "restricted";
+  HttpFixture f(config);
+  const std::string open = "Authorization: Bearer sk-open\r\n";
+  const std::string restricted = "Authorization: Bearer sk-restricted\r\n";
+  EXPECT_EQ(code_of(f.exchange(post("/v1/chat/completions", kChat, open))),
+            "classification_denied");
+  EXPECT_EQ(code_of(f.exchange(get("/v1/models/canned", open))), "classification_denied");
+  EXPECT_EQ(body_of(f.exchange(get("/v1/models", open))), R"({"object":"list","data":[]})");
+  EXPECT_EQ(status_of(f.exchange(post("/v1/chat/completions", kChat, restricted))), 200);
 }
 
 TEST(Session, DrainClosesTheIdleAtOnceAndTheBusyAfterTheirAnswer) {

@@ -4,8 +4,11 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <thread>
 
@@ -67,7 +70,10 @@ class Gateway : public testing::Test {
     }
     start();
   }
-  void TearDown() override { ::unlink(path_.c_str()); }
+  void TearDown() override {
+    loop_.reset();
+    for (const char* end : {"", ".db", ".db-wal", ".db-shm"}) ::unlink((path_ + end).c_str());
+  }
 
   // A gateway, or the next one after its death.
   void start() {
@@ -76,13 +82,58 @@ class Gateway : public testing::Test {
     auto file = Journal::create_file(path_.c_str(), 64);
     ASSERT_TRUE(file) << file.error().detail;
     recovered_.clear();
-    auto journal = Journal::open(std::move(*file), recovered_);
+    auto journal = has_books_ ? Journal::open_keeping(std::move(*file), recovered_)
+                              : Journal::open(std::move(*file), recovered_);
     ASSERT_TRUE(journal) << journal.error().detail;
+    std::optional<UsageBook> book;
+    if (has_books_) {
+      book.emplace(std::move(*UsageBook::open(path_ + ".db")));
+      ASSERT_TRUE(recover_usage(*book, *journal, recovered_, unix_s()));
+    }
     auto pair = ControlChannel::make_pair();
     ASSERT_TRUE(pair);
     parent_ = ControlChannel(std::move(pair->first));
     loop_ = std::make_unique<RingDecisionLoop>(*io_, clock_, config_, std::move(*journal),
                                                ControlChannel(std::move(pair->second)));
+    if (!book) return;
+    const auto charges = ledger_charges(*book, loop_->ledger_names(), unix_s());
+    ASSERT_TRUE(charges);
+    ASSERT_TRUE(loop_->charge_settled(*charges));
+    UsageWriterOptions options;
+    options.gather_time = std::chrono::milliseconds(10);
+    loop_->set_usage_writer(std::make_unique<UsageWriter>(
+        std::move(*book), SettledSlots::writer_capacity(loop_->journal()), std::move(options)));
+  }
+  static std::int64_t unix_s() {
+    return std::chrono::duration_cast<std::chrono::seconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  }
+  // From here on with a usage book, as the gateway's wiring has it.
+  void start_with_books() {
+    has_books_ = true;
+    start();
+  }
+  void wait_until_stored() {
+    const UsageWriter& writer = *loop_->settled().writer();
+    while (writer.num_durable() < writer.num_pushed()) std::this_thread::yield();
+    loop_->turn();
+  }
+  UsageEntry stored() {
+    UsageEntry sum;
+    UsageBook book = std::move(*UsageBook::open(path_ + ".db"));
+    for (const UsageSum& each : *book.sums(UsagePeriod::day, 0)) {
+      sum.requests += each.requests;
+      sum.prompt += each.prompt;
+      sum.output += each.output;
+      sum.cost += each.cost;
+    }
+    return sum;
+  }
+  std::uint64_t used_today(const char* tenant) const {
+    const CounterView day =
+        loop_->quota_of(tenant).value().own[index_of(LimitKind::tokens_per_day)];
+    return day.spent + day.reserved;
   }
 
   // Brings a worker up (again) and carries its attach request back, as the parent does.
@@ -136,6 +187,7 @@ class Gateway : public testing::Test {
   ControlChannel parent_;
   std::vector<Journal::Recovered> recovered_;
   std::unique_ptr<RingDecisionLoop> loop_;
+  bool has_books_ = false;
 };
 
 TEST_F(Gateway, StreamsThroughTheRingsAndBillsInTheJournal) {
@@ -314,6 +366,116 @@ TEST_F(Gateway, EndsWhenTheParentIsGone) {
   parent_ = ControlChannel();
   loop_->run();
   EXPECT_TRUE(loop_->is_stopped());
+}
+
+TEST_F(Gateway, ASlotIsFreeOnceItsUsageIsOnTheDisk) {
+  config_.models[0].price_input = 2;
+  config_.models[0].price_output = 5;
+  start_with_books();
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink sink;
+  submit(sink, spec(1, 20, 3));
+  rounds(worker, 20);
+  ASSERT_TRUE(loop_->count_request({TenantId{0}, kNoKey}));
+  wait_until_stored();
+  EXPECT_EQ(loop_->journal().num_live(), 0u);
+  EXPECT_EQ(loop_->settled().num_waiting(), 0u);
+  EXPECT_EQ(stored().requests, 2u);
+  EXPECT_EQ(stored().prompt, loop_->journal().totals().prompt);
+  EXPECT_EQ(stored().output, loop_->journal().totals().accepted);
+  EXPECT_EQ(stored().cost, 20u * 2 + 60 * 5);
+  EXPECT_EQ(used_today("a"), 80u);
+}
+
+// Dies with one request settled and perhaps not stored, one half-way, none of which may be free.
+TEST_F(Gateway, TheNextGatewayGoesOnWithTheBooks) {
+  config_.tenants[0].limits.tokens_per_minute = 100;
+  start_with_books();
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  Sink first, second;
+  submit(first, spec(1, 10));
+  rounds(worker, 12);
+  submit(second, spec(2, 40));
+  rounds(worker, 5);
+  const std::uint64_t billed = loop_->journal().totals_with_live().accepted;
+  EXPECT_EQ(billed, 15u);
+  config_.tenants.insert(config_.tenants.begin(), cfg::Tenant{});  // other numbers, same names
+  config_.tenants[0].name = "c";
+  start();
+  EXPECT_EQ(stored().output, billed);
+  EXPECT_EQ(stored().requests, 2u);
+  EXPECT_EQ(loop_->journal().num_live(), 0u);
+  EXPECT_EQ(used_today("a"), 40 + billed);
+  EXPECT_EQ(used_today("b"), 0u);
+  EXPECT_EQ(used_today("c"), 0u);
+  EXPECT_EQ(loop_->core().ledger().num_open(), 0u);
+  RingWorker next(WorkerId{0}, Epoch{2}, kRing);
+  up(next);
+  GenerationSpec more = spec(3, 26);  // 55 + 46 > 100
+  more.tenant = TenantId{1};
+  Sink sink;
+  sink.loop = loop_.get();
+  const auto refused = loop_->submit(more, sink);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::tokens_rate_limited);
+  more.output_tokens_max = 25;
+  submit(sink, more);
+}
+
+TEST_F(Gateway, AFullDiskRefusesLimitsFirstThenEveryoneAndPasses) {
+  config_.tenants[0].limits.tokens_per_day = 1'000'000;
+  start_with_books();
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  const auto former = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit tight = before;
+  tight.rlim_cur = 4096;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
+  const auto try_one = [&](std::uint32_t tenant) -> std::optional<Error> {
+    Sink sink;
+    sink.loop = loop_.get();
+    sink.taken.resize(1);
+    GenerationSpec made = spec(tenant, 1);
+    made.tenant = TenantId{tenant};
+    const auto handle = loop_->submit(std::move(made), sink);
+    if (!handle) return handle.error();
+    sink.handle = *handle;
+    rounds(worker, 2);
+    return std::nullopt;
+  };
+  EXPECT_FALSE(try_one(0));
+  EXPECT_EQ(loop_->usage_store_state(), UsageStoreState::storing);
+  while (!loop_->settled().writer()->is_failing()) std::this_thread::yield();
+  EXPECT_EQ(loop_->usage_store_state(), UsageStoreState::failing);
+  const std::optional<Error> refused = try_one(0);
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->code, Errc::quota_store_unavailable);
+  EXPECT_TRUE(refused->retry_after);
+  EXPECT_FALSE(loop_->precheck({TenantId{0}, kNoKey}, 0));
+  EXPECT_FALSE(loop_->count_request({TenantId{0}, kNoKey}));
+  std::uint64_t num_more = 0;
+  std::optional<Error> full;
+  while (!full && num_more < 100) {
+    full = try_one(1);
+    num_more += full ? 0 : 1;
+  }
+  ASSERT_TRUE(full);
+  EXPECT_EQ(full->code, Errc::quota_store_unavailable);
+  EXPECT_EQ(num_more, 32u);  // half of the journal's slots, then the one that is beyond them
+  EXPECT_EQ(loop_->usage_store_state(), UsageStoreState::full);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, former);
+  wait_until_stored();
+  EXPECT_EQ(loop_->usage_store_state(), UsageStoreState::storing);
+  EXPECT_FALSE(try_one(0));
+  EXPECT_FALSE(try_one(1));
+  wait_until_stored();
+  EXPECT_EQ(stored().output, 1 + num_more + 2);
+  EXPECT_EQ(loop_->journal().totals().accepted, 1 + num_more + 2);
 }
 
 // Both sides on threads of their own, each asleep most of the time: every token needs a wake-up.

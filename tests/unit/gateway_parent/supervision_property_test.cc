@@ -56,7 +56,9 @@ class World {
         if (processes_[index].alive) apply(supervision_.stopped(worker_child(worker), now_));
         break;
       case 10:
-        apply(supervision_.worker_corrupt(worker, Epoch(uniform(rng_, 1, 3))));
+        apply(uniform(rng_, 0, 1) == 0
+                  ? supervision_.worker_corrupt(worker, Epoch(uniform(rng_, 1, 3)))
+                  : supervision_.worker_recycle(worker, Epoch(uniform(rng_, 1, 3))));
         break;
       case 11:
         if (processes_[index].said_hello && uniform(rng_, 0, 200) == 0)

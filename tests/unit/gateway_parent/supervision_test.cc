@@ -274,6 +274,18 @@ TEST_F(SupervisionTest, CorruptRecordsCostTheCurrentEpochOnly) {
             DownReason::corrupt);
 }
 
+TEST_F(SupervisionTest, ARecycledWorkerIsReplacedAtOnceEachTime) {
+  serve();
+  EXPECT_TRUE(supervision_.worker_recycle(kFirst, Epoch(9)).empty());
+  for (std::uint64_t epoch = 1; epoch < 4; ++epoch) {
+    EXPECT_EQ(kinds(supervision_.worker_recycle(kFirst, Epoch(epoch))), (Kinds{ActionKind::kill}));
+    EXPECT_EQ(supervision_.exited(worker_child(kFirst), kKill9, "", now_)[0].reason,
+              DownReason::recycled);
+    EXPECT_EQ(kinds(at(0ms)), (Kinds{ActionKind::spawn})) << "no back-off";
+    supervision_.worker_hello(kFirst, now_);
+  }
+}
+
 TEST_F(SupervisionTest, ANewGatewayHearsOfEveryLiveWorker) {
   serve();
   EXPECT_TRUE(supervision_.exited(kGatewayChild, kKill9, "", now_).empty());

@@ -2,8 +2,10 @@
 // Method: a file in a fresh folder, opened again to see what was kept.
 #include "gateway/store/sqlite.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -55,6 +57,33 @@ TEST_F(SqliteFile, KeepsWhatWasBound) {
   struct stat facts {};
   ASSERT_EQ(::stat(path_.c_str(), &facts), 0);
   EXPECT_EQ(facts.st_mode & 0777, 0600u);
+}
+
+// POSIX locks end when any descriptor of the file is closed. Without them another process that
+// closes the file last, as it believes, takes the write-ahead log away, and what is read here stays
+// old.
+TEST_F(SqliteFile, HoldsItsLocksWhileAnotherConnectionIsOpened) {
+  Result<Sqlite> database = Sqlite::open(path_);
+  ASSERT_TRUE(database);
+  ASSERT_TRUE(database->execute("CREATE TABLE t (a INTEGER) STRICT"));
+  const Result<Sqlite> second = Sqlite::open(path_);
+  ASSERT_TRUE(second);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {  // another process: may it lock what readers share?
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = 0x40000002;  // SHARED_FIRST, SHARED_SIZE of SQLite's file format
+    lock.l_len = 510;
+    const int file = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+    const bool asked = file >= 0 && ::fcntl(file, F_GETLK, &lock) == 0;
+    ::_exit(asked ? (lock.l_type == F_UNLCK ? 1 : 0) : 2);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "1: nothing is locked";
 }
 
 TEST_F(SqliteFile, ATransactionThatIsNotCommittedLeavesNothing) {

@@ -3,8 +3,11 @@
 // Unwritten slots hold NaN, so that reading one where it counts would show.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
+#include "kernels/half_float.h"
+#include "kernels/kv_store.h"
 #include "tests/unit/kernels/kernel_fixture.h"
 
 namespace sluice::krn {
@@ -21,6 +24,7 @@ struct Sequence {
   Shape shape;
   std::size_t length;
   std::vector<float> q, k, v;
+  std::size_t window = 0;
 };
 
 Sequence make_sequence(const Shape& shape, std::size_t length, std::uint32_t seed) {
@@ -33,6 +37,20 @@ float scale_of(const Shape& shape) {
   return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
 }
 
+// What a cache of this type has of x [vectors, n]: the contract of paged_kv.h, said once more.
+std::vector<float> rounded(std::vector<float> x, std::size_t n, KvType type) {
+  for (std::size_t at = 0; at < x.size(); at += n) {
+    float largest = 0;
+    for (std::size_t i = at; i < at + n; ++i) largest = std::max(largest, std::abs(x[i]));
+    for (std::size_t i = at; i < at + n; ++i) {
+      if (type == KvType::f16) x[i] = f16_to_float(float_to_f16(x[i]));
+      if (type == KvType::int8)
+        x[i] = std::nearbyint(x[i] * (127.0f / largest)) * (largest / 127.0f);
+    }
+  }
+  return x;
+}
+
 // A cache with the sequence's K and V in layer 1 of 2, behind a shuffled block table.
 struct Cache {
   std::vector<float> memory;
@@ -40,28 +58,22 @@ struct Cache {
   std::vector<std::uint32_t> table;
 };
 
-Cache make_cache(const Sequence& s, std::size_t block_tokens, std::uint32_t seed) {
+Cache make_cache(const Sequence& s, std::size_t block_tokens, std::uint32_t seed,
+                 KvType type = KvType::f32) {
   Cache cache;
   const std::size_t blocks = (s.length + block_tokens - 1) / block_tokens;
-  cache.kv = {nullptr, blocks + 3, 2, s.shape.kv_heads, s.shape.head_dim, block_tokens};
-  cache.memory.assign(cache.kv.num_blocks * kv_block_floats(cache.kv), std::nanf(""));
+  cache.kv = {nullptr, blocks + 3, 2, s.shape.kv_heads, s.shape.head_dim, block_tokens, type};
+  cache.memory.assign((cache.kv.num_blocks * kv_block_bytes(cache.kv) + 3) / 4, std::nanf(""));
   cache.kv.data = cache.memory.data();
   std::vector<std::uint32_t> ids(cache.kv.num_blocks);
   std::iota(ids.begin(), ids.end(), 0u);
   std::mt19937 engine(seed);
   std::shuffle(ids.begin(), ids.end(), engine);
   cache.table.assign(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(blocks));
-  for (std::size_t p = 0; p < s.length; ++p) {
-    for (std::size_t h = 0; h < s.shape.kv_heads; ++h) {
-      const std::size_t from = (p * s.shape.kv_heads + h) * s.shape.head_dim;
-      const std::size_t block = cache.table[p / block_tokens];
-      const std::size_t slot = p % block_tokens;
-      for (std::size_t d = 0; d < s.shape.head_dim; ++d) {
-        kv_keys(cache.kv, block, 1, h)[d * block_tokens + slot] = s.k[from + d];
-        kv_values(cache.kv, block, 1, h)[slot * s.shape.head_dim + d] = s.v[from + d];
-      }
-    }
-  }
+  const std::size_t width = s.shape.kv_heads * s.shape.head_dim;
+  for (std::size_t p = 0; p < s.length; ++p)
+    store_kv(cache.kv, {cache.table[p / block_tokens], p % block_tokens, 1}, s.k.data() + p * width,
+             s.v.data() + p * width);
   return cache;
 }
 
@@ -73,7 +85,7 @@ std::vector<float> attend(const KernelTable& path, const Sequence& s, const Cach
   const AttentionSpan span{0, end - start, start, cache.table.data()};
   const AttentionJob job{
       cache.kv,   1,     s.shape.heads, scale_of(s.shape), s.q.data() + start * width, width,
-      out.data(), width, &span};
+      out.data(), width, &span,         s.window};
   for (std::size_t t = 0; t < end - start; t += item_tokens) {
     const std::size_t t_end = std::min(t + item_tokens, end - start);
     for (std::size_t h = 0; h < s.shape.kv_heads; ++h) {
@@ -89,11 +101,12 @@ void exact_row(const Sequence& s, std::size_t t, std::size_t head, std::vector<d
                double& bound) {
   const std::size_t kv_head = head / (s.shape.heads / s.shape.kv_heads);
   const std::size_t dim = s.shape.head_dim;
-  std::vector<double> e(t + 1);
+  const std::size_t first = s.window != 0 && t + 1 > s.window ? t + 1 - s.window : 0;
+  std::vector<double> e(t + 1, -INFINITY);
   double largest = -INFINITY;
   double products = 0;
   double values = 0;
-  for (std::size_t p = 0; p <= t; ++p) {
+  for (std::size_t p = first; p <= t; ++p) {
     double dot = 0;
     double magnitude = 0;
     for (std::size_t d = 0; d < dim; ++d) {
@@ -167,6 +180,94 @@ TEST(Attention, EveryPathBlockSizeTableAndChunkGivesTheSameBits) {
       }
     }
   }
+}
+
+// Windows within a group, over one border, over several, and as long as the sequence.
+TEST(Attention, AWindowHidesWhatIsBeforeItOnEveryPath) {
+  for (const Shape& shape : {Shape{3, 1, 8}, Shape{4, 2, 16}}) {
+    for (const std::size_t window : {1u, 3u, 63u, 64u, 65u, 100u, 149u, 150u, 151u}) {
+      Sequence s = make_sequence(shape, 150, 29);
+      s.window = window;
+      const std::size_t width = shape.heads * shape.head_dim;
+      const std::vector<float> want = attend(oracle(), s, make_cache(s, 64, 1), 0, 150, 150);
+      for (std::size_t t = 0; t < 150; t += 7) {
+        std::vector<double> exact;
+        double bound = 0;
+        exact_row(s, t, 1, exact, bound);
+        for (std::size_t d = 0; d < shape.head_dim; ++d)
+          ASSERT_LE(std::abs(static_cast<double>(want[t * width + shape.head_dim + d]) - exact[d]),
+                    bound)
+              << window << " " << t;
+      }
+      for (const KernelTable* path : all_paths()) {
+        const Cache cache = make_cache(s, 16, 7);
+        for (const std::size_t chunk : {std::size_t{1}, std::size_t{150}}) {
+          for (std::size_t start = 0; start < 150; start += chunk) {
+            const std::vector<float> got = attend(*path, s, cache, start, start + chunk, 11);
+            ASSERT_TRUE(same_bits(got.data(), want.data() + start * width, got.size()))
+                << path->name << " window " << window << " chunk " << chunk << " at " << start;
+          }
+        }
+      }
+    }
+  }
+}
+
+// The oracle against a plain softmax over what the cache has of K and V; then every path. The one
+// rounding more of each product with a scale is within the bound of a float cache.
+TEST(Attention, NarrowCachesKeepTheBoundAndTheBits) {
+  for (const KvType type : {KvType::f16, KvType::int8}) {
+    for (const Shape& shape : kShapes) {
+      for (const std::size_t length : {1u, 9u, 64u, 131u}) {
+        const Sequence s = make_sequence(shape, length, 41);
+        Sequence stored = s;
+        stored.k = rounded(s.k, shape.head_dim, type);
+        stored.v = rounded(s.v, shape.head_dim, type);
+        const std::size_t width = shape.heads * shape.head_dim;
+        const Cache wide = make_cache(s, 64, 1, type);
+        const std::vector<float> want = attend(oracle(), s, wide, 0, length, length);
+        for (std::size_t h = 0; h < shape.heads; ++h) {
+          std::vector<double> exact;
+          double bound = 0;
+          exact_row(stored, length - 1, h, exact, bound);
+          for (std::size_t d = 0; d < shape.head_dim; ++d)
+            ASSERT_LE(
+                std::abs(static_cast<double>(want[(length - 1) * width + h * shape.head_dim + d]) -
+                         exact[d]),
+                2 * bound)
+                << length << " head_dim " << shape.head_dim;
+        }
+        for (const KernelTable* path : all_paths()) {
+          for (const std::size_t block_tokens : {8u, 16u, 64u}) {
+            const Cache cache = make_cache(s, block_tokens, 3, type);
+            const std::size_t chunk = length < 9 ? 1 : 9;
+            for (std::size_t start = 0; start < length; start += chunk) {
+              const std::size_t end = std::min(start + chunk, length);
+              const std::vector<float> got = attend(*path, s, cache, start, end, 4);
+              ASSERT_TRUE(same_bits(got.data(), want.data() + start * width, got.size()))
+                  << path->name << " type " << static_cast<int>(type) << " block " << block_tokens
+                  << " length " << length << " head_dim " << shape.head_dim;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(PagedKv, Int8StoresWhatIsNoNumberVisibly) {
+  const PagedKv shape{nullptr, 1, 1, 1, 4, 8, KvType::int8};
+  std::vector<float> memory(kv_block_bytes(shape) / 4);
+  PagedKv kv = shape;
+  kv.data = memory.data();
+  const float tiny[] = {1e-38f, 0, 0, 0};
+  const float infinite[] = {1, 2, INFINITY, 3};
+  store_kv(kv, {0, 2, 0}, tiny, infinite);
+  EXPECT_EQ(memory[2], 0.0f);
+  const char* values = kv_head_at(kv, 0, 0, KvPart::values, 0);
+  float scale = 0;
+  std::memcpy(&scale, values + 2 * 4, 4);
+  EXPECT_TRUE(std::isnan(scale));
 }
 
 TEST(Attention, ExtremeScoresStayFinite) {

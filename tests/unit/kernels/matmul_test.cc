@@ -149,6 +149,7 @@ BlockFormat format_of(WeightType type) {
   return type == WeightType::q8_0   ? BlockFormat::q8_0
          : type == WeightType::q4_0 ? BlockFormat::q4_0
          : type == WeightType::q4_k ? BlockFormat::q4_k
+         : type == WeightType::q5_k ? BlockFormat::q5_k
                                     : BlockFormat::q6_k;
 }
 
@@ -167,7 +168,7 @@ QuantizedWeights make_quantized(std::size_t rows, std::size_t cols, WeightType t
   };
   for (std::size_t at = 1; at + shape.bytes <= w.file.size(); at += shape.bytes) {
     set_scale(w.file.data() + at + (type == WeightType::q6_k ? 208 : 0));
-    if (type == WeightType::q4_k) set_scale(w.file.data() + at + 2);
+    if (has_minima(type)) set_scale(w.file.data() + at + 2);
   }
   w.values.resize(rows * cols);
   dequantize(format_of(type), w.file.data() + 1, rows * cols / shape.num_elements, w.values.data());
@@ -231,8 +232,8 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
             static_cast<double>(row.scales[k / kQuantBlock]) * static_cast<double>(row.q[k]);
         const double weight = static_cast<double>(w.values[r * cols + k]);
         sum += weight * x_value;
-        // q4_k adds products and minima apart: each below 2 * 63 * 15.
-        magnitude += (type == WeightType::q4_k ? 2 * 1890 : std::abs(weight)) * std::abs(x_value);
+        // q4_k and q5_k add products and minima apart: each below 2 * 63 * 31.
+        magnitude += (has_minima(type) ? 2 * 3906 : std::abs(weight)) * std::abs(x_value);
       }
       const double got = static_cast<double>(want[1 + t * y_stride + r]);
       ASSERT_LE(std::abs(got - sum), static_cast<double>(cols) * kUnit * magnitude + 1e-40);
@@ -246,7 +247,7 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
 }
 
 constexpr WeightType kQuantizedTypes[] = {WeightType::q8_0, WeightType::q4_0, WeightType::q4_k,
-                                          WeightType::q6_k};
+                                          WeightType::q5_k, WeightType::q6_k};
 
 // Whole blocks, or whole super-blocks.
 std::size_t columns(std::size_t blocks, WeightType type) {

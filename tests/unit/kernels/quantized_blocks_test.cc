@@ -111,6 +111,42 @@ TEST(QuantizedBlocks, EveryElementIsItsDefinitionRoundedOnce) {
   }
 }
 
+// Half a step off, a whole one at the far end of q4_0's levels, and what rounding the scale costs.
+TEST(QuantizedBlocks, QuantizedFloatsComeBackWithinAStep) {
+  for (const BlockFormat format : {BlockFormat::q8_0, BlockFormat::q4_0}) {
+    const bool is_q8 = format == BlockFormat::q8_0;
+    for (std::uint32_t run = 0; run < 3000; ++run) {
+      std::vector<float> x(64), back(64);
+      for (std::uint32_t i = 0; i < 64; ++i) {
+        const double unit = random_unit({run, 5, i}, 0);
+        x[i] = static_cast<float>(std::ldexp(2 * unit - 1, static_cast<int>(run % 40) - 20));
+        if (run % 7 == 0 && i < 32) x[i] = 0;
+      }
+      std::vector<std::uint8_t> blocks(2 * block_shape(format).bytes);
+      quantize(format, x.data(), 2, blocks.data());
+      dequantize(format, blocks.data(), 2, back.data());
+      for (std::size_t i = 0; i < 64; ++i) {
+        float largest = 0;
+        for (std::size_t k = i / 32 * 32; k < i / 32 * 32 + 32; ++k)
+          largest = std::max(largest, std::abs(x[k]));
+        // Scales below 2^-14 count in steps of 2^-24.
+        const float bound = (is_q8 ? 0.00445f : 0.1256f) * largest + (is_q8 ? 127 : 8) * 0x1p-24f;
+        ASSERT_LE(std::abs(back[i] - x[i]), bound) << "run " << run << " element " << i;
+        ASSERT_TRUE(largest != 0 || back[i] == 0.0f);
+      }
+    }
+    std::vector<float> extreme(32, 1e-20f);
+    std::vector<std::uint8_t> block(block_shape(format).bytes);
+    std::vector<float> back(32);
+    quantize(format, extreme.data(), 1, block.data());
+    dequantize(format, block.data(), 1, back.data());
+    for (const float value : back) EXPECT_EQ(value, 0.0f);
+    extreme[3] = 1e30f;
+    quantize(format, extreme.data(), 1, block.data());
+    EXPECT_EQ(block[1] & 0x7c, 0x7c) << "a scale that binary16 does not hold shows";
+  }
+}
+
 TEST(QuantizedBlocks, AScaleThatIsNotFiniteShows) {
   for (const BlockFormat format : kFormats) {
     for (const std::size_t at : scale_offsets(format)) {

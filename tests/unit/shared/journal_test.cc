@@ -74,6 +74,38 @@ TEST_F(JournalFile, KeepsTotalsSlotsAndIdsOverReopening) {
   journal.check_invariants();
 }
 
+TEST_F(JournalFile, WhatIsKeptStaysLiveUntilItIsAbsorbed) {
+  std::vector<Journal::Recovered> recovered;
+  {
+    Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 4), recovered);
+    JournalEntry live = entry(5, 0, 20);
+    live.model_key = 77;
+    live.price_input = 3;
+    live.price_cached = 1;
+    live.price_output = 5;
+    const auto slot = *journal.try_open_slot(live);
+    journal.set_cached(slot, 16);
+    journal.accept(slot, 3);
+  }
+  for (int round = 0; round < 2; ++round) {  // the first reader dies before it absorbs
+    recovered.clear();
+    Journal journal = *Journal::open_keeping(*Journal::create_file(path_.c_str(), 4), recovered);
+    ASSERT_EQ(recovered.size(), 1u);
+    EXPECT_FALSE(journal.is_power_lost());
+    EXPECT_EQ(journal.num_live(), 1u);
+    EXPECT_EQ(recovered[0].cached, 16u);
+    EXPECT_EQ(recovered[0].entry.model_key, 77u);
+    EXPECT_EQ(recovered[0].entry.price_input, 3u);
+    EXPECT_EQ(recovered[0].entry.price_cached, 1u);
+    EXPECT_EQ(recovered[0].entry.price_output, 5u);
+    if (round == 1) journal.absorb(recovered[0].slot);
+  }
+  recovered.clear();
+  const Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 4), recovered);
+  EXPECT_TRUE(recovered.empty());
+  EXPECT_TRUE(test::equal(journal.totals(), {1, 20, 3}));
+}
+
 TEST_F(JournalFile, SlotsAreBoundedAndReused) {
   std::vector<Journal::Recovered> recovered;
   Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 3), recovered);
@@ -133,6 +165,31 @@ TEST_F(JournalFile, AFileWhoseCreationWasCutShortIsMadeAnew) {
   EXPECT_TRUE(Journal::open(*Journal::create_file(path_.c_str(), 2), recovered));
 }
 
+TEST_F(JournalFile, AFileOfVersion1GoesOn) {
+  std::vector<Journal::Recovered> recovered;
+  {
+    Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 2), recovered);
+    const auto done = *journal.try_open_slot(entry(1, 0, 10));
+    journal.accept(done, 7);
+    journal.absorb(done);
+    journal.accept(*journal.try_open_slot(entry(2, 0, 5)), 3);
+  }
+  Image former = test::image_of(UniqueFd(::open(path_.c_str(), O_RDONLY)));
+  const std::uint32_t version = 1;
+  std::memcpy(former.data() + offsetof(JournalHeader, version), &version, sizeof version);
+  write_file(former);
+  EXPECT_FALSE(Journal::open(test::file_of(former), recovered));  // the parent's to convert
+  const auto journal = Journal::open_keeping(*Journal::create_file(path_.c_str(), 4), recovered);
+  ASSERT_TRUE(journal);
+  ASSERT_EQ(recovered.size(), 1u);
+  EXPECT_EQ(recovered[0].accepted, 3u);
+  EXPECT_EQ(recovered[0].cached, 0u);
+  EXPECT_EQ(recovered[0].entry.model_key, 0u);
+  EXPECT_EQ(recovered[0].entry.prompt_tokens, 5u);
+  EXPECT_EQ(journal->totals().requests, 1u);
+  EXPECT_EQ(journal->num_slots(), 4u);
+}
+
 TEST_F(JournalFile, ForeignFilesAreRefusedAndLeftAlone) {
   const Image foreign(8192, 'q');
   write_file(foreign);
@@ -159,7 +216,7 @@ TEST_F(JournalFile, DamagedFilesAreRefused) {
   // The free slots are handed out from the lowest number: slot 0 is the live one.
   constexpr std::size_t kSlot = kJournalHeaderBytes;
   refused(offsetof(JournalHeader, magic), 1);
-  refused(offsetof(JournalHeader, version), 2);
+  refused(offsetof(JournalHeader, version), kJournalVersion + 1);
   refused(offsetof(JournalHeader, num_slots), 0);
   refused(offsetof(JournalHeader, num_slots), 3);
   refused(offsetof(JournalHeader, num_slots), 0xffffffff);
@@ -167,6 +224,7 @@ TEST_F(JournalFile, DamagedFilesAreRefused) {
   refused(kSlot + offsetof(JournalSlot, state), 2);
   refused(kSlot + offsetof(JournalSlot, prompt_tokens), 0xffffffff);
   refused(kSlot + offsetof(JournalSlot, accepted), 0xffffffff);
+  refused(kSlot + offsetof(JournalSlot, cached), 0xffffffff);
   Image bad_intent = good;
   const std::uint32_t one = 1;
   const std::uint32_t absurd = 1000;

@@ -96,6 +96,13 @@ TEST(Messages, ASubmissionWithOneFieldOutOfRangeIsRefused) {
       [](SubmitRecord& r) { r.sampling.repetition_penalty = 0.0f; },
       [](SubmitRecord& r) { r.sampling.repetition_penalty = kNan; },
       [](SubmitRecord& r) { r.sampling.ignore_eos = 2; },
+      [](SubmitRecord& r) { r.sampling.wants_logprob = 2; },
+      [](SubmitRecord& r) { r.sampling.num_top_logprobs = kTopLogprobsMax + 1; },
+      [](SubmitRecord& r) { r.output_ids_max = 0; },        // but it has output
+      [](SubmitRecord& r) { r.prompt_logprobs_from = 1; },  // likewise
+      [](SubmitRecord& r) { r.prompt_logprobs_from = 3; },
+      [](SubmitRecord& r) { r.task = SequenceTask::embed; },
+      [](SubmitRecord& r) { r.task = static_cast<SequenceTask>(2); },
   };
   for (std::size_t i = 0; i < changes.size(); ++i) {
     auto bytes = Submission().write();
@@ -153,7 +160,15 @@ TEST(Messages, AStepIsReadBackAndItsEntriesAreChecked) {
   const std::vector<std::function<void(StepEntry&)>> changes = {
       [](StepEntry& e) { e.sequence = 0; },
       [](StepEntry& e) { e.kind = static_cast<EntryKind>(0); },
-      [](StepEntry& e) { e.kind = static_cast<EntryKind>(3); },
+      [](StepEntry& e) { e.kind = static_cast<EntryKind>(5); },
+      [](StepEntry& e) {
+        e.kind = EntryKind::prompt_token;
+        e.finish = FinishReason::length;
+      },
+      [](StepEntry& e) { e.kind = EntryKind::prompt_finished; },  // with no finish reason
+      [](StepEntry& e) { e.num_top = 1; },                        // that nothing stands for
+      [](StepEntry& e) { e.num_values = 1; },
+      [](StepEntry& e) { e.logprob = 0.5f; },
       [](StepEntry& e) { e.finish = static_cast<FinishReason>(5); },
       [](StepEntry& e) { e.kind = EntryKind::finished; },
       [](StepEntry& e) { e.token = kVocabularyMax; },
@@ -172,6 +187,86 @@ TEST(Messages, AStepIsReadBackAndItsEntriesAreChecked) {
     const auto corrupt = step_bytes(head, {token_entry(), finished});
     EXPECT_FALSE(parse_step(corrupt)) << count;
   }
+}
+
+// A step of a token with two alternatives, a prompt's token with one, and an embedding.
+struct RichStep {
+  StepRecord head{};
+  std::vector<StepEntry> entries{token_entry(), token_entry(), token_entry()};
+  std::vector<TopLogprob> top{{8, -0.5f}, {9, -1.5f}, {7, -0.25f}};
+  std::vector<float> values{0.6f, -0.8f};
+  RichStep() {
+    entries[0].num_top = 2;
+    entries[1].kind = EntryKind::prompt_token;
+    entries[1].num_top = 1;
+    entries[2].kind = EntryKind::prompt_finished;
+    entries[2].finish = FinishReason::length;
+    entries[2].num_values = 2;
+    head.num_entries = 3;
+    head.num_top = 3;
+    head.num_values = 2;
+  }
+  // Unchecked: what a hostile peer may write.
+  std::vector<std::byte> write() const {
+    std::vector<std::byte> bytes(sizeof head + std::span(entries).size_bytes() +
+                                 std::span(top).size_bytes() + std::span(values).size_bytes());
+    std::byte* to = bytes.data();
+    const auto put = [&to](const void* from, std::size_t size) {
+      std::memcpy(to, from, size);
+      to += size;
+    };
+    put(&head, sizeof head);
+    put(entries.data(), std::span(entries).size_bytes());
+    put(top.data(), std::span(top).size_bytes());
+    put(values.data(), std::span(values).size_bytes());
+    return bytes;
+  }
+};
+
+TEST(Messages, AlternativesAndEmbeddingsAreReadBackAndTheirCountsMustAgree) {
+  const RichStep good;
+  const auto bytes = good.write();
+  const auto view = parse_step(bytes);
+  ASSERT_TRUE(view) << view.error().detail;
+  EXPECT_TRUE(std::equal(view->top.begin(), view->top.end(), good.top.begin(), good.top.end()));
+  EXPECT_EQ(view->values[1], -0.8f);
+  std::vector<std::byte> again(step_bytes(view->head));
+  write_step(again, *view);
+  EXPECT_EQ(again, bytes);
+  for (std::size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_FALSE(parse_step(bytes_of(bytes.data(), size))) << size;
+
+  const std::vector<std::function<void(RichStep&)>> changes = {
+      [](RichStep& s) { s.entries[0].num_top = 3; },
+      [](RichStep& s) { s.entries[0].num_top = 255; },
+      [](RichStep& s) { s.entries[1].num_top = 0; },
+      [](RichStep& s) { s.entries[2].num_top = 1; },
+      [](RichStep& s) { s.entries[2].num_values = 3; },
+      [](RichStep& s) { s.entries[2].num_values = 0xffffffff; },
+      [](RichStep& s) { s.entries[2].finish = FinishReason::stop; },
+      [](RichStep& s) { s.head.num_top = 2; },
+      [](RichStep& s) { s.head.num_top = 0xffffffff; },
+      [](RichStep& s) { s.head.num_values = 0xffffffff; },
+      [](RichStep& s) { s.head.num_entries = 0xffffffff; },
+      [](RichStep& s) { s.top[1].token = kVocabularyMax; },
+      [](RichStep& s) { s.top[2].logprob = 0.1f; },
+      [](RichStep& s) { s.top[2].logprob = std::nanf(""); },
+      [](RichStep& s) { s.values[0] = std::nanf(""); },
+      [](RichStep& s) { s.values[1] = std::numeric_limits<float>::infinity(); },
+  };
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    RichStep bad;
+    changes[i](bad);
+    EXPECT_FALSE(parse_step(bad.write())) << "change " << i;
+  }
+  RichStep unlikely;  // a probability that no float can say
+  unlikely.top[1].logprob = -std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(parse_step(unlikely.write()));
+}
+
+TEST(Messages, TheLargestStepFitsTheSmallestRingUpTo64Sequences) {
+  EXPECT_LE(step_bytes_max(64) + 16, kRingBytesMin / 2);
+  EXPECT_LE(step_bytes_max(kBatchSequencesMax) + 16, (std::size_t{256} << 10) / 2);
 }
 
 TEST(Messages, AnUnknownRejectionReadsAsAnInternalError) {
@@ -196,7 +291,10 @@ TEST(Messages, RandomDamageIsRefusedOrStaysInRange) {
     const auto view = parse_submit(bytes);
     if (!view) continue;
     ASSERT_EQ(view->prompt.size() + view->output.size() + view->stop_ids.size(), 6u);
-    ASSERT_GT(view->head.output_ids_max, view->head.num_output_ids);
+    ASSERT_TRUE(view->head.output_ids_max > view->head.num_output_ids ||
+                view->head.num_output_ids == 0);
+    ASSERT_LT(view->head.prompt_logprobs_from, view->head.num_prompt_ids);
+    ASSERT_LE(view->head.sampling.num_top_logprobs, kTopLogprobsMax);
     ASSERT_LE(view->head.sampling.temperature, 2.0f);
   }
 }

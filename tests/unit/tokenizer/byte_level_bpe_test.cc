@@ -12,73 +12,13 @@
 
 #include "shared/random.h"
 #include "tests/support/gguf_bytes.h"
+#include "tests/unit/tokenizer/byte_level_lists.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 
 namespace sluice::tok {
 namespace {
-
-constexpr std::int32_t kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5;
-
-// GPT-2's alphabet: how a byte is written in tokens.
-std::string written(std::string_view bytes) {
-  std::string text;
-  for (const char c : bytes) {
-    const auto byte = static_cast<std::uint8_t>(c);
-    std::uint32_t code = byte;
-    std::uint32_t stand_ins = 0;
-    for (std::uint32_t b = 0; b <= byte; ++b) {
-      const bool is_itself =
-          (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF);
-      if (b == byte && !is_itself) code = 0x100 + stand_ins;
-      if (!is_itself) ++stand_ins;
-    }
-    if (code < 0x80) {
-      text += static_cast<char>(code);
-    } else {
-      text += static_cast<char>(0xC0 | code >> 6);
-      text += static_cast<char>(0x80 | (code & 0x3F));
-    }
-  }
-  return text;
-}
-
-struct Lists {
-  std::vector<std::string> tokens;
-  std::vector<std::int32_t> types;
-  std::vector<std::string> merges;
-
-  TokenId add(const std::string& token, std::int32_t type) {
-    tokens.push_back(token);
-    types.push_back(type);
-    return static_cast<TokenId>(tokens.size() - 1);
-  }
-  // The bytes of two tokens become a third.
-  void merge(std::string_view left, std::string_view right) {
-    add(written(std::string(left) + std::string(right)), kNormal);
-    merges.push_back(written(left) + " " + written(right));
-  }
-};
-
-// All bytes as 0..255, then merges that overlap in every way.
-Lists small() {
-  Lists lists;
-  for (int byte = 0; byte < 256; ++byte)
-    lists.add(written(std::string(1, static_cast<char>(byte))), kNormal);
-  lists.merge("a", "b");
-  lists.merge("a", "a");
-  lists.merge(" ", "a");
-  lists.merge("b", "a");
-  lists.merge("aa", "b");
-  lists.merge("ab", "a");
-  lists.merge(" a", "b");
-  lists.merge("aa", "aa");
-  lists.merge("\xC3", "\xA4");
-  lists.merge("\n", "\n");
-  lists.merge("b", "ab");
-  return lists;
-}
 
 test::GgufBytes file_of(const Lists& lists, const char* pre) {
   test::GgufBytes file;
@@ -195,25 +135,6 @@ TEST(ByteLevelBpe, WordsOfSmollm) {
   const ByteLevelBpe bpe(vocabulary, UINT32_MAX);
   EXPECT_EQ(words_of(bpe, "in 1984's x2"), (Words{"in", " ", "1", "9", "8", "4", "'s", " x", "2"}));
   EXPECT_EQ(words_of(bpe, "a   7  b"), (Words{"a", "   ", "7", " ", " b"}));
-}
-
-// Words, spaces, line ends, digits, scripts, broken bytes, runs.
-std::string random_text(std::uint32_t run) {
-  static constexpr std::array<std::string_view, 30> kParts{
-      "the",    " a",     "ab",       "aab",        " ",      "   ",        "\n",     "\r\n",
-      "\t",     "'s",     "'LL",      "12",         "7",      "1",          ".",      "...",
-      "(",      "\u00e4", "\u00df",   "\u6f22",     "\u0663", "\U0001f600", "\u0301", "\u2028",
-      "\u180e", "\xFF",   "\xF0\x9F", "<|im_end|>", "_",      "$"};
-  const RandomKey key{37, 0, run};
-  std::string text;
-  std::uint32_t draw = 0;
-  for (std::uint64_t parts = random_bits(key, draw++) % 40; parts > 0; --parts) {
-    const std::string_view part = kParts[random_bits(key, draw++) % kParts.size()];
-    const std::uint64_t repeats =
-        random_bits(key, draw++) % 12 == 0 ? random_bits(key, draw++) % 60 : 1;
-    for (std::uint64_t i = 0; i < repeats; ++i) text += part;
-  }
-  return text;
 }
 
 TEST(ByteLevelBpe, TextsAreTheirWordsAndComeBack) {

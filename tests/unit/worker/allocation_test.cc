@@ -23,6 +23,9 @@ TEST(Engine, AThousandStepsAllocateNothing) {
     if (i % 4 == 3) submission.sampling().top_k = 5;
     if (i % 8 == 5) submission.sampling().presence_penalty = 0.5f;
     if (i % 8 == 7) submission.sampling().wants_logprob = 1;
+    if (i % 16 == 7) submission.sampling().num_top_logprobs = 20;
+    if (i % 16 == 15) submission.prompt_logprobs_from(1);
+    if (i % 32 == 3) submission.embed();
     submissions.push_back(submission);
   }
   std::uint64_t num_added = 0;

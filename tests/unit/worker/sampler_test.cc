@@ -219,6 +219,55 @@ TEST(Sampler, LogprobIsOfTheUnmodifiedDistributionAndOnlyWhenWanted) {
   EXPECT_NEAR(double{sampled.logprob}, 1.0 - std::log(total), 1e-6);
 }
 
+// By sorting the whole row; lower ids first among equal logits.
+std::vector<TopLogprob> naive_top(const std::vector<float>& logits, std::size_t count) {
+  double total = 0.0;
+  for (const float logit : logits) total += std::exp(double{logit});
+  std::vector<TokenId> order(logits.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::ranges::stable_sort(order, [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
+  order.resize(std::min(count, order.size()));
+  std::vector<TopLogprob> top;
+  for (const TokenId id : order)
+    top.push_back({id, static_cast<float>(double{logits[id]} - std::log(total))});
+  return top;
+}
+
+TEST(Sampler, TheLikeliestTokensAreThoseOfTheUnmodifiedRow) {
+  std::mt19937_64 random(test_seed(11));
+  for (const std::size_t vocab_size : {1u, 5u, 64u, 65u, 1000u, 5000u}) {
+    Sampler sampler(static_cast<std::uint32_t>(vocab_size));
+    for (const int wanted : {0, 1, 5, 20}) {
+      const auto count = static_cast<std::uint16_t>(wanted);
+      Case c = random_case(random, vocab_size);
+      if (vocab_size > 100)  // ties: the lower id is first
+        for (std::size_t i = 0; i < vocab_size; i += 3) c.logits[i] = 9.0f;
+      const SampledToken plain = sampler.sample(c.input());
+      c.sampling.wants_logprob = 1;
+      c.sampling.num_top_logprobs = count;
+      std::vector<TopLogprob> room(count);
+      SampleInput input = c.input();
+      input.top = room;
+      const SampledToken sampled = sampler.sample(input);
+      EXPECT_EQ(sampled.token, plain.token) << "asking changes no token";
+      const std::vector<TopLogprob> naive = naive_top(c.logits, count);
+      ASSERT_EQ(sampled.top.size(), naive.size());
+      for (std::size_t i = 0; i < naive.size(); ++i) {
+        EXPECT_EQ(sampled.top[i].token, naive[i].token);
+        EXPECT_NEAR(sampled.top[i].logprob, naive[i].logprob, 2e-6);
+        EXPECT_LE(sampled.top[i].logprob, 0.0f);
+        if (sampled.top[i].token == sampled.token) {
+          EXPECT_EQ(sampled.top[i].logprob, sampled.logprob);
+        }
+      }
+      std::vector<TopLogprob> scored_room(count);
+      const SampledToken scored = sampler.score(c.logits, sampled.token, scored_room);
+      EXPECT_EQ(scored.logprob, sampled.logprob);
+      EXPECT_TRUE(std::ranges::equal(scored.top, sampled.top));
+    }
+  }
+}
+
 TEST(Sampler, ReportsRowsThatAreNotFinite) {
   Sampler sampler(130);
   for (const float bad :

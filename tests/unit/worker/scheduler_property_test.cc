@@ -55,7 +55,17 @@ World random_world(std::mt19937_64& random) {
     if (random() % 4 == 0) sampling.frequency_penalty = 0.9f;
     if (random() % 4 == 0) sampling.repetition_penalty = 1.4f;
     if (random() % 4 == 0) sampling.min_tokens = 5;
-    if (random() % 4 == 0) sampling.wants_logprob = 1;
+    if (random() % 4 == 0) {
+      sampling.wants_logprob = 1;
+      sampling.num_top_logprobs = static_cast<std::uint16_t>(random() % 4);
+    }
+    // Some want to know the log-probabilities of their prompt, or from the middle on; of these and
+    // of others nothing but the prompt is wanted; some are embeddings.
+    const std::uint64_t what = random() % 8;
+    if (what < 3 && prompt > 1)
+      submission.prompt_logprobs_from(static_cast<std::uint32_t>(uniform(random, 1, prompt - 1)));
+    if (what == 0 || what == 3) submission.output_max(0);
+    if (what == 4) submission.embed();
     world.submissions.push_back(std::move(submission));
   }
   return world;
@@ -113,6 +123,24 @@ std::uint32_t count_unfilled(const Scheduler& scheduler) {
          static_cast<std::uint32_t>(filled.size());
 }
 
+// As much as was asked for, in the order of the prompt.
+void expect_asked(const Submission& submission, const Ended& ended) {
+  const SubmitView view = submission.view();
+  const std::uint32_t from = view.head.prompt_logprobs_from;
+  ASSERT_EQ(ended.prompt_scored.size(), from == 0 ? 0 : view.prompt.size() - from);
+  for (std::size_t i = 0; i < ended.prompt_scored.size(); ++i)
+    ASSERT_EQ(ended.prompt_scored[i].token, view.prompt[from + i]);
+  const std::size_t num_top = view.head.sampling.num_top_logprobs;
+  ASSERT_EQ(ended.prompt_top.size(), ended.prompt_scored.size() * num_top);
+  ASSERT_EQ(ended.top.size(), ended.tokens.size() * num_top);
+  const bool embeds = view.head.task == SequenceTask::embed;
+  ASSERT_EQ(ended.embedding.size(), embeds ? kCannedEmbedding : 0u);
+  if (view.head.output_ids_max == 0) {
+    ASSERT_TRUE(ended.tokens.empty());
+    ASSERT_EQ(ended.finish, FinishReason::length);
+  }
+}
+
 void run_world(std::uint64_t seed) {
   SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
@@ -139,7 +167,8 @@ void run_world(std::uint64_t seed) {
     if (::testing::Test::HasFailure()) return;
     const StepOutcome& outcome = e.engine.compute();
     num_tokens += outcome.num_tokens;
-    collect(outcome.entries, e.endings);
+    ASSERT_LE(plan.num_logits, scheduler.limits().sequences_max + kStepScoresMax);
+    collect_all(outcome, e.endings);
     scheduler.check_invariants();
     ASSERT_EQ(scheduler.num_slots_unfilled(), count_unfilled(scheduler));
     e.clock.advance(std::chrono::milliseconds(1));
@@ -159,6 +188,12 @@ void run_world(std::uint64_t seed) {
     } else {
       ASSERT_EQ(ended.tokens, alone.tokens) << submission.id();
       ASSERT_EQ(ended.finish, alone.finish);
+      ASSERT_EQ(ended.scored, alone.scored) << submission.id();
+      ASSERT_EQ(ended.top, alone.top) << submission.id();
+      ASSERT_EQ(ended.prompt_scored, alone.prompt_scored) << submission.id();
+      ASSERT_EQ(ended.prompt_top, alone.prompt_top) << submission.id();
+      ASSERT_EQ(ended.embedding, alone.embedding) << submission.id();
+      expect_asked(submission, ended);
     }
   }
   EXPECT_EQ(scheduler.blocks().num_used(), 0u);

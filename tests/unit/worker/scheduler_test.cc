@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/support/worker_builders.h"
 
 namespace sluice::eng {
@@ -23,7 +25,7 @@ TEST(Scheduler, PlansDecodesBeforePrefillsUnderTheTokenBudget) {
   EXPECT_EQ(plan.items[0].sequence, SequenceId{1});
   EXPECT_EQ(plan.num_decode_tokens, 1u);
   EXPECT_EQ(plan.num_prefill_tokens, 31u);
-  EXPECT_FALSE(plan.items[1].wants_logits);
+  EXPECT_EQ(plan.items[1].num_logits, 0u);
 }
 
 TEST(Scheduler, AdmitsByPriorityThenId) {
@@ -418,6 +420,108 @@ TEST(Scheduler, IdsTakenInPiecesAreHeldAgainstTheVocabulary) {
   }
 }
 
+// The naive embedding: the mean of the hidden states, one position after another, of length 1.
+std::vector<double> naive_embedding(const Submission& submission) {
+  CannedExecutor executor(a_canned_model());
+  std::vector<BlockId> blocks;
+  for (std::uint32_t b = 0; b < 32; ++b) blocks.emplace_back(b);
+  std::vector<double> mean(kCannedEmbedding, 0.0);
+  const std::vector<TokenId>& ids = submission.prompt_ids();
+  for (std::uint32_t i = 0; i < ids.size(); ++i) {
+    const SequenceSpan span{SequenceId{1}, std::span(ids).subspan(i, 1), i, blocks, 0, true};
+    executor.forward({&span, 1});
+    EXPECT_EQ(executor.hidden().num_rows, 1u);
+    for (std::uint32_t d = 0; d < kCannedEmbedding; ++d)
+      mean[d] += double{executor.hidden().data[d]} / static_cast<double>(ids.size());
+  }
+  double squares = 0.0;
+  for (const double value : mean) squares += value * value;
+  for (double& value : mean) value /= std::sqrt(squares);
+  return mean;
+}
+
+TEST(Engine, AnEmbeddingIsTheMeanOfTheHiddenStatesOfLengthOne) {
+  for (const std::size_t length : {1u, 7u, 8u, 31u, 100u}) {
+    const Submission submission = Submission(1).prompt(length, 5).embed();
+    CannedEngine e;  // chunks of 32
+    ASSERT_TRUE(e.add(submission));
+    e.run();
+    const Ended& ended = e.endings[1];
+    EXPECT_EQ(ended.finish, FinishReason::length);
+    EXPECT_TRUE(ended.tokens.empty());
+    EXPECT_EQ(e.engine.generated_total(), 0u);
+    const std::vector<double> naive = naive_embedding(submission);
+    ASSERT_EQ(ended.embedding.size(), naive.size());
+    for (std::size_t d = 0; d < naive.size(); ++d)
+      EXPECT_NEAR(double{ended.embedding[d]}, naive[d], 1e-6);
+  }
+}
+
+TEST(Scheduler, RefusesEmbeddingsWhereNoneAreServed) {
+  CannedModel model = a_canned_model();
+  CannedExecutor executor(model);
+  SchedulerLimits limits = scheduler_limits(executor.facts(), {1, 2});
+  limits.embeddings_max = 0;
+  Scheduler scheduler(limits);
+  EXPECT_EQ(scheduler.add(Submission(1).embed().view(), Tick{}).error().code,
+            Errc::unsupported_parameter);
+  EXPECT_TRUE(scheduler.add(Submission(1).view(), Tick{}));
+}
+
+TEST(Scheduler, AStepCompletesNoMoreEmbeddingsThanItsLimit) {
+  CannedModel model = a_canned_model();
+  CannedExecutor executor(model);
+  ManualClock clock;
+  SchedulerLimits limits = scheduler_limits(executor.facts(), {1, 2});
+  limits.embeddings_max = 2;
+  Engine engine(executor, clock, limits);
+  for (std::uint64_t id = 1; id <= 6; ++id)
+    ASSERT_TRUE(engine.scheduler().add(Submission(id).prompt(3, id).embed().view(), clock.now()));
+  Endings endings;
+  for (int step = 0; engine.scheduler().has_work() && step < 20; ++step) {
+    EXPECT_LE(engine.plan().num_embeddings, 2u);
+    collect_all(engine.compute(), endings);
+    engine.scheduler().check_invariants();
+  }
+  ASSERT_EQ(endings.size(), 6u);
+  for (const auto& [id, ended] : endings)
+    EXPECT_EQ(ended.embedding, run_alone(Submission(id).prompt(3, id).embed()).embedding);
+}
+
+// What the prefix cache holds is computed again where its results are wanted, and only there.
+TEST(Scheduler, APromptsLogprobsComeOutWhetherOrNotItIsCached) {
+  CannedEngine e;
+  ASSERT_TRUE(e.add(Submission(1).prompt(60, 3).output_max(2)));
+  e.run();
+  const std::uint32_t starts[] = {1, 30, 59};
+  for (const std::uint32_t from : starts) {
+    Submission submission = Submission(10 + from).prompt(60, 3).output_max(4);
+    submission.prompt_logprobs_from(from).sampling().wants_logprob = 1;
+    submission.sampling().num_top_logprobs = 3;
+    ASSERT_TRUE(e.add(submission));
+    e.run();
+    const Ended& got = e.endings[submission.id()];
+    const Ended alone = run_alone(submission);
+    ASSERT_EQ(got.prompt_scored.size(), 60u - from);
+    EXPECT_EQ(got.prompt_scored, alone.prompt_scored);
+    EXPECT_EQ(got.prompt_top, alone.prompt_top);
+    EXPECT_EQ(got.tokens, alone.tokens);
+    EXPECT_EQ(got.cached_tokens, (from - 1) / 8 * 8) << "whole blocks before the first wanted row";
+  }
+}
+
+TEST(Scheduler, APromptOfWhichNothingElseIsWantedEndsWithoutAToken) {
+  CannedEngine e;
+  ASSERT_TRUE(e.add(Submission(1).prompt(20, 4).output_max(0)));
+  ASSERT_TRUE(e.add(Submission(2).prompt(1, 4).output_max(0)));
+  e.run();
+  for (const std::uint64_t id : {1u, 2u}) {
+    EXPECT_EQ(e.endings[id].finish, FinishReason::length);
+    EXPECT_TRUE(e.endings[id].tokens.empty());
+  }
+  EXPECT_EQ(e.engine.generated_total(), 0u);
+}
+
 // An executor that breaks one row of each step.
 class BrokenRow final : public Executor {
  public:
@@ -428,7 +532,7 @@ class BrokenRow final : public Executor {
     copy_.assign(logits.begin(), logits.end());
     std::size_t row = 0;
     for (const SequenceSpan& span : spans) {
-      if (!span.wants_logits) continue;
+      if (span.num_logits == 0) continue;
       if (span.sequence == broken_) copy_[row * facts().vocab_size + 5] = 0.0f / zero_;
       ++row;
     }

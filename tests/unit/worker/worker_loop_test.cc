@@ -161,7 +161,7 @@ class TestGateway {
     }
     last = step->head;
     ++num_records;
-    collect(step->entries, endings);
+    collect_all(*step, endings);
   }
 
   RunningWorker& worker_;
@@ -188,10 +188,25 @@ TEST(WorkerLoop, StreamsTheTokensThatEachSequenceGivesAlone) {
   std::vector<Submission> submissions;
   for (std::uint64_t id = 1; id <= 12; ++id)
     submissions.push_back(Submission(id).prompt(10 + id * 5, id % 3).output_max(40).temperature(1));
-  for (const Submission& submission : submissions) gateway.submit(submission);
-  ASSERT_TRUE(gateway.read_until_ended(12));
-  for (const Submission& submission : submissions)
-    EXPECT_EQ(gateway.endings[submission.id()].tokens, run_alone(submission).tokens);
+  for (Submission& submission : submissions) {
+    submission.sampling().wants_logprob = submission.id() % 2 == 0 ? 1 : 0;
+    submission.sampling().num_top_logprobs = static_cast<std::uint16_t>(submission.id() % 6 * 4);
+    if (submission.id() % 3 == 0) submission.prompt_logprobs_from(1);
+    gateway.submit(submission);
+  }
+  gateway.submit(Submission(13).prompt(90, 5).embed());
+  ASSERT_TRUE(gateway.read_until_ended(13));
+  for (const Submission& submission : submissions) {
+    const Ended alone = run_alone(submission);
+    const Ended& got = gateway.endings[submission.id()];
+    EXPECT_EQ(got.tokens, alone.tokens);
+    EXPECT_EQ(got.scored, alone.scored);
+    EXPECT_EQ(got.top, alone.top);
+    EXPECT_EQ(got.prompt_scored, alone.prompt_scored);
+    EXPECT_EQ(got.prompt_top, alone.prompt_top);
+  }
+  EXPECT_EQ(gateway.endings[13].embedding,
+            run_alone(Submission(13).prompt(90, 5).embed()).embedding);
   EXPECT_EQ(gateway.last.generated_total, 12u * 40);
 }
 

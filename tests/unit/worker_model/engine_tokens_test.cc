@@ -20,6 +20,7 @@ struct Token {
 using Tokens = std::vector<Token>;
 
 struct Totals {
+  Endings all;
   std::uint64_t preemptions = 0;
   std::uint64_t prefix_hits = 0;
   std::size_t sequences_in_a_step = 0;  // most
@@ -54,8 +55,10 @@ std::map<std::uint64_t, Tokens> run(Executor& executor, const std::vector<Submis
     totals.preemptions += plan.num_preemptions;
     totals.prefix_hits += plan.num_prefix_hits;
     totals.sequences_in_a_step = std::max(totals.sequences_in_a_step, plan.items.size());
-    for (const StepEntry& entry : engine.compute().entries) {
-      EXPECT_EQ(entry.kind, EntryKind::token);
+    const StepOutcome& outcome = engine.compute();
+    collect_all(outcome, totals.all);
+    for (const StepEntry& entry : outcome.entries) {
+      if (entry.kind != EntryKind::token) continue;  // a prompt's: in totals.all
       EXPECT_EQ(entry.position, got[entry.sequence].size());
       got[entry.sequence].push_back({entry.token, std::bit_cast<std::uint32_t>(entry.logprob)});
     }
@@ -82,6 +85,17 @@ std::vector<Submission> assorted_submissions() {
       submission.sampling().presence_penalty = 0.5f;
       submission.sampling().frequency_penalty = 0.3f;
     }
+    submission.sampling().num_top_logprobs = static_cast<std::uint16_t>(id % 4 * 5);
+    if (id % 4 == 2) submission.prompt_logprobs_from(1);
+    submissions.push_back(submission);
+  }
+  for (std::uint64_t id = 15; id <= 20; ++id) {
+    Submission submission = Submission(id).prompt(11 * (id - 14), id % 2);
+    if (id % 2 == 0) {
+      submission.embed();
+    } else {
+      submission.output_max(0).prompt_logprobs_from(1).sampling().num_top_logprobs = 3;
+    }
     submissions.push_back(submission);
   }
   return submissions;
@@ -95,7 +109,7 @@ TEST(EngineTokens, AreThoseOfEachRequestAlone) {
   for (const Submission& submission : submissions) want.merge(run(*oracle, {submission}, alone));
   EXPECT_EQ(alone.preemptions, 0u);
   EXPECT_EQ(alone.prefix_hits, 0u);  // an engine of its own, a cache of its own
-  ASSERT_EQ(want.size(), submissions.size());
+  ASSERT_EQ(want.size(), 14u);
   for (const krn::KernelTable* const* t = krn::usable_kernels(); *t != nullptr; ++t) {
     for (const std::uint32_t threads : {1u, 2u}) {
       SCOPED_TRACE(testing::Message() << (*t)->name << " threads " << threads);
@@ -110,8 +124,34 @@ TEST(EngineTokens, AreThoseOfEachRequestAlone) {
         EXPECT_EQ(tokens.size(), 40u);
         EXPECT_EQ(got.at(id), tokens) << "sequence " << id;
       }
+      for (const auto& [id, ended] : alone.all) {
+        const Ended& other = totals.all.at(id);
+        EXPECT_EQ(other.top, ended.top) << "sequence " << id;
+        EXPECT_EQ(other.prompt_scored, ended.prompt_scored) << "sequence " << id;
+        EXPECT_EQ(other.prompt_top, ended.prompt_top) << "sequence " << id;
+        EXPECT_EQ(other.embedding, ended.embedding) << "sequence " << id;
+      }
     }
   }
+}
+
+// A prompt's log-probabilities are those that the same tokens get as output.
+TEST(EngineTokens, APromptIsScoredAsItsTokensWouldBeWhenDrawn) {
+  const auto executor = open("auto", 1, 64, 512);
+  Submission drawn = Submission(1).prompt(9, 3).output_max(30);
+  drawn.sampling().wants_logprob = 1;
+  drawn.sampling().num_top_logprobs = 4;
+  Totals totals;
+  run(*executor, {drawn}, totals);
+  const Ended first = totals.all.at(1);
+  ASSERT_EQ(first.tokens.size(), 30u);
+  std::vector<TokenId> ids = drawn.prompt_ids();
+  ids.insert(ids.end(), first.tokens.begin(), first.tokens.end());
+  Submission scored = Submission(2).prompt(ids).output_max(0).prompt_logprobs_from(9);
+  scored.sampling().num_top_logprobs = 4;
+  run(*executor, {scored}, totals);
+  EXPECT_EQ(totals.all.at(2).prompt_scored, first.scored);
+  EXPECT_EQ(totals.all.at(2).prompt_top, first.top);
 }
 
 }  // namespace

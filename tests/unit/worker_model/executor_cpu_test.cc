@@ -46,6 +46,25 @@ TEST(ExecutorCpu, DigestAndKernelPathTellModelsAndPathsApart) {
   EXPECT_EQ((*first)->facts().weights_digest, (*again)->facts().weights_digest);
   EXPECT_EQ((*first)->facts().kernel_path, (*again)->facts().kernel_path);
   EXPECT_NE((*first)->facts().weights_digest, (*other)->facts().weights_digest);
+  options = tiny_options();
+  options.kernels = "scalar";
+  for (const eng::MatrixForm form : {eng::MatrixForm::int8, eng::MatrixForm::int4}) {
+    options.load.matrices = form;
+    const auto quantized = eng::ExecutorCpu::open(options);
+    ASSERT_TRUE(quantized.has_value());
+    EXPECT_EQ((*first)->facts().weights_digest, (*quantized)->facts().weights_digest);
+    EXPECT_NE((*first)->facts().kernel_path, (*quantized)->facts().kernel_path);
+  }
+  options.load = {};
+  for (const krn::KvType type : {krn::KvType::f16, krn::KvType::int8}) {
+    options.kv_type = type;
+    const auto narrow = eng::ExecutorCpu::open(options);
+    ASSERT_TRUE(narrow.has_value());
+    EXPECT_NE((*first)->facts().kernel_path, (*narrow)->facts().kernel_path);
+    // Heads of 12: 48 bytes, 24, or 12 and a scale.
+    const std::size_t per_position = type == krn::KvType::f16 ? 24 : 16;
+    EXPECT_EQ((*narrow)->kv_bytes(), (*first)->kv_bytes() * per_position / 48);
+  }
   if (std::string((*other)->kernel_name()) != "scalar") {
     EXPECT_NE((*first)->facts().kernel_path, (*other)->facts().kernel_path);
   }
@@ -71,6 +90,35 @@ TEST(ExecutorCpu, RefusesOptionsOutOfRangeByName) {
               o.block_tokens = 64;
             }),
             "num_blocks");
+}
+
+// The logits of the golden files are this state times the head, which is the embedding here.
+TEST(ExecutorCpu, HiddenStatesAreWhatTheHeadSees) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options("f32_interleaved"));
+  ASSERT_TRUE(executor.has_value());
+  const WorkerFacts facts = (*executor)->facts();
+  const eng::ModelWeights& weights = (*executor)->weights();
+  ASSERT_TRUE(weights.config.tied_embeddings);
+  ASSERT_EQ(weights.embedding_type, krn::WeightType::f32);
+  ASSERT_EQ(facts.embedding_size, weights.config.hidden_size);
+  const auto* table = static_cast<const float*>(weights.embedding);
+  const DrivenSequence other{std::vector<TokenId>(3, 9), consecutive_blocks(1, 20)};
+  const DrivenSequence sequence{{5, 40, 2, 77, 11}, consecutive_blocks(1)};
+  eng::SequenceSpan spans[] = {other.span(3), sequence.span(5, 4)};
+  spans[1].wants_hidden = true;
+  const std::span<const float> logits = (*executor)->forward(spans);
+  ASSERT_EQ(logits.size(), 5 * facts.vocab_size);
+  const eng::HiddenRows hidden = (*executor)->hidden();
+  ASSERT_EQ(hidden.num_rows, 5u);
+  for (std::size_t row = 1; row < 5; ++row) {  // the first has no logits
+    for (std::size_t v = 0; v < facts.vocab_size; ++v) {
+      double product = 0.0;
+      for (std::size_t d = 0; d < facts.embedding_size; ++d)
+        product += double{hidden.data[row * hidden.stride + d]} *
+                   double{table[v * facts.embedding_size + d]};
+      ASSERT_NEAR(double{logits[row * facts.vocab_size + v]}, product, 1e-4);
+    }
+  }
 }
 
 // Counted by hand for the tiny model: 2 layers, hidden 48, inner 88, 4 heads of 12 and 2 of K and
@@ -105,6 +153,27 @@ TEST(ExecutorCpu, SaysWhatAStepTook) {
   (*executor)->forward({});
   EXPECT_EQ((*executor)->last_work().operations, 0u);
   EXPECT_EQ((*executor)->last_work().bytes_moved, 0u);
+}
+
+// Three layers that see 37 positions, K and V of 2 heads of 12.
+TEST(ExecutorCpu, AStepReadsNoMoreThanTheWindow) {
+  const auto executor = eng::ExecutorCpu::open(tiny_options("mistral_window"));
+  ASSERT_TRUE(executor.has_value());
+  DrivenSequence sequence{std::vector<TokenId>(60, 7), consecutive_blocks(4)};
+  const auto attention_of = [&](std::uint32_t start, std::size_t count) {
+    sequence.computed = start;
+    const eng::SequenceSpan span = sequence.span(count, false);
+    (*executor)->forward({&span, 1});
+    const std::uint64_t weights = 3 * (96 * 32 + 32 * 48 + 112 * 32 + 32 * 56);
+    return (*executor)->last_work().operations - 2 * weights * count;
+  };
+  EXPECT_EQ(attention_of(0, 2), 3u * 4 * 48 * (1 + 2));
+  EXPECT_EQ(attention_of(2, 36), 3u * 4 * 48 * (38u * 39 / 2 - 3 - 1))
+      << "the last sees 37, not 38";
+  EXPECT_EQ(attention_of(38, 2), 3u * 4 * 48 * (2 * 37));
+  const std::uint64_t before = (*executor)->last_work().bytes_moved;
+  attention_of(50, 2);
+  EXPECT_EQ((*executor)->last_work().bytes_moved, before) << "however long the sequence is";
 }
 
 TEST(ExecutorCpu, MeasuresTheMachineWhenAsked) {

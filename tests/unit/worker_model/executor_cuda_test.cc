@@ -21,7 +21,8 @@ namespace {
 // Seen: 2.3e-5.
 constexpr float kLogitBound = 1e-4f;
 constexpr std::uint32_t kNumBlocks = 64;
-const char* const kModels[] = {"bf16_sharded", "f32_interleaved", "f16_llama3"};
+const char* const kModels[] = {"bf16_sharded",   "f32_interleaved", "f16_llama3",
+                               "mistral_window", "qwen2_bias",      "qwen3_norm"};
 
 using Rows = std::vector<std::vector<float>>;
 
@@ -80,7 +81,8 @@ TEST_F(ExecutorCuda, AgreesWithTheCpuForEveryModelChunkAndBlockSize) {
     const char* name;
     std::uint32_t block_tokens;
     std::size_t chunk;
-  } cases[] = {{"bf16_sharded", 16, 67}, {"f32_interleaved", 8, 24}, {"f16_llama3", 64, 67}};
+  } cases[] = {{"bf16_sharded", 16, 67},  {"f32_interleaved", 8, 24}, {"f16_llama3", 64, 67},
+               {"mistral_window", 8, 67}, {"qwen2_bias", 16, 30},     {"qwen3_norm", 32, 67}};
   for (const auto& c : cases) {
     SCOPED_TRACE(c.name);
     const auto cpu = open_cpu(c.name, c.block_tokens);
@@ -103,6 +105,23 @@ TEST_F(ExecutorCuda, AgreesWithTheCpuForEveryModelChunkAndBlockSize) {
     for (std::size_t i = 62; i < decoded.size(); ++i) expect_near(decoded[i], want[i], "decode");
     ASSERT_EQ(decoded.back(), got.back());
   }
+}
+
+// Rows behind the last ids of a chunk, as the log-probabilities of a prompt need them: more than
+// there are sequences in a step. Hidden states stay on the device: it says that it has none.
+TEST_F(ExecutorCuda, HasARowOfLogitsForEveryIdOfAPrompt) {
+  const auto cpu = open_cpu("bf16_sharded");
+  const auto cuda = open(tiny_options());
+  EXPECT_EQ(cuda->facts().embedding_size, 0u);
+  EXPECT_GT(cpu->facts().embedding_size, 0u);
+  DrivenSequence sequence{some_ids(67, 5), consecutive_blocks(5)};
+  const Rows want = logits_alone(*cpu, sequence, 1);
+  const std::uint32_t vocab_size = cuda->facts().vocab_size;
+  const eng::SequenceSpan span = sequence.span(67, 64);
+  const std::span<const float> rows = cuda->forward({&span, 1});
+  ASSERT_EQ(rows.size(), 64u * vocab_size);
+  for (std::size_t i = 0; i < 64; ++i)
+    expect_near(rows.subspan(i * vocab_size, vocab_size), want[3 + i], "prompt row");
 }
 
 TEST_F(ExecutorCuda, HostCodeNeverTouchesDeviceMemory) {
@@ -160,7 +179,7 @@ TEST_F(ExecutorCuda, ABatchChangesNoRow) {
     for (std::size_t s = 0; s < spans.size(); ++s) {
       DrivenSequence& sequence = sequences[members[s]];
       sequence.computed += static_cast<std::uint32_t>(spans[s].ids.size());
-      if (!spans[s].wants_logits) continue;
+      if (spans[s].num_logits == 0) continue;
       const auto got = logits.subspan(row++ * cuda->facts().vocab_size, cuda->facts().vocab_size);
       const std::size_t position = sequence.computed - 1;
       expect_near(got, want[members[s]][position], "batch");

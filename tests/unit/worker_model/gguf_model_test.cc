@@ -95,6 +95,11 @@ float element(const krn::PackedMatrix& w, std::size_t row, std::size_t col) {
   return values[col];
 }
 
+float element(const eng::FusedMatrix& w, std::size_t row, std::size_t col) {
+  EXPECT_EQ(w.parts.size(), 1u);
+  return element(w.parts.at(0), row, col);
+}
+
 TEST_F(GgufModel, EveryTensorLandsInItsPlace) {
   const auto weights = load(good());
   ASSERT_TRUE(weights.has_value()) << weights.error().detail;
@@ -186,7 +191,7 @@ void expect_rows(const krn::PackedMatrix& w, std::size_t first, const std::vecto
   }
 }
 
-TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
+TEST_F(GgufModel, QuantizedMatricesStayWhatTheyAre) {
   const Shape shape{256, 512, 4, 2, 16};
   struct Row {
     std::uint32_t type;
@@ -196,7 +201,7 @@ TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
   for (const Row& row : {Row{kQ8_0, krn::BlockFormat::q8_0, krn::WeightType::q8_0},
                          Row{kQ4_0, krn::BlockFormat::q4_0, krn::WeightType::q4_0},
                          Row{kQ4_K, krn::BlockFormat::q4_k, krn::WeightType::q4_k},
-                         Row{kQ5_K, krn::BlockFormat::q5_k, krn::WeightType::f16},
+                         Row{kQ5_K, krn::BlockFormat::q5_k, krn::WeightType::q5_k},
                          Row{kQ6_K, krn::BlockFormat::q6_k, krn::WeightType::q6_k}}) {
     SCOPED_TRACE(row.type);
     GgufBytes file = good(shape);
@@ -209,50 +214,57 @@ TEST_F(GgufModel, QuantizedMatricesStayOrBecomeF16) {
     ASSERT_TRUE(weights.has_value()) << weights.error().detail;
     const auto want = [&](const char* name) { return dequantized(tensor(file, name), row.format); };
     const eng::LayerWeights& layer = weights->layers.at(0);
-    const bool halves = row.packed == krn::WeightType::f16;
-    EXPECT_EQ(layer.qkv.type, row.packed);
-    expect_rows(layer.qkv, 0, want("blk.0.attn_q"), halves);
-    expect_rows(layer.qkv, 256, want("blk.0.attn_k"), halves);
-    expect_rows(layer.qkv, 384, want("blk.0.attn_v"), halves);
-    expect_rows(layer.attention_out, 0, want("blk.0.attn_output"), halves);
-    expect_rows(layer.gate_up, 512, want("blk.0.ffn_up"), halves);
-    expect_rows(layer.down, 0, want("blk.0.ffn_down"), halves);
-    expect_rows(weights->head, 0, want("output"), halves);
+    EXPECT_EQ(layer.qkv.parts.at(0).type, row.packed);
+    expect_rows(layer.qkv.parts.at(0), 0, want("blk.0.attn_q"), false);
+    expect_rows(layer.qkv.parts.at(0), 256, want("blk.0.attn_k"), false);
+    expect_rows(layer.qkv.parts.at(0), 384, want("blk.0.attn_v"), false);
+    expect_rows(layer.attention_out, 0, want("blk.0.attn_output"), false);
+    expect_rows(layer.gate_up.parts.at(0), 512, want("blk.0.ffn_up"), false);
+    expect_rows(layer.down, 0, want("blk.0.ffn_down"), false);
+    expect_rows(weights->head, 0, want("output"), false);
     EXPECT_EQ(weights->embedding_type, krn::WeightType::f16);
     const auto* embedding = static_cast<const std::uint16_t*>(weights->embedding);
     EXPECT_EQ(embedding[700], krn::float_to_f16(want("token_embd")[700]));
-    EXPECT_EQ(weights->num_dequantized, halves ? 9u : 1u);
+    EXPECT_EQ(weights->num_dequantized, 1u);
     EXPECT_EQ(weights->num_tensors, 12u);
     EXPECT_EQ(weights->stored_types.at("F32"), 3u);
   }
 }
 
-TEST_F(GgufModel, MixedFilesKeepEachMatrixAsNarrowAsItsPartsAllow) {
+TEST_F(GgufModel, InMixedFilesEachTensorStaysWhatItIs) {
   GgufBytes file = good({256, 512, 4, 2, 16});
   file.tensors.pop_back();  // tied: the embedding has two places
   quantize(file, "token_embd", kQ6_K, krn::BlockFormat::q6_k, 1);
   quantize(file, "blk.0.attn_q", kQ4_K, krn::BlockFormat::q4_k, 2);
-  quantize(file, "blk.0.attn_v", kQ6_K, krn::BlockFormat::q6_k, 3);  // k stays F32
-  quantize(file, "blk.0.ffn_gate", kQ4_K, krn::BlockFormat::q4_k, 4);
-  quantize(file, "blk.0.ffn_up", kQ5_K, krn::BlockFormat::q5_k, 5);
+  quantize(file, "blk.0.attn_k", kQ4_K, krn::BlockFormat::q4_k, 6);
+  quantize(file, "blk.0.attn_v", kQ6_K, krn::BlockFormat::q6_k, 3);
+  quantize(file, "blk.0.ffn_gate", kQ4_K, krn::BlockFormat::q4_k, 4);  // up stays F32
   GgufBytes::Tensor& down = tensor(file, "blk.0.ffn_down");
   down.type = kBF16;
   down.data.resize(down.data.size() / 2);
   const auto weights = load(file);
   ASSERT_TRUE(weights.has_value()) << weights.error().detail;
   const eng::LayerWeights& layer = weights->layers.at(0);
-  EXPECT_EQ(layer.qkv.type, krn::WeightType::f32);
-  expect_rows(layer.qkv, 0, dequantized(tensor(file, "blk.0.attn_q"), krn::BlockFormat::q4_k),
-              false);
-  expect_rows(layer.qkv, 384, dequantized(tensor(file, "blk.0.attn_v"), krn::BlockFormat::q6_k),
-              false);
-  EXPECT_EQ(layer.gate_up.type, krn::WeightType::f16);
+  const auto want = [&](const char* name, krn::BlockFormat format) {
+    return dequantized(tensor(file, name), format);
+  };
+  ASSERT_EQ(layer.qkv.parts.size(), 2u) << "Q and K together, V apart";
+  EXPECT_EQ(layer.qkv.rows(), 512u);
+  EXPECT_EQ(layer.qkv.cols(), 256u);
+  EXPECT_EQ(layer.qkv.parts[0].type, krn::WeightType::q4_k);
+  expect_rows(layer.qkv.parts[0], 0, want("blk.0.attn_q", krn::BlockFormat::q4_k), false);
+  expect_rows(layer.qkv.parts[0], 256, want("blk.0.attn_k", krn::BlockFormat::q4_k), false);
+  EXPECT_EQ(layer.qkv.parts[1].type, krn::WeightType::q6_k);
+  expect_rows(layer.qkv.parts[1], 0, want("blk.0.attn_v", krn::BlockFormat::q6_k), false);
+  ASSERT_EQ(layer.gate_up.parts.size(), 2u);
+  EXPECT_EQ(layer.gate_up.parts[0].type, krn::WeightType::q4_k);
+  EXPECT_EQ(layer.gate_up.parts[1].type, krn::WeightType::f32);
   EXPECT_EQ(layer.down.type, krn::WeightType::bf16);
   EXPECT_EQ(layer.attention_out.type, krn::WeightType::f32);
   EXPECT_EQ(weights->head.type, krn::WeightType::q6_k);
-  expect_rows(weights->head, 0, dequantized(tensor(file, "token_embd"), krn::BlockFormat::q6_k),
-              false);
+  expect_rows(weights->head, 0, want("token_embd", krn::BlockFormat::q6_k), false);
   EXPECT_EQ(weights->embedding_type, krn::WeightType::f16);
+  EXPECT_EQ(weights->num_dequantized, 1u);
 }
 
 TEST_F(GgufModel, WhatBinary16DoesNotHoldBecomesF32) {
@@ -277,11 +289,14 @@ TEST_F(GgufModel, WhatBinary16DoesNotHoldBecomesF32) {
   EXPECT_EQ(weights->digest, eng::sha256_of(file.bytes()));
 
   data[34 * 5 + 1] = 0x7c;  // an infinity
-  EXPECT_EQ(outcome(file), "m.gguf: tensor 'token_embd.weight' holds values that are not finite");
+  EXPECT_EQ(outcome(file),
+            "m.gguf: tensor 'token_embd.weight' holds values that are not finite, or too large for "
+            "its type");
   data[34 * 5 + 1] = 0x1c;
   tensor(file, "blk.0.ffn_down").data[34 * 9 + 1] = 0x7e;  // a NaN in what is not widened
   EXPECT_EQ(outcome(file),
-            "m.gguf: tensor 'blk.0.ffn_down.weight' holds values that are not finite");
+            "m.gguf: tensor 'blk.0.ffn_down.weight' holds values that are not finite, or too large "
+            "for its type");
 }
 
 TEST_F(GgufModel, RopeDivisorsStretchTheFrequencies) {
@@ -306,6 +321,60 @@ TEST_F(GgufModel, RopeDivisorsStretchTheFrequencies) {
   file.tensors.back().dims = {3};
   file.tensors.back().data.resize(12);
   EXPECT_EQ(outcome(file).substr(0, 46), "m.gguf: tensor 'rope_freqs.weight' has shape [");
+}
+
+TEST_F(GgufModel, ASlidingWindowInSomeLayers) {
+  GgufBytes file = good();
+  file.u32("llama.attention.sliding_window", 8);
+  EXPECT_EQ(load(file)->config.window_of(0), 8u);
+  GgufBytes last = file;
+  last.numbers<std::uint8_t>("llama.attention.sliding_window_pattern", GgufValueType::boolean, {0});
+  EXPECT_EQ(load(last)->config.window_of(0), 0u);
+  for (const std::vector<std::uint8_t>& wrong :
+       {std::vector<std::uint8_t>{2}, std::vector<std::uint8_t>{0, 1},
+        std::vector<std::uint8_t>{}}) {
+    GgufBytes bad = file;
+    bad.numbers("llama.attention.sliding_window_pattern", GgufValueType::boolean, wrong);
+    EXPECT_EQ(outcome(bad).substr(0, 60),
+              "m.gguf: key 'llama.attention.sliding_window_pattern' must be");
+  }
+}
+
+// The tensors beyond Llama's, each in its place; without one of them the file is refused.
+TEST_F(GgufModel, Qwen2HasBiasesAndQwen3NormsOfHeads) {
+  const auto of = [](const std::string& architecture) {
+    GgufBytes file = good();
+    for (std::string& entry : file.entries) {
+      for (std::size_t at = entry.find("llama"); at != std::string::npos; at = entry.find("llama"))
+        entry.replace(at, 5, architecture);  // as long
+    }
+    return file;
+  };
+  float next = 200;
+  GgufBytes qwen2 = of("qwen2");
+  EXPECT_EQ(outcome(qwen2), "m.gguf: tensor 'blk.0.attn_k.bias' is missing");
+  for (const auto& [name, size] : {std::pair("attn_q", 4), {"attn_k", 2}, {"attn_v", 2}}) {
+    const auto count = static_cast<std::uint64_t>(size);
+    qwen2.tensors.push_back(
+        {"blk.0." + std::string(name) + ".bias", {count}, kF32, counting(count, next), {}});
+  }
+  const auto biased = load(qwen2);
+  ASSERT_TRUE(biased.has_value()) << biased.error().detail;
+  EXPECT_EQ(biased->config.rope_pairing, krn::RopePairing::half);
+  for (std::size_t i = 0; i < 8; ++i)
+    EXPECT_EQ(biased->layers[0].qkv_bias[i], 200.0f + static_cast<float>(i));
+  EXPECT_EQ(biased->layers[0].q_norm, nullptr);
+
+  GgufBytes qwen3 = of("qwen3");
+  EXPECT_EQ(outcome(qwen3), "m.gguf: tensor 'blk.0.attn_k_norm.weight' is missing");
+  for (const char* name : {"attn_q_norm", "attn_k_norm"})
+    qwen3.tensors.push_back(
+        {"blk.0." + std::string(name) + ".weight", {2}, kF32, counting(2, next), {}});
+  const auto normed = load(qwen3);
+  ASSERT_TRUE(normed.has_value()) << normed.error().detail;
+  EXPECT_EQ(normed->layers[0].q_norm[0], 208.0f);
+  EXPECT_EQ(normed->layers[0].k_norm[1], 211.0f);
+  EXPECT_EQ(normed->layers[0].qkv_bias, nullptr);
 }
 
 TEST_F(GgufModel, LinearRopeScaling) {
@@ -348,8 +417,9 @@ TEST_F(GgufModel, RefusesWhatItCanNotServeByName) {
     };
   };
   const std::vector<Change> changes = {
-      {with_text("general.architecture", "qwen2"),
-       "key 'general.architecture' names 'qwen2'; 'llama' is what can be served"},
+      {with_text("general.architecture", "gpt-oss"),
+       "key 'general.architecture' names 'gpt-oss'; 'llama', 'qwen2' and 'qwen3' can be served"},
+      {with_text("general.architecture", "qwen2"), "key 'qwen2.embedding_length' is missing"},
       {without("general.architecture"), "key 'general.architecture' is missing"},
       {with("general.architecture", 1), "key 'general.architecture' is missing or not a text"},
       {with("llama.block_count", 0), "key 'llama.block_count' must be an integer from 1 to 512"},
@@ -393,8 +463,15 @@ TEST_F(GgufModel, RefusesWhatItCanNotServeByName) {
       {[](GgufBytes& f) { f.f32("llama.rope.scaling.factor", 0.5f); },
        "key 'llama.rope.scaling.factor' must be at least 1"},
       {with("llama.expert_count", 8), "key 'llama.expert_count' is not supported"},
-      {with("llama.attention.sliding_window", 4096),
-       "key 'llama.attention.sliding_window' is not supported"},
+      {with("llama.attention.sliding_window", 1u << 25),
+       "key 'llama.attention.sliding_window' must be a number"},
+      {[](GgufBytes& f) { f.f32("llama.attention.sliding_window", 2.5f); },
+       "key 'llama.attention.sliding_window' must be an integer"},
+      {[](GgufBytes& f) {
+         f.u32("llama.attention.sliding_window", 8);
+         f.integers("llama.attention.sliding_window_pattern", {1});
+       },
+       "key 'llama.attention.sliding_window_pattern' must be a list"},
       {[](GgufBytes& f) { f.flag("llama.attention.causal", false); },
        "key 'llama.attention.causal' must be true"},
       {with("split.count", 3), "key 'split.count' says that the model lies in several files"},

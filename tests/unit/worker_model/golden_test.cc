@@ -12,7 +12,8 @@
 namespace sluice::test {
 namespace {
 
-const char* const kModels[] = {"bf16_sharded", "f32_interleaved", "f16_llama3"};
+const char* const kModels[] = {"bf16_sharded",   "f32_interleaved", "f16_llama3",
+                               "mistral_window", "qwen2_bias",      "qwen3_norm"};
 
 std::string model_path(const std::string& name) {
   return SLUICE_GOLDEN_DIR "/tiny_llama/" + name;
@@ -38,6 +39,28 @@ TEST(Golden, LogitsAndGreedyTokensAgreeWithTheIndependentImplementation) {
         EXPECT_TRUE(got.finite);
         EXPECT_LE(got.logit_error_max, 1e-4);
         EXPECT_EQ(got.greedy_equal, line.greedy_ids.size());
+      }
+    }
+  }
+}
+
+// Rounded caches move logits (their spread is about 4) by little: f16 by no more than 2 % of a
+// unit, int8 by half a unit at most.
+TEST(Golden, NarrowCachesStayNearTheIndependentImplementation) {
+  for (const char* name : {"bf16_sharded", "mistral_window", "qwen3_norm"}) {
+    for (const krn::KvType type : {krn::KvType::f16, krn::KvType::int8}) {
+      eng::ExecutorCpuOptions options;
+      options.directory = model_path(name);
+      options.num_blocks = 64;
+      options.kv_type = type;
+      auto executor = eng::ExecutorCpu::open(options);
+      ASSERT_TRUE(executor.has_value()) << executor.error().detail;
+      for (Expectation& line : read_expectations(model_path(name) + "/expected.jsonl")) {
+        line.greedy_ids.resize(1);
+        const Comparison got = compare(**executor, line, 512);
+        EXPECT_TRUE(got.finite);
+        EXPECT_LE(got.logit_error_max, type == krn::KvType::f16 ? 0.02 : 0.5) << name;
+        EXPECT_GT(got.logit_error_max, 5e-5) << "the cache is not what was asked for";
       }
     }
   }

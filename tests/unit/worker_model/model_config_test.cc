@@ -121,6 +121,7 @@ TEST(ModelConfig, RefusesEveryValueOutOfRangeByKey) {
       {"mlp_bias", "true"},
       {"quantization_config", "{}"},
       {"sliding_window", "4096"},
+      {"layer_types", "[]"},
       {"tie_word_embeddings", "0"},
       {"rope_interleaved", "\"no\""},
       {"eos_token_id", "32000"},
@@ -133,6 +134,73 @@ TEST(ModelConfig, RefusesEveryValueOutOfRangeByKey) {
     EXPECT_EQ(config.error().param, key) << value << ": " << config.error().detail;
   }
   EXPECT_EQ(with("rope_scaling", R"({"type":"linear","factor":0.5})").error().param, "factor");
+}
+
+Result<ModelConfig> with_all(std::initializer_list<std::pair<const char*, const char*>> changes) {
+  Fields fields = good_fields();
+  for (const auto& [key, value] : changes) {
+    if (*value == 0) fields.erase(key);
+    if (*value != 0) fields[key] = value;
+  }
+  return parse_model_config(text_of(fields));
+}
+
+TEST(ModelConfig, KnowsTheFamilyByName) {
+  EXPECT_EQ(with("architectures", R"(["MistralForCausalLM"])")->architecture,
+            Architecture::mistral);
+  const auto qwen2 = with("architectures", R"(["Qwen2ForCausalLM"])");
+  ASSERT_TRUE(qwen2.has_value()) << qwen2.error().detail;
+  EXPECT_TRUE(qwen2->has_qkv_bias() && !qwen2->has_head_norms());
+  const auto qwen3 =
+      with_all({{"architectures", ""}, {"model_type", R"("qwen3")"}, {"head_dim", "128"}});
+  ASSERT_TRUE(qwen3.has_value()) << qwen3.error().detail;
+  EXPECT_TRUE(qwen3->has_head_norms() && !qwen3->has_qkv_bias());
+  EXPECT_EQ(qwen3->q_width(), 4096u);
+  // What the families' own files always say is not guessed.
+  EXPECT_EQ(with("architectures", R"(["Qwen3ForCausalLM"])").error().param, "head_dim");
+  EXPECT_EQ(with_all({{"architectures", R"(["Qwen2ForCausalLM"])"}, {"num_key_value_heads", ""}})
+                .error()
+                .param,
+            "num_key_value_heads");
+  EXPECT_EQ(with("architectures", R"(["Gemma2ForCausalLM"])").error().detail,
+            "architectures names 'Gemma2ForCausalLM'; read are LlamaForCausalLM, "
+            "MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM");
+}
+
+TEST(ModelConfig, SlidingWindows) {
+  const char* const kMistral = R"(["MistralForCausalLM"])";
+  const char* const kQwen2 = R"(["Qwen2ForCausalLM"])";
+  EXPECT_EQ(with("architectures", kMistral)->sliding_window, 4096u) << "the family's own default";
+  EXPECT_EQ(with_all({{"architectures", kMistral}, {"sliding_window", "null"}})->sliding_window,
+            0u);
+  EXPECT_EQ(with_all({{"architectures", kMistral}, {"sliding_window", "77"}})->window_of(0), 77u);
+  EXPECT_EQ(with_all({{"architectures", kMistral}, {"sliding_window", "0"}}).error().param,
+            "sliding_window");
+  EXPECT_EQ(with_all({{"architectures", kQwen2}, {"sliding_window", "131072"}})->sliding_window, 0u)
+      << "not without use_sliding_window";
+  const auto upper = with_all({{"architectures", kQwen2},
+                               {"sliding_window", "100"},
+                               {"use_sliding_window", "true"},
+                               {"max_window_layers", "21"}});
+  ASSERT_TRUE(upper.has_value()) << upper.error().detail;
+  EXPECT_EQ(upper->window_of(20), 0u);
+  EXPECT_EQ(upper->window_of(21), 100u);
+  EXPECT_EQ(with_all({{"architectures", kQwen2},
+                      {"sliding_window", "100"},
+                      {"use_sliding_window", "true"},
+                      {"max_window_layers", "23"}})
+                .error()
+                .param,
+            "max_window_layers");
+  const auto typed = [&](const char* types) {
+    return with_all({{"architectures", kMistral},
+                     {"num_hidden_layers", "2"},
+                     {"sliding_window", "9"},
+                     {"layer_types", types}});
+  };
+  EXPECT_TRUE(typed(R"(["sliding_attention","sliding_attention"])").has_value());
+  EXPECT_EQ(typed(R"(["sliding_attention","full_attention"])").error().param, "layer_types");
+  EXPECT_EQ(typed(R"(["sliding_attention"])").error().param, "layer_types");
 }
 
 TEST(ModelConfig, RefusesWhatIsNoObject) {

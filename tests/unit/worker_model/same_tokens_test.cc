@@ -24,8 +24,10 @@ std::string tiny_model(const char* name) {
 }
 
 std::unique_ptr<eng::ExecutorCpu> open(const std::string& directory, const char* kernels,
-                                       std::uint32_t threads, std::uint32_t block_tokens) {
+                                       std::uint32_t threads, std::uint32_t block_tokens,
+                                       krn::KvType kv_type = krn::KvType::f32) {
   eng::ExecutorCpuOptions options;
+  options.kv_type = kv_type;
   options.directory = directory;
   options.kernels = kernels;
   options.threads = threads;
@@ -57,8 +59,9 @@ std::vector<std::vector<TokenId>> make_prompts(std::uint32_t vocab, std::uint64_
 
 // The oracle: the scalar path, one thread, alone, token by token, blocks of 64.
 std::vector<Rows> oracle_rows(const std::string& directory,
-                              const std::vector<std::vector<TokenId>>& prompts) {
-  const auto executor = open(directory, "scalar", 1, 64);
+                              const std::vector<std::vector<TokenId>>& prompts,
+                              krn::KvType kv_type = krn::KvType::f32) {
+  const auto executor = open(directory, "scalar", 1, 64, kv_type);
   std::vector<Rows> rows;
   for (const auto& ids : prompts) {
     rows.push_back(
@@ -142,7 +145,7 @@ class RandomLife {
     for (std::size_t i = 0; i < spans.size(); ++i) {
       DrivenSequence& sequence = sequences_[members[i].index];
       sequence.computed += static_cast<std::uint32_t>(members[i].num_tokens);
-      if (!spans[i].wants_logits) continue;
+      if (spans[i].num_logits == 0) continue;
       const auto got = logits.subspan(row++ * facts_.vocab_size, facts_.vocab_size);
       ASSERT_TRUE(same_row(got, want_[members[i].index][sequence.computed - 1]))
           << "sequence " << members[i].index << " position " << sequence.computed - 1;
@@ -159,18 +162,19 @@ class RandomLife {
 };
 
 void check_model(const std::string& directory, std::initializer_list<std::uint32_t> thread_counts,
-                 std::initializer_list<std::uint32_t> block_sizes, std::size_t num_prompts) {
+                 std::initializer_list<std::uint32_t> block_sizes, std::size_t num_prompts,
+                 krn::KvType kv_type = krn::KvType::f32) {
   const std::uint64_t seed = test_seed(20240607);
   const std::uint32_t vocab = open(directory, "scalar", 1, 16)->facts().vocab_size;
   auto prompts = make_prompts(vocab, seed);
   prompts.resize(std::min(num_prompts, prompts.size()));
-  const std::vector<Rows> want = oracle_rows(directory, prompts);
+  const std::vector<Rows> want = oracle_rows(directory, prompts, kv_type);
   for (const krn::KernelTable* const* t = krn::usable_kernels(); *t != nullptr; ++t) {
     for (const std::uint32_t threads : thread_counts) {
       for (const std::uint32_t block_tokens : block_sizes) {
         SCOPED_TRACE(testing::Message() << directory << " " << (*t)->name << " threads " << threads
                                         << " block " << block_tokens << " TEST_SEED=" << seed);
-        const auto executor = open(directory, (*t)->name, threads, block_tokens);
+        const auto executor = open(directory, (*t)->name, threads, block_tokens, kv_type);
         RandomLife(*executor, prompts, want, seed + block_tokens + threads).run();
         if (testing::Test::HasFatalFailure()) return;
       }
@@ -181,6 +185,20 @@ void check_model(const std::string& directory, std::initializer_list<std::uint32
 TEST(SameTokens, InRandomBatchesChunksBlocksAndPreemptionsOfTheTinyModels) {
   for (const char* name : {"bf16_sharded", "f32_interleaved", "f16_llama3"}) {
     check_model(tiny_model(name), {1, 2}, {8, 16, 32, 64}, 7);
+  }
+}
+
+// A sliding window, biases, norms of heads.
+TEST(SameTokens, OfTheOtherArchitectures) {
+  check_model(tiny_model("mistral_window"), {1, 2}, {8, 16, 64}, 7);
+  check_model(tiny_model("qwen2_bias"), {2}, {8, 32}, 7);
+  check_model(tiny_model("qwen3_norm"), {2}, {16}, 7);
+}
+
+TEST(SameTokens, WithNarrowCaches) {
+  for (const krn::KvType type : {krn::KvType::f16, krn::KvType::int8}) {
+    check_model(tiny_model("mistral_window"), {2}, {8, 16}, 7, type);
+    check_model(tiny_model("f32_interleaved"), {1}, {32}, 7, type);
   }
 }
 

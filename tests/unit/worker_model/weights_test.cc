@@ -6,10 +6,12 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 
 #include "kernels/kernel_table.h"
+#include "kernels/pack.h"
 #include "tests/support/model_files.h"
 
 namespace sluice::test {
@@ -104,6 +106,11 @@ float packed_element(const krn::PackedMatrix& w, std::size_t row, std::size_t co
   return y[row];
 }
 
+float packed_element(const eng::FusedMatrix& w, std::size_t row, std::size_t col) {
+  EXPECT_EQ(w.parts.size(), 1u);
+  return packed_element(w.parts.at(0), row, col);
+}
+
 TEST_F(Weights, EveryTensorLandsInItsPlace) {
   write_good();
   const auto weights = eng::load_weights(directory_.path());
@@ -133,11 +140,108 @@ TEST_F(Weights, MixedTypesOfAFusedMatrixBecomeFloat) {
   write("model.safetensors", file_of(tensors));
   const auto weights = eng::load_weights(directory_.path());
   ASSERT_TRUE(weights.has_value()) << weights.error().detail;
-  EXPECT_EQ(weights->layers[0].qkv.type, krn::WeightType::f32);
-  EXPECT_EQ(weights->layers[0].gate_up.type, krn::WeightType::bf16);
+  EXPECT_EQ(weights->layers[0].qkv.parts.at(0).type, krn::WeightType::f32);
+  EXPECT_EQ(weights->layers[0].gate_up.parts.at(0).type, krn::WeightType::bf16);
   EXPECT_EQ(packed_element(weights->layers[0].qkv, 4, 1), 25.0f + 16 + 1);
   EXPECT_EQ(packed_element(weights->layers[0].qkv, 7, 3), 25.0f + 31);
   EXPECT_EQ(weights->layers[0].attention_norm[0], 21.0f);
+}
+
+// Several pieces, types and placements: the same memory whatever the threads; progress counts all.
+TEST_F(Weights, PackersChangeNoByte) {
+  RandomModel model;
+  model.vocab_size = 20000;  // 10 MB of embedding
+  write_random_model(directory_.path(), model);
+  std::uint64_t last = 0, total = 0;
+  std::size_t calls = 0;
+  const auto load = [&](std::size_t threads, eng::MatrixForm form) {
+    eng::LoadOptions options{form, threads, [&](std::uint64_t bytes, std::uint64_t all) {
+                               EXPECT_GT(bytes, last);
+                               EXPECT_LE(bytes, all);
+                               last = bytes;
+                               total = all;
+                               ++calls;
+                             }};
+    auto weights = eng::load_weights(directory_.path(), options);
+    EXPECT_TRUE(weights.has_value()) << weights.error().detail;
+    EXPECT_GT(calls, 20u);
+    EXPECT_GT(last, total - 100'000) << "all but headers";
+    last = 0;
+    return std::move(*weights);
+  };
+  for (const eng::MatrixForm form : {eng::MatrixForm::stored, eng::MatrixForm::int8}) {
+    const eng::ModelWeights alone = load(1, form);
+    for (const std::size_t threads : {2u, 5u}) {
+      const eng::ModelWeights shared = load(threads, form);
+      EXPECT_EQ(shared.digest, alone.digest);
+      ASSERT_EQ(shared.memory.bytes(), alone.memory.bytes());
+      EXPECT_EQ(std::memcmp(shared.memory.data(), alone.memory.data(), alone.memory.bytes()), 0);
+    }
+  }
+}
+
+TEST_F(Weights, OfSeveralErrorsTheFirstCountsWhateverTheThreads) {
+  RandomModel model;
+  write_random_model(directory_.path(), model);
+  std::string bytes = read_file(directory_.path() + "/model.safetensors");
+  bytes.resize(bytes.size() - 1000);                               // the last tensor ends early
+  for (std::size_t at = 150'000; at < bytes.size(); at += 1000) {  // NaN as bfloat16, from then on
+    const std::uint16_t nan = 0x7fff;
+    std::memcpy(bytes.data() + at / 2 * 2, &nan, 2);
+  }
+  // The header must fit the file for its tensors to be read at all.
+  bytes.resize(bytes.size() + 1000, '\0');
+  write("model.safetensors", bytes);
+  const auto error_of = [&](std::size_t threads) {
+    const auto weights = eng::load_weights(directory_.path(), {eng::MatrixForm::int8, threads, {}});
+    return weights ? "loaded" : weights.error().detail;
+  };
+  const std::string want =
+      "model.safetensors: tensor 'model.layers.0.self_attn.k_proj.weight' holds values that are "
+      "not finite, or too large for its type";
+  for (int time = 0; time < 5; ++time)
+    for (const std::size_t threads : {1u, 2u, 4u}) EXPECT_EQ(error_of(threads), want);
+}
+
+TEST_F(Weights, QuantizesOnLoadWhatIsStoredAsFloats) {
+  RandomModel model;
+  model.dtype = "F32";
+  model.num_layers = 1;
+  model.intermediate_size = 72;  // no whole blocks: down stays
+  write_random_model(directory_.path(), model);
+  const auto stored = eng::load_weights(directory_.path());
+  ASSERT_TRUE(stored.has_value());
+  struct Row {
+    eng::MatrixForm form;
+    krn::WeightType layer, head;
+    float
+        bound;  // of an error, as a share of a block's largest value: half a step and d's rounding
+  };
+  for (const Row& row :
+       {Row{eng::MatrixForm::int8, krn::WeightType::q8_0, krn::WeightType::q8_0, 0.0045f},
+        Row{eng::MatrixForm::int4, krn::WeightType::q4_0, krn::WeightType::q8_0, 0.126f}}) {
+    const auto weights = eng::load_weights(directory_.path(), {row.form, 1, {}});
+    ASSERT_TRUE(weights.has_value()) << weights.error().detail;
+    const eng::LayerWeights& layer = weights->layers.at(0);
+    EXPECT_EQ(layer.qkv.parts.at(0).type, row.layer);
+    EXPECT_EQ(layer.attention_out.type, row.layer);
+    EXPECT_EQ(layer.gate_up.parts.at(0).type, row.layer);
+    EXPECT_EQ(layer.down.type, krn::WeightType::f32);
+    EXPECT_EQ(weights->head.type, row.head);
+    EXPECT_EQ(weights->embedding_type, krn::WeightType::f32) << "tied: the head alone is quantized";
+    EXPECT_EQ(weights->digest, stored->digest);
+    std::vector<float> got(256), want(256);
+    for (const std::size_t r : {0u, 100u, 511u}) {
+      krn::unpack_rows(layer.qkv.parts.at(0), r, 1, got.data());
+      krn::unpack_rows(stored->layers.at(0).qkv.parts.at(0), r, 1, want.data());
+      for (std::size_t i = 0; i < 256; ++i) {
+        float largest = 0;
+        for (std::size_t k = i / 32 * 32; k < i / 32 * 32 + 32; ++k)
+          largest = std::max(largest, std::abs(want[k]));
+        ASSERT_LE(std::abs(got[i] - want[i]), row.bound * largest) << r << " " << i;
+      }
+    }
+  }
 }
 
 TEST_F(Weights, SaysFileTensorAndReason) {

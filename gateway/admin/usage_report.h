@@ -1,0 +1,50 @@
+// UsageReport: what `GET /admin/v1/usage` and `/admin/v1/tenants/ID/usage` answer: sums of the
+// usage book by tenant, key and model, per minute (of the last days), day or month, as JSON or CSV.
+//
+//   ?period=day&from=UNIX_S&to=UNIX_S&group_by=tenant,key,model&tenant=ID&model=NAME
+//   &limit=1..1000&after=LAST_ID&format=json|csv
+//
+// What was settled within the last second may not be on the disk yet and is not shown.
+// Has a connection of its own; one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "gateway/store/sqlite.h"
+#include "gateway/store/usage_book.h"
+
+namespace sluice::gw {
+
+inline constexpr std::int64_t kUsageRowsMax = 1000;  // of one answer
+
+struct UsageQuery {
+  UsagePeriod period = UsagePeriod::day;
+  std::int64_t from_unix_s = 0;  // of periods that start at it or later
+  std::int64_t to_unix_s = 0;    // and before this
+  bool by_tenant = true, by_key = true, by_model = true;
+  std::optional<std::string> tenant, model;
+  std::int64_t limit = 100;
+  std::int64_t after = 0;  // rows that came before
+  bool is_csv = false;
+};
+
+// `tenant`: of the path; may be empty. Without `from`: the hour, 30 days or year before `to`, by
+// the period. Errors: invalid_value, naming the parameter.
+Result<UsageQuery> parse_usage_query(std::string_view query, std::string_view tenant,
+                                     std::int64_t now_unix_s);
+
+class UsageReport {
+ public:
+  static Result<UsageReport> open(const std::string& path);
+  // The body of the answer.
+  Result<std::string> write(const UsageQuery& query);
+
+ private:
+  explicit UsageReport(Sqlite database) : database_(std::move(database)) {}
+  Sqlite database_;
+};
+
+}  // namespace sluice::gw

@@ -1,0 +1,31 @@
+// RingFleet: the decision loop's breakers and workers as the admin routes show them. Event loop's
+// thread.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gateway/admin/fleet.h"
+#include "gateway/http/service.h"
+#include "gateway/link/ring_decision_loop.h"
+
+namespace sluice::gw {
+
+class RingFleet final : public Fleet {
+ public:
+  RingFleet(RingDecisionLoop& loop, const Service& service) : loop_(loop), service_(service) {}
+
+  std::vector<BreakerStatus> breakers() const override;
+  std::vector<WorkerStatus> workers() const override;
+  void act(FleetAction action, const std::string& id) override;
+
+ private:
+  std::optional<TenantId> find_tenant(const std::string& breaker_id) const;
+  std::optional<WorkerId> find_worker(const std::string& number) const;
+
+  RingDecisionLoop& loop_;
+  const Service& service_;
+};
+
+}  // namespace sluice::gw

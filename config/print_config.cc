@@ -9,7 +9,7 @@ namespace {
 
 constexpr char kHexDigits[] = "0123456789abcdef";
 
-std::string quoted(std::string_view text) {
+std::string quoted_text(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
@@ -47,7 +47,7 @@ class Printer {
   }
   void boolean(std::string_view key, const bool& field) { line(key, field ? "true" : "false"); }
   void text(std::string_view key, const std::string& field, std::size_t) {
-    line(key, quoted(field));
+    line(key, quoted_text(field));
   }
   template <class E>
   void choice(std::string_view key, const E& field, std::span<const std::string_view> names) {
@@ -55,7 +55,7 @@ class Printer {
   }
   void name_choice(std::string_view key, const std::string& field,
                    std::span<const std::string_view>) {
-    line(key, quoted(field));
+    line(key, quoted_text(field));
   }
   void digest(std::string_view key, const std::array<std::uint8_t, 32>& field) {
     std::string digits;
@@ -63,14 +63,14 @@ class Printer {
       digits += kHexDigits[byte >> 4];
       digits += kHexDigits[byte & 15];
     }
-    line(key, secrets_ == Secrets::full ? quoted(digits) : "\"(masked)\"");
+    line(key, secrets_ == Secrets::full ? quoted_text(digits) : "\"(masked)\"");
   }
   void texts(std::string_view key, const std::vector<std::string>& field, std::size_t,
              std::size_t) {
     std::string list = "[";
     for (const std::string& item : field) {
       if (list.size() > 1) list += ", ";
-      list += quoted(item);
+      list += quoted_text(item);
     }
     line(key, list + "]");
   }

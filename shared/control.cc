@@ -36,10 +36,6 @@ static_assert(std::is_trivially_copyable_v<WireHead> && sizeof(WireHead) == 104)
 constexpr std::size_t kFdsOnWireMax = kControlFdsMax + 1;
 constexpr int kTextSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
 
-Error system_error(const char* what) {
-  return make_error(Errc::io_error, std::string(what) + ": " + std::strerror(errno));
-}
-
 Error corrupt(const char* why) {
   return make_error(Errc::corrupt_record, std::string("control message: ") + why);
 }

@@ -2,6 +2,8 @@
 #include "shared/errors.h"
 
 #include <array>
+#include <cerrno>
+#include <cstring>
 
 #include "shared/check.h"
 
@@ -68,6 +70,12 @@ constexpr bool in_order() {
 static_assert(in_order(), "kRows follows the order of Errc");
 
 }  // namespace
+
+Error system_error(const std::string& what, int code) {
+  std::string why = std::strerror(code);
+  if (code == ENOSPC || code == EDQUOT || code == EFBIG) why = "disk full (" + why + ")";
+  return Error{Errc::io_error, what + ": " + why, {}, {}};
+}
 
 const ErrorRow& error_row(Errc code) {
   const auto index = static_cast<std::size_t>(code);

@@ -6,6 +6,7 @@
 // stop the process (check.h). Values only: no thread rule.
 #pragma once
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -67,11 +68,14 @@ enum class Errc : std::uint8_t {
 inline constexpr std::size_t kErrcCount = static_cast<std::size_t>(Errc::already_running) + 1;
 
 struct Error {
-  Errc code;
+  Errc code = Errc::internal_error;
   std::string detail;  // for people: what was wrong and what is allowed; never a secret or a prompt
   std::string param;   // the request field or configuration key at fault; empty when none
   std::optional<std::chrono::milliseconds> retry_after;  // truthful, only where a retry can succeed
 };
+
+// io_error for a system call that has failed with `code`: what was tried and why it failed.
+Error system_error(const std::string& what, int code = errno);
 
 struct ErrorRow {
   Errc code;

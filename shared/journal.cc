@@ -35,12 +35,6 @@ Error file_error(const std::string& path, const std::string& why) {
   return make_error(Errc::bad_file, "journal " + path + ": " + why);
 }
 
-Error system_error(const std::string& what, int code) {
-  std::string why = std::strerror(code);
-  if (code == ENOSPC || code == EDQUOT || code == EFBIG) why = "disk full (" + why + ")";
-  return make_error(Errc::io_error, what + ": " + why);
-}
-
 // Plain words that another process reads after a kill: stored in program order.
 template <class T>
 void store_release(T& word, T value) {
@@ -109,7 +103,7 @@ Result<void> lock_file(int fd) {
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   for (int tries = 0; ::fcntl(fd, F_SETLK, &lock) != 0; ++tries) {
-    if (errno != EACCES && errno != EAGAIN) return system_error("locking the journal", errno);
+    if (errno != EACCES && errno != EAGAIN) return system_error("locking the journal");
     if (tries == kLockTries)
       return make_error(Errc::already_running, "another gateway still has the journal open");
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -122,9 +116,9 @@ Result<void> lock_file(int fd) {
 Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots) {
   CHECK(num_slots > 0 && num_slots <= kSlotsMax);
   UniqueFd fd(::open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) return system_error(std::string("opening journal ") + path, errno);
+  if (!fd) return system_error(std::string("opening journal ") + path);
   struct stat facts {};
-  if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal", errno);
+  if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal");
   if (!S_ISREG(facts.st_mode)) return file_error(path, "is not a regular file");
   const FileFacts found = read_facts(fd.get());
   if (found.magic != 0 && found.magic != kJournalMagic) return file_error(path, "is another file");
@@ -138,7 +132,7 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   if (!fresh && (found.num_slots == 0 || found.num_slots > kSlotsMax))
     return file_error(path, "its number of slots is out of range");
   if (fresh && facts.st_size > 0 && ::ftruncate(fd.get(), 0) != 0)
-    return system_error(std::string("emptying journal ") + path, errno);
+    return system_error(std::string("emptying journal ") + path);
   // A journal never shrinks: slots above the new number may be live.
   const std::uint32_t slots = fresh ? num_slots : std::max(found.num_slots, num_slots);
   const int failed = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(file_bytes(slots)));
@@ -161,7 +155,7 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   if (written && is_version_1)
     written = write_at(fd.get(), &kJournalVersion, sizeof kJournalVersion,
                        offsetof(JournalHeader, version));
-  if (!written) return system_error(std::string("writing journal ") + path, errno);
+  if (!written) return system_error(std::string("writing journal ") + path);
   return fd;
 }
 
@@ -214,7 +208,7 @@ Result<void> Journal::check_file() const {
 
 Result<Journal> Journal::open_keeping(UniqueFd fd, std::vector<Recovered>& recovered) {
   struct stat facts {};
-  if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal", errno);
+  if (::fstat(fd.get(), &facts) != 0) return system_error("fstat of the journal");
   if (facts.st_size < static_cast<off_t>(file_bytes(1)))
     return make_error(Errc::bad_file, "journal: the file is too short");
   Journal journal;
@@ -223,7 +217,7 @@ Result<Journal> Journal::open_keeping(UniqueFd fd, std::vector<Recovered>& recov
   if (const auto locked = lock_file(journal.fd_.get()); !locked) return locked.error();
   void* const base =
       ::mmap(nullptr, journal.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, journal.fd_.get(), 0);
-  if (base == MAP_FAILED) return system_error("mmap of the journal", errno);
+  if (base == MAP_FAILED) return system_error("mmap of the journal");
   journal.base_ = static_cast<std::byte*>(base);
   JournalHeader& head = journal.header();
   journal.num_slots_ = head.num_slots;

@@ -20,10 +20,6 @@ namespace {
 // no write(2), while the owner's mapping, made before, stays. Seal: none of this can be undone.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 
-Error system_error(const char* what) {
-  return make_error(Errc::io_error, std::string(what) + ": " + std::strerror(errno));
-}
-
 Error corrupt(std::string why) {
   return make_error(Errc::corrupt_region, std::move(why));
 }

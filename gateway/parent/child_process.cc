@@ -23,10 +23,6 @@ namespace {
 
 constexpr int kExecFailed = 127;
 
-Error system_error(const char* what) {
-  return make_error(Errc::io_error, std::string(what) + ": " + std::strerror(errno));
-}
-
 // Between fork and exec: only calls that are safe there. Everything else is close-on-exec.
 [[noreturn]] void become(char* const* argv, int control, pid_t parent) {
   // The parent may have died before the request to die with it was made.

@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
 
 #include "config/load_config.h"
 #include "gateway/parent/child_process.h"
@@ -123,10 +122,6 @@ class Parent {
   std::uint32_t port_ = 0;  // bound last; 0: none yet
   std::optional<int> exit_code_;
 };
-
-Error system_error(const char* what) {
-  return make_error(Errc::io_error, std::string(what) + ": " + std::strerror(errno));
-}
 
 Result<void> Parent::open_files() {
   const auto path = cfg::effective_state_dir(options_.config);

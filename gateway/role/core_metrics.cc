@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::array<std::string_view, kEndReasons> kEndNames{"stop", "length", "abort", "error"};
 
-struct Page {
+struct CorePage {
   std::string& out;
   const RingDecisionLoop& loop;
   const Service& service;
@@ -21,7 +21,7 @@ struct Page {
 
 // One whole-number sample per model.
 template <class Get>
-void per_model(Page& page, std::string_view name, std::string_view type, std::string_view help,
+void per_model(CorePage& page, std::string_view name, std::string_view type, std::string_view help,
                Get get) {
   append_metric_head(page.out, name, type, help);
   for (std::uint32_t model = 0; model < page.labels.size(); ++model)
@@ -30,7 +30,8 @@ void per_model(Page& page, std::string_view name, std::string_view type, std::st
 
 // `unit`: what one of the histogram's integers is worth in the exported unit.
 template <class Get>
-void histograms(Page& page, std::string_view name, std::string_view help, double unit, Get get) {
+void histograms(CorePage& page, std::string_view name, std::string_view help, double unit,
+                Get get) {
   append_metric_head(page.out, name, "histogram", help);
   for (std::uint32_t model = 0; model < page.labels.size(); ++model) {
     append_histogram(page.out, name, page.labels[model], get(page.loop.core().counters(model)),
@@ -38,14 +39,14 @@ void histograms(Page& page, std::string_view name, std::string_view help, double
   }
 }
 
-void append_vllm_gauges(Page& page) {
+void append_vllm_gauges(CorePage& page) {
   per_model(page, "vllm:num_requests_running", "gauge", "Sequences in the workers' batches.",
             [&](std::uint32_t model) { return page.loop.gauges(model).running; });
   per_model(page, "vllm:num_requests_waiting", "gauge", "Sequences that wait for a batch.",
             [&](std::uint32_t model) { return page.loop.gauges(model).waiting; });
 }
 
-void append_vllm_counters(Page& page) {
+void append_vllm_counters(CorePage& page) {
   const auto counters = [&](std::uint32_t model) -> const ModelCounters& {
     return page.loop.core().counters(model);
   };
@@ -68,7 +69,7 @@ void append_vllm_counters(Page& page) {
           counters(model).ended[reason]);
 }
 
-void append_vllm_histograms(Page& page) {
+void append_vllm_histograms(CorePage& page) {
   constexpr double kSeconds = 1e-9;
   const auto add = [&](std::string_view name, std::string_view help, double unit,
                        Histogram ModelCounters::*member) {
@@ -88,7 +89,7 @@ void append_vllm_histograms(Page& page) {
       &ModelCounters::decode_time);
 }
 
-void append_books(Page& page) {
+void append_books(CorePage& page) {
   const auto counters = [&](std::uint32_t model) -> const ModelCounters& {
     return page.loop.core().counters(model);
   };
@@ -119,7 +120,7 @@ void append_books(Page& page) {
             [&](std::uint32_t model) { return page.loop.gauges(model).workers_up; });
 }
 
-void append_process(Page& page) {
+void append_process(CorePage& page) {
   const auto one = [&](std::string_view name, std::string_view type, std::string_view help,
                        std::uint64_t value) {
     append_metric_head(page.out, name, type, help);
@@ -154,7 +155,7 @@ void append_process(Page& page) {
       page.loop.core().queue().tokens());
 }
 
-void append_usage_store(Page& page) {
+void append_usage_store(CorePage& page) {
   const auto one = [&](std::string_view name, std::string_view type, std::string_view help,
                        std::uint64_t value) {
     append_metric_head(page.out, name, type, help);
@@ -175,7 +176,7 @@ void append_usage_store(Page& page) {
 }
 
 // Spent / granted is how much of what admission reserves gets used.
-void append_ledger(Page& page) {
+void append_ledger(CorePage& page) {
   const auto per_mode = [&](std::string_view name, std::string_view help, auto value) {
     append_metric_head(page.out, name, "counter", help);
     for (std::size_t i = 0; i < kReservationModes; ++i) {
@@ -195,7 +196,7 @@ void append_ledger(Page& page) {
            [](const ModeCounters& mode) { return mode.overshoot; });
 }
 
-void append_breakers(Page& page) {
+void append_breakers(CorePage& page) {
   const TenantBreaker& breaker = page.loop.core().tenant_breaker();
   const auto per_state = [&](std::string_view name, std::string_view type, std::string_view help,
                              auto value) {
@@ -226,7 +227,7 @@ void append_breakers(Page& page) {
 }  // namespace
 
 void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const Service& service) {
-  Page page{out, loop, service, {}};
+  CorePage page{out, loop, service, {}};
   for (const ServedModel& model : service.models)
     page.labels.push_back("model_name=\"" + escape_label(model.config.name) + "\"");
   append_vllm_gauges(page);

@@ -28,7 +28,7 @@ std::vector<Engine> engines_of(const ServingCore& core, std::span<const std::str
   return engines;
 }
 
-struct Page {
+struct EnginePage {
   std::string& out;
   const std::vector<Engine>& engines;
 
@@ -73,7 +73,7 @@ double kv_fragmentation(const Engine& engine) {
          static_cast<double>(num_slots);
 }
 
-void append_vllm_names(Page& page) {
+void append_vllm_names(EnginePage& page) {
   page.real("vllm:kv_cache_usage_perc", "gauge", "Share of KV blocks in use; 1 means all.",
             kv_usage);
   page.count("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
@@ -89,7 +89,7 @@ void append_vllm_names(Page& page) {
                      engine.meter.counters().step_tokens, 1.0);
 }
 
-void append_counters(Page& page) {
+void append_counters(EnginePage& page) {
   page.count("sluice_engine_steps_total", "Engine steps.",
              [](const Engine& e) { return e.meter.counters().steps; });
   append_metric_head(page.out, "sluice_engine_step_seconds", "histogram",
@@ -114,7 +114,7 @@ void append_counters(Page& page) {
             [](const Engine& e) { return e.meter.counters().bytes_moved; });
 }
 
-void append_rates(Page& page) {
+void append_rates(EnginePage& page) {
   page.pair(
       "sluice_engine_tokens_per_second", "gauge", "Tokens computed per busy second.",
       "phase=\"prefill\"", [](const Engine& e) { return e.rates.prefill_tokens_per_second; },
@@ -150,7 +150,7 @@ void append_rates(Page& page) {
 void append_engine_metrics(std::string& out, const ServingCore& core,
                            std::span<const std::string> model_labels) {
   const std::vector<Engine> engines = engines_of(core, model_labels);
-  Page page{out, engines};
+  EnginePage page{out, engines};
   append_vllm_names(page);
   append_counters(page);
   append_rates(page);

@@ -232,9 +232,6 @@ Value all_characters(const BuiltinCall& call) {
   const std::string_view text = call.input.bytes();
   return Value::of(!text.empty() && std::ranges::all_of(text, Satisfies));
 }
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
 bool is_letter(char c) {
   return is_upper_letter(c) || is_lower_letter(c);
 }

@@ -74,6 +74,10 @@ std::size_t trailing_space_bytes(std::string_view text);
 std::string_view without_trailing_space(std::string_view text);
 std::string_view without_outer_space(std::string_view text);
 
+inline bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
 // Bytes of the character at the start of valid UTF-8. REQUIRES: not empty.
 inline std::size_t character_bytes(std::string_view text) {
   const auto lead = static_cast<unsigned char>(text.front());

@@ -84,7 +84,7 @@ struct TokenizerText {
 };
 
 // Printable ASCII: a template may name itself what it likes in its errors.
-std::string printable(std::string_view text) {
+std::string printable_line(std::string_view text) {
   std::string out;
   for (const char c : text) out += c >= ' ' && c <= '~' ? c : '?';
   return out;
@@ -98,7 +98,7 @@ std::string describe_template(const tok::Tokenizer& tokenizer) {
            " (the model has none)";
   const auto published = tok::ChatTemplate::make_published(tokenizer);
   return "jinja, " + std::to_string(bytes) + " bytes, " +
-         (published ? "renders" : "unusable: " + printable(published.error().detail));
+         (published ? "renders" : "unusable: " + printable_line(published.error().detail));
 }
 
 // Of an existing vocabulary; an error when it cannot serve this model.

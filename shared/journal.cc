@@ -122,10 +122,10 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   if (!S_ISREG(facts.st_mode)) return file_error(path, "is not a regular file");
   const FileFacts found = read_facts(fd.get());
   if (found.magic != 0 && found.magic != kJournalMagic) return file_error(path, "is another file");
-  // Version 1 had zeros where slots now name model, prices and cached tokens: all else is as it
-  // was.
-  const bool is_version_1 = found.version == 1;
-  if (found.version != 0 && !is_version_1 && found.version != kJournalVersion)
+  // Version 1 had zeros where slots now name model, prices and cached tokens, version 2 where they
+  // say what was held and worked: all else is as it was.
+  const bool is_former = found.version == 1 || found.version == 2;
+  if (found.version != 0 && !is_former && found.version != kJournalVersion)
     return file_error(path, "has version " + std::to_string(found.version) + ", this build reads " +
                                 std::to_string(kJournalVersion));
   const bool fresh = found.version == 0;
@@ -152,7 +152,7 @@ Result<UniqueFd> Journal::create_file(const char* path, std::uint32_t num_slots)
   } else if (slots != found.num_slots) {
     written = write_at(fd.get(), &slots, sizeof slots, offsetof(JournalHeader, num_slots));
   }
-  if (written && is_version_1)
+  if (written && is_former)
     written = write_at(fd.get(), &kJournalVersion, sizeof kJournalVersion,
                        offsetof(JournalHeader, version));
   if (!written) return system_error(std::string("writing journal ") + path);
@@ -312,6 +312,8 @@ std::optional<std::uint32_t> Journal::try_open_slot(const JournalEntry& entry) {
   s.price_cached = entry.price_cached;
   s.price_output = entry.price_output;
   s.cached.store(0, std::memory_order_relaxed);
+  s.device_ms.store(0, std::memory_order_relaxed);
+  s.kv_token_ms.store(0, std::memory_order_relaxed);
   s.state.store(static_cast<std::uint32_t>(SlotState::live), std::memory_order_release);
   return index;
 }
@@ -334,6 +336,13 @@ void Journal::set_cached(std::uint32_t index, std::uint32_t cached) {
   s.cached.store(cached, std::memory_order_release);
 }
 
+void Journal::set_use(std::uint32_t index, const JournalUse& use) {
+  JournalSlot& s = slot(index);
+  CHECK(is_live(s));
+  s.device_ms.store(use.device_ms, std::memory_order_relaxed);
+  s.kv_token_ms.store(use.kv_token_ms, std::memory_order_relaxed);
+}
+
 Journal::Recovered Journal::read(std::uint32_t index) const {
   const JournalSlot& s = slot(index);
   CHECK(is_live(s));
@@ -341,6 +350,8 @@ Journal::Recovered Journal::read(std::uint32_t index) const {
   found.slot = index;
   found.accepted = s.accepted.load(std::memory_order_relaxed);
   found.cached = s.cached.load(std::memory_order_relaxed);
+  found.use = {s.kv_token_ms.load(std::memory_order_relaxed),
+               s.device_ms.load(std::memory_order_relaxed)};
   JournalEntry& entry = found.entry;
   entry.request = RequestId(s.request);
   entry.sequence = SequenceId(s.sequence);

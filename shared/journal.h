@@ -29,7 +29,7 @@
 namespace sluice {
 
 inline constexpr std::uint64_t kJournalMagic = 0x314c4e524a4c53ull;  // "SLJRNL1" little-endian
-inline constexpr std::uint32_t kJournalVersion = 2;
+inline constexpr std::uint32_t kJournalVersion = 3;
 
 struct JournalTotals {         // of the state directory's life; tokens unless named otherwise
   std::uint64_t requests = 0;  // absorbed requests
@@ -71,7 +71,8 @@ struct JournalSlot {
   std::uint64_t model_key;      // of the model's name
   std::uint64_t price_input, price_cached, price_output;  // per token, at admission
   std::atomic<std::uint32_t> cached;                      // prompt tokens found in the prefix cache
-  std::uint8_t padding[12];
+  std::atomic<std::uint32_t> device_ms;                   // its share of step times
+  std::atomic<std::uint64_t> kv_token_ms;                 // KV tokens held x milliseconds
 };
 static_assert(sizeof(JournalSlot) == 128);
 
@@ -88,6 +89,11 @@ struct JournalEntry {  // what a new slot says
   std::uint64_t price_input = 0, price_cached = 0, price_output = 0;
 };
 
+struct JournalUse {  // for reports, not for bills
+  std::uint64_t kv_token_ms = 0;
+  std::uint32_t device_ms = 0;
+};
+
 class Journal {
  public:
   // Parent: creates or grows the file and allocates every block now, so that a full disk refuses
@@ -100,6 +106,7 @@ class Journal {
     JournalEntry entry;
     std::uint32_t accepted;
     std::uint32_t cached;
+    JournalUse use;
     std::uint32_t slot;
   };
   static Result<Journal> open(UniqueFd fd, std::vector<Recovered>& recovered);
@@ -121,8 +128,9 @@ class Journal {
   void accept(std::uint32_t slot, std::uint32_t accepted_total);  // REQUIRES: not less than before
   std::uint32_t accepted(std::uint32_t slot) const;
   void set_cached(std::uint32_t slot, std::uint32_t cached);  // of the prompt; at most once
-  Recovered read(std::uint32_t slot) const;                   // REQUIRES: live
-  void absorb(std::uint32_t slot);                            // live -> totals -> free
+  void set_use(std::uint32_t slot, const JournalUse& use);
+  Recovered read(std::uint32_t slot) const;  // REQUIRES: live
+  void absorb(std::uint32_t slot);           // live -> totals -> free
 
   JournalTotals totals() const;  // absorbed only
   JournalTotals totals_with_live() const;

@@ -17,8 +17,12 @@ namespace {
 
 constexpr std::int64_t kMinutesRangeMaxS = 86'400;  // what one statement may have to sum
 constexpr std::size_t kNameBytesMax = 256;
-constexpr std::array<std::string_view, 5> kCounts{"requests", "input_tokens", "cached_tokens",
-                                                  "output_tokens", "cost"};
+// The last ones are kept in thousandths.
+constexpr std::array<std::string_view, 7> kCounts{
+    "requests", "input_tokens",     "cached_tokens", "output_tokens",
+    "cost",     "kv_token_seconds", "device_seconds"};
+constexpr std::size_t kThousandths = 5;
+using Counts = std::array<std::uint64_t, kCounts.size()>;
 
 Error bad(std::string_view param, const char* why) {
   return make_error(Errc::invalid_value, why, std::string(param));
@@ -112,7 +116,8 @@ constexpr std::string_view kRows =
     " JOIN usage_accounts ON id = account LEFT JOIN usage_models ON usage_models.digest = model "
     "WHERE start >= ?1 AND start < ?2 AND (?3 = '' OR tenant = ?3) AND (?4 = '' OR name = ?4)";
 constexpr std::string_view kSums =
-    "sum(requests), sum(prompt), sum(cached), sum(output), sum(cost) FROM ";
+    "sum(requests), sum(prompt), sum(cached), sum(output), sum(cost), sum(kv_token_ms), "
+    "sum(device_ms) FROM ";
 
 void bind_filter(Statement& statement, const UsageQuery& query) {
   statement.bind(1, query.from_unix_s).bind(2, query.to_unix_s);
@@ -122,22 +127,32 @@ void bind_filter(Statement& statement, const UsageQuery& query) {
 struct Row {
   std::int64_t start = 0;
   std::array<std::string, 3> names;  // tenant, key, model
-  std::array<std::uint64_t, 5> counts{};
+  Counts counts{};
 };
 
-std::array<std::uint64_t, 5> read_counts(const Statement& statement, int first) {
-  std::array<std::uint64_t, 5> counts{};
-  for (int i = 0; i < 5; ++i) {
+Counts read_counts(const Statement& statement, int first) {
+  Counts counts{};
+  for (int i = 0; i < static_cast<int>(kCounts.size()); ++i) {
     const std::int64_t value = statement.integer(first + i);
     counts[static_cast<std::size_t>(i)] = value < 0 ? 0 : static_cast<std::uint64_t>(value);
   }
   return counts;
 }
 
-void append_counts(std::string& out, const std::array<std::uint64_t, 5>& counts) {
+void append_count(std::string& out, std::size_t column, std::uint64_t count) {
+  if (column < kThousandths) {
+    append_integer(out, count);
+    return;
+  }
+  append_integer(out, count / 1000);
+  const std::string digits = std::to_string(1000 + count % 1000);
+  out.append(".").append(digits, 1);
+}
+
+void append_counts(std::string& out, const Counts& counts) {
   for (std::size_t i = 0; i < counts.size(); ++i) {
     out.append(i == 0 ? "\"" : ",\"").append(kCounts[i]).append("\":");
-    append_integer(out, counts[i]);
+    append_count(out, i, counts[i]);
   }
 }
 
@@ -151,7 +166,7 @@ void append_name(std::string& out, std::string_view member, const std::string& n
 }
 
 std::string to_json(const UsageQuery& query, const std::vector<Row>& rows, bool has_more,
-                    const std::array<std::uint64_t, 5>& total) {
+                    const Counts& total) {
   std::string out = "{\"object\":\"list\",\"data\":[";
   for (const Row& row : rows) {
     if (&row != rows.data()) out.push_back(',');
@@ -194,7 +209,8 @@ std::string to_csv(const UsageQuery& query, const std::vector<Row>& rows) {
     append_integer(out, row.start);
     for (std::size_t i = 0; i < has.size(); ++i)
       if (has[i]) append_csv_text((out.push_back(','), out), row.names[i]);
-    for (const std::uint64_t count : row.counts) append_integer((out.push_back(','), out), count);
+    for (std::size_t i = 0; i < kCounts.size(); ++i)
+      append_count((out.push_back(','), out), i, row.counts[i]);
     out.append("\r\n");
   }
   return out;

@@ -4,8 +4,10 @@
 //   ?period=day&from=UNIX_S&to=UNIX_S&group_by=tenant,key,model&tenant=ID&model=NAME
 //   &limit=1..1000&after=LAST_ID&format=json|csv
 //
-// What was settled within the last second may not be on the disk yet and is not shown.
-// Has a connection of its own; one thread at a time.
+// Beside tokens and cost: kv_token_seconds (KV tokens held x seconds) and device_seconds (the share
+// of step times; gateway/core/resource_use.h says how it is shared out). What was settled within
+// the last second may not be on the disk yet and is not shown. Has a connection of its own; one
+// thread at a time.
 #pragma once
 
 #include <cstdint>

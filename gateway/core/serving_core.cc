@@ -376,7 +376,8 @@ void ServingCore::accept(GenerationHandle handle, std::uint32_t choice, std::uin
                          .sequence = index,
                          .id = sequence->id,
                          .worker = {},
-                         .value = sequence->state.num_accepted()});
+                         .value = sequence->state.num_accepted(),
+                         .use = sequence->meter.use()});
   }
   const bool by_length = sequence->state.finish() == FinishReason::length;
   apply(index, effects, by_length ? EndReason::length : EndReason::stop, now);

@@ -36,6 +36,7 @@
 #include "gateway/core/poison.h"
 #include "gateway/core/request_queue.h"
 #include "gateway/core/request_state.h"
+#include "gateway/core/resource_use.h"
 #include "gateway/core/router.h"
 #include "gateway/core/tenant_breaker.h"
 #include "gateway/core/worker_account.h"
@@ -84,6 +85,7 @@ struct Command {
   SequenceId id;
   WorkerId worker;
   std::uint32_t value = 0;
+  ResourceUse use{};  // of accept_slot and absorb_slot: of the sequence, so far
 };
 
 // What an operator wants of a worker. `draining` outlives its epochs; `recycling` ends with this
@@ -216,6 +218,7 @@ class ServingCore {
   struct Worker {
     WorkerAccount account;
     EngineMeter meter;
+    WorkerTime time;
     std::vector<std::uint32_t> held;  // sequence indices, unordered
     WorkerMode mode{};
     std::optional<Tick> recycle_by;  // nothing: not recycling, or the command was given

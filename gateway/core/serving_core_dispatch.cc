@@ -116,8 +116,9 @@ void ServingCore::send(std::uint32_t index, WorkerId id, Tick now) {
   sequence.held_at = static_cast<std::uint32_t>(worker.held.size());
   worker.held.push_back(index);
   ++num_on_worker_;
-  sequence.kv_held = sequence.prompt_tokens + static_cast<std::uint32_t>(sequence.outputs.size());
-  breaker_.took_kv(sequence.tenant, sequence.kv_held, now);
+  sequence.meter.begin(sequence.prompt_tokens + static_cast<std::uint32_t>(sequence.outputs.size()),
+                       worker.time, now);
+  breaker_.took_kv(sequence.tenant, sequence.meter.tokens(), now);
   worker.account.submitted(sequence.prompt_tokens + sequence.outputs.size());
   const auto kind = sequence.is_retry ? DispatchKind::retry : DispatchKind::first;
   sequence.is_retry = false;

@@ -20,6 +20,7 @@ void ServingCore::step(WorkerId id, const StepView& record, Tick now) {
     return;
   }
   worker.meter.take(record.head);
+  worker.time.take(record.head);
   worker_breaker_.step(
       id, std::chrono::nanoseconds(std::min(record.head.duration_ns, kStepNsMax)),
       std::uint64_t{record.head.num_prefill_tokens} + record.head.num_decode_tokens, now);
@@ -206,6 +207,7 @@ void ServingCore::take_prompt_end(std::uint32_t index, const Entry& taken, Tick 
   const SequenceEffects effects = sequence.state.prompt_finished();
   CHECK(!effects.corrupt);  // a sequence without output that is on a worker
   sequence.worker_end = WorkerEnd::good;
+  sequence.meter.entry(taken.head.cached_tokens, workers_[sequence.worker.value].time, now);
   if (effects.notify) {
     sequence.embedding.assign(taken.values.begin(), taken.values.end());
     note_cached(index, taken.head.cached_tokens);
@@ -223,7 +225,8 @@ void ServingCore::take_token(std::uint32_t index, const Entry& taken, Tick now) 
   CHECK(!effects.corrupt);  // phase and finish reason were checked above
   if (entry.finish != FinishReason::none) sequence.worker_end = WorkerEnd::good;
   ++counters.generated;
-  ++sequence.kv_held;
+  sequence.meter.entry(entry.cached_tokens, workers_[sequence.worker.value].time, now);
+  sequence.meter.grow();
   breaker_.took_kv(sequence.tenant, 1, now);
   queue_.charge(sequence.tenant, sequence.model, sequence.size, 1);
   if (effects.notify) {
@@ -321,11 +324,13 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
   }
   if (sequence.has_slot) {
     sequence.has_slot = false;
+    sequence.meter.hold(now);
     commands_.push_back({.kind = CommandKind::absorb_slot,
                          .sequence = index,
                          .id = sequence.id,
                          .worker = {},
-                         .value = sequence.state.num_accepted()});
+                         .value = sequence.state.num_accepted(),
+                         .use = sequence.meter.use()});
   }
   const std::uint32_t used = sequence.state.num_accepted();
   ledger_.close_choice(request.reservation, sequence.output_tokens_granted, used);
@@ -342,7 +347,8 @@ void ServingCore::client_over(std::uint32_t index, EndReason reason, Tick now) {
 
 void ServingCore::leave_worker(std::uint32_t index, Tick now) {
   Sequence& sequence = sequences_[index];
-  breaker_.gave_kv(sequence.tenant, std::exchange(sequence.kv_held, 0), now);
+  breaker_.gave_kv(sequence.tenant, sequence.meter.tokens(), now);
+  sequence.meter.end(now);
   worker_breaker_.ended(sequence.worker, std::exchange(sequence.worker_end, WorkerEnd::neutral),
                         std::exchange(sequence.is_probe, false), now);
   std::vector<std::uint32_t>& held = workers_[sequence.worker.value].held;

@@ -61,7 +61,7 @@ struct ServingCore::Sequence {
   std::vector<TopLogprob> prompt_top;
   std::vector<float> embedding;
   WorkerId worker;            // valid while on a worker
-  std::uint32_t kv_held = 0;  // tokens that the tenant's breaker counts as held
+  ResourceMeter meter;        // its tokens are those that the tenant's breaker counts as held
   std::uint32_t held_at = 0;  // place in that worker's list
   bool is_queued = false;     // waits for the first time
   bool is_resuming = false;   // waits again

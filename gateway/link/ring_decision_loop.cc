@@ -458,11 +458,13 @@ void RingDecisionLoop::carry_out(const Command& command) {
       return;
     case CommandKind::accept_slot:
       journal_.accept(slots_[command.sequence], command.value);
+      journal_.set_use(slots_[command.sequence], journal_use(command.use));
       return;
     case CommandKind::cache_slot:
       journal_.set_cached(slots_[command.sequence], command.value);
       return;
     case CommandKind::absorb_slot:
+      journal_.set_use(slots_[command.sequence], journal_use(command.use));
       settled_.settle(journal_, slots_[command.sequence]);
       return;
     case CommandKind::report_corrupt: {
@@ -486,6 +488,13 @@ void RingDecisionLoop::carry_out(const Command& command) {
       }
       return;
   }
+}
+
+// Milliseconds are enough for reports, and a file's numbers stay below 2^53.
+JournalUse RingDecisionLoop::journal_use(const ResourceUse& use) {
+  constexpr std::uint64_t kDeviceMsMax = 0xffffffff;
+  return {use.kv_token_us / 1000,
+          static_cast<std::uint32_t>(std::min(use.device_ns / 1'000'000, kDeviceMsMax))};
 }
 
 // What the books of this process and of the next one need to charge the sequence.

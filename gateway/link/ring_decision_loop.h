@@ -155,6 +155,7 @@ class RingDecisionLoop final : public DecisionLoop {
   AccountId account_of(const std::string& tenant, const cfg::ApiKey* key, CoreLimits& limits);
   std::optional<Error> store_refusal(AccountId account);
   JournalEntry journal_entry(std::uint32_t sequence) const;
+  static JournalUse journal_use(const ResourceUse& use);
   TenantId inner(TenantId tenant) const;
   AccountId account(Caller caller) const;
   void read_wall();

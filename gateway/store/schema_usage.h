@@ -24,6 +24,12 @@ inline constexpr std::array kUsageMigrations{
     "CREATE TABLE usage_days (start INTEGER, account INTEGER, model INTEGER,"
     " requests INTEGER NOT NULL, prompt INTEGER NOT NULL, cached INTEGER NOT NULL,"
     " output INTEGER NOT NULL, cost INTEGER NOT NULL,"
-    " PRIMARY KEY (start, account, model)) STRICT, WITHOUT ROWID;"};
+    " PRIMARY KEY (start, account, model)) STRICT, WITHOUT ROWID;",
+    "ALTER TABLE usage_seconds ADD COLUMN kv_token_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE usage_seconds ADD COLUMN device_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE usage_minutes ADD COLUMN kv_token_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE usage_minutes ADD COLUMN device_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE usage_days ADD COLUMN kv_token_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE usage_days ADD COLUMN device_ms INTEGER NOT NULL DEFAULT 0;"};
 
 }  // namespace sluice::gw

@@ -18,7 +18,8 @@ namespace {
 constexpr std::int64_t kIdsKeptS = 120;
 constexpr std::int64_t kBatchesKept = 8;
 constexpr std::int64_t kSecondsKept = 120;
-constexpr std::int64_t kMinutesKeptS = 8 * 86'400;  // days and months are kept for good
+constexpr std::int64_t kMinutesKeptS = 8 * 86'400;   // days and months are kept for good
+constexpr std::uint64_t kKvTokenMsMax = 1ull << 52;  // a million tokens for half a century
 constexpr std::array<const char*, 3> kTables{"usage_seconds", "usage_minutes", "usage_days"};
 
 AccountDigest sha256(std::string_view text) {
@@ -50,6 +51,8 @@ UsageEntry usage_of(const Journal::Recovered& slot, std::uint64_t output) {
   entry.cost = (entry.prompt - entry.cached) * std::min(from.price_input, kPriceMax) +
                entry.cached * std::min(from.price_cached, kPriceMax) +
                entry.output * std::min(from.price_output, kPriceMax);
+  entry.kv_token_ms = std::min(slot.use.kv_token_ms, kKvTokenMsMax);
+  entry.device_ms = slot.use.device_ms;
   return entry;
 }
 
@@ -59,6 +62,8 @@ void add_to(UsageEntry& sum, const UsageEntry& entry) {
   sum.cached += entry.cached;
   sum.output += entry.output;
   sum.cost += entry.cost;
+  sum.kv_token_ms += entry.kv_token_ms;
+  sum.device_ms += entry.device_ms;
 }
 
 std::int64_t signed_of(std::uint64_t value) {
@@ -126,10 +131,14 @@ Result<void> UsageBook::prepare() {
   for (std::size_t i = 0; i < kTables.size(); ++i) {
     wanted.emplace_back(
         &add_[i], std::string("INSERT INTO ") + kTables[i] +
-                      " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET "
+                      " (start, account, model, requests, prompt, cached, output, cost, "
+                      "kv_token_ms, device_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
+                      "ON CONFLICT DO UPDATE SET "
                       "requests = requests + excluded.requests, prompt = prompt + excluded.prompt, "
                       "cached = cached + excluded.cached, output = output + excluded.output, "
-                      "cost = cost + excluded.cost");
+                      "cost = cost + excluded.cost, "
+                      "kv_token_ms = kv_token_ms + excluded.kv_token_ms, "
+                      "device_ms = device_ms + excluded.device_ms");
   }
   for (const auto& [into, sql] : wanted)
     if (const Result<void> made = make(*into, sql); !made) return made.error();
@@ -214,7 +223,9 @@ Result<void> UsageBook::add_row(std::size_t table, const RowKey& key, const Usag
       .bind(5, signed_of(sum.prompt))
       .bind(6, signed_of(sum.cached))
       .bind(7, signed_of(sum.output))
-      .bind(8, signed_of(sum.cost));
+      .bind(8, signed_of(sum.cost))
+      .bind(9, signed_of(sum.kv_token_ms))
+      .bind(10, signed_of(sum.device_ms));
   const Result<void> added = add.run();
   add.reset();
   return added;
@@ -303,7 +314,8 @@ Result<std::vector<UsageSum>> UsageBook::sums(UsagePeriod period, std::int64_t f
   const std::string start = is_month ? kMonthStart : "start";
   Result<Statement> select =
       database_.prepare("SELECT digest, tenant, model, " + start +
-                        ", sum(requests), sum(prompt), sum(cached), sum(output), sum(cost) FROM " +
+                        ", sum(requests), sum(prompt), sum(cached), sum(output), sum(cost), "
+                        "sum(kv_token_ms), sum(device_ms) FROM " +
                         kTables[is_month ? 2 : static_cast<std::size_t>(period)] +
                         " JOIN usage_accounts ON id = account WHERE start >= ?1 AND " + start +
                         " >= ?1 GROUP BY 4, account, model ORDER BY 4, account, model");
@@ -322,9 +334,10 @@ Result<std::vector<UsageSum>> UsageBook::sums(UsagePeriod period, std::int64_t f
     sum.tenant = select->text(1);
     sum.model = static_cast<std::uint64_t>(select->integer(2));
     sum.start_unix_s = select->integer(3);
-    const std::array<std::uint64_t*, 5> counts{&sum.requests, &sum.prompt, &sum.cached, &sum.output,
-                                               &sum.cost};
-    for (int i = 0; i < 5; ++i) {
+    const std::array<std::uint64_t*, 7> counts{&sum.requests, &sum.prompt, &sum.cached,
+                                               &sum.output,   &sum.cost,   &sum.kv_token_ms,
+                                               &sum.device_ms};
+    for (int i = 0; i < 7; ++i) {
       const std::int64_t value = select->integer(4 + i);
       if (value < 0) return make_error(Errc::bad_file, "usage: a count is negative");
       *counts[static_cast<std::size_t>(i)] = static_cast<std::uint64_t>(value);

@@ -40,6 +40,7 @@ struct UsageEntry {
   std::uint64_t model = 0;  // model_digest()
   std::int64_t admitted_unix_ms = 0;
   std::uint64_t requests = 0, prompt = 0, cached = 0, output = 0, cost = 0;
+  std::uint64_t kv_token_ms = 0, device_ms = 0;
 };
 // What a journal slot is worth. `output`: what was accepted or, after a power loss, reserved.
 UsageEntry usage_of(const Journal::Recovered& slot);
@@ -56,6 +57,7 @@ struct UsageSum {
   std::uint64_t model = 0;
   std::int64_t start_unix_s = 0;  // of the second, minute, day or month
   std::uint64_t requests = 0, prompt = 0, cached = 0, output = 0, cost = 0;
+  std::uint64_t kv_token_ms = 0, device_ms = 0;
 };
 enum class UsagePeriod : std::uint8_t { second, minute, day, month };
 // The month of a row of usage_days, in SQL.

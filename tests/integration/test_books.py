@@ -231,9 +231,14 @@ class Books(unittest.TestCase):
         report = self.admin("GET", "/tenants/made/usage?period=month&group_by=key,model&format=csv")
         self.assertEqual(report.headers["content-type"], "text/csv; charset=utf-8")
         head, row = report.text.splitlines()
-        self.assertEqual(head, "start,key,model,requests,input_tokens,cached_tokens,output_tokens,cost")
+        self.assertEqual(head, "start,key,model,requests,input_tokens,cached_tokens,output_tokens,cost,"
+                         "kv_token_seconds,device_seconds")
         public_id = self.admin("GET", "/tenants/made/keys").json()["data"][0]["id"]
         self.assertEqual(row.split(",")[1:6], [f'"{public_id}"', '"canned"', "1", str(prompt), "0"])
+        kv_token_seconds, device_seconds = (float(number) for number in row.split(",")[8:])
+        self.assertGreater(kv_token_seconds, 0)
+        self.assertLess(kv_token_seconds, (prompt + 60) * 30)
+        self.assertLess(device_seconds, 30)
         self.assertEqual(self.admin("GET", "/usage?limit=0").status, 400)
         self.assertEqual(self.server.request("GET", "/admin/v1/usage", headers=bearer(made_key)).status, 403)
         def drain():

@@ -581,6 +581,8 @@ TEST_F(Admin, UsageByPeriodTenantKeyAndModelAsJsonAndCsv) {
       entry.cached = 2;
       entry.output = i;
       entry.cost = 100;
+      entry.kv_token_ms = 1500;
+      entry.device_ms = i;
     }
     ASSERT_TRUE(book.add(entries, now_));
   }
@@ -592,22 +594,27 @@ TEST_F(Admin, UsageByPeriodTenantKeyAndModelAsJsonAndCsv) {
       all,
       R"({"object":"list","data":[{"object":"usage","period":"day","start":1700006400,"tenant":"acme",)"
       R"("key":"k\"2","model":"brook","requests":3,"input_tokens":30,"cached_tokens":6,)"
-      R"("output_tokens":12,"cost":300},)"
+      R"("output_tokens":12,"cost":300,"kv_token_seconds":4.500,"device_seconds":0.012},)"
       R"({"object":"usage","period":"day","start":1700006400,"tenant":"acme","key":"k1","model":null,)"
-      R"("requests":1,"input_tokens":10,"cached_tokens":2,"output_tokens":9,"cost":100},)"
+      R"("requests":1,"input_tokens":10,"cached_tokens":2,"output_tokens":9,"cost":100,)"
+      R"("kv_token_seconds":1.500,"device_seconds":0.009},)"
       R"({"object":"usage","period":"day","start":1700006400,"tenant":"acme","key":"k1",)"
       R"("model":"brook","requests":2,"input_tokens":20,"cached_tokens":4,"output_tokens":9,)"
-      R"("cost":200},)"
+      R"("cost":200,"kv_token_seconds":3.000,"device_seconds":0.009},)"
       R"({"object":"usage","period":"day","start":1700006400,"tenant":"declared","key":null,)"
       R"("model":"brook","requests":3,"input_tokens":30,"cached_tokens":6,"output_tokens":15,)"
-      R"("cost":300}],"total":{"requests":9,"input_tokens":90,"cached_tokens":18,)"
-      R"("output_tokens":45,"cost":900},"has_more":false,"last_id":"4"})");
+      R"("cost":300,"kv_token_seconds":4.500,"device_seconds":0.015}],)"
+      R"("total":{"requests":9,"input_tokens":90,"cached_tokens":18,)"
+      R"("output_tokens":45,"cost":900,"kv_token_seconds":13.500,"device_seconds":0.045},)"
+      R"("has_more":false,"last_id":"4"})");
   const AdminAnswer csv =
       call(AdminNoun::tenant_usage, "GET", "acme", "", "", "format=csv&group_by=key");
   EXPECT_EQ(csv.content_type, "text/csv; charset=utf-8");
   EXPECT_EQ(csv.body,
-            "start,key,requests,input_tokens,cached_tokens,output_tokens,cost\r\n"
-            "1700006400,\"k\"\"2\",3,30,6,12,300\r\n1700006400,\"k1\",3,30,6,18,300\r\n");
+            "start,key,requests,input_tokens,cached_tokens,output_tokens,cost,kv_token_seconds,"
+            "device_seconds\r\n"
+            "1700006400,\"k\"\"2\",3,30,6,12,300,4.500,0.012\r\n"
+            "1700006400,\"k1\",3,30,6,18,300,4.500,0.018\r\n");
   // Pages: the rows of all together, in order.
   const std::string first = get("period=minute&group_by=&limit=4");
   EXPECT_NE(first.find(R"("has_more":true,"last_id":"4")"), std::string::npos) << first;

@@ -266,6 +266,7 @@ class CoreHarness {
   std::set<std::uint64_t> slow;                    // handles that take only when told
   std::map<std::uint32_t, std::uint32_t> journal;  // open slots: table index -> accepted
   std::uint64_t billed_absorbed = 0, billed_prompt = 0;
+  ResourceUse used;  // of absorbed sequences
   std::vector<WorkerId> reported_corrupt, recycled;
   std::uint32_t num_drained = 0;
   std::uint64_t next_id = 100;
@@ -289,6 +290,8 @@ class CoreHarness {
       case CommandKind::absorb_slot:
         EXPECT_EQ(journal.at(command.sequence), command.value);
         billed_absorbed += command.value;
+        used.kv_token_us += command.use.kv_token_us;
+        used.device_ns += command.use.device_ns;
         journal.erase(command.sequence);
         return;
       case CommandKind::write_submit: {

@@ -85,6 +85,7 @@ TEST_F(JournalFile, WhatIsKeptStaysLiveUntilItIsAbsorbed) {
     live.price_output = 5;
     const auto slot = *journal.try_open_slot(live);
     journal.set_cached(slot, 16);
+    journal.set_use(slot, {123'456'789'000, 4'000'000'000});
     journal.accept(slot, 3);
   }
   for (int round = 0; round < 2; ++round) {  // the first reader dies before it absorbs
@@ -94,6 +95,8 @@ TEST_F(JournalFile, WhatIsKeptStaysLiveUntilItIsAbsorbed) {
     EXPECT_FALSE(journal.is_power_lost());
     EXPECT_EQ(journal.num_live(), 1u);
     EXPECT_EQ(recovered[0].cached, 16u);
+    EXPECT_EQ(recovered[0].use.kv_token_ms, 123'456'789'000u);
+    EXPECT_EQ(recovered[0].use.device_ms, 4'000'000'000u);
     EXPECT_EQ(recovered[0].entry.model_key, 77u);
     EXPECT_EQ(recovered[0].entry.price_input, 3u);
     EXPECT_EQ(recovered[0].entry.price_cached, 1u);
@@ -165,29 +168,31 @@ TEST_F(JournalFile, AFileWhoseCreationWasCutShortIsMadeAnew) {
   EXPECT_TRUE(Journal::open(*Journal::create_file(path_.c_str(), 2), recovered));
 }
 
-TEST_F(JournalFile, AFileOfVersion1GoesOn) {
-  std::vector<Journal::Recovered> recovered;
-  {
-    Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 2), recovered);
-    const auto done = *journal.try_open_slot(entry(1, 0, 10));
-    journal.accept(done, 7);
-    journal.absorb(done);
-    journal.accept(*journal.try_open_slot(entry(2, 0, 5)), 3);
+TEST_F(JournalFile, AFileOfAFormerVersionGoesOn) {
+  for (const std::uint32_t version : {1u, 2u}) {
+    ::unlink(path_.c_str());
+    std::vector<Journal::Recovered> recovered;
+    {
+      Journal journal = *Journal::open(*Journal::create_file(path_.c_str(), 2), recovered);
+      const auto done = *journal.try_open_slot(entry(1, 0, 10));
+      journal.accept(done, 7);
+      journal.absorb(done);
+      journal.accept(*journal.try_open_slot(entry(2, 0, 5)), 3);
+    }
+    Image former = test::image_of(UniqueFd(::open(path_.c_str(), O_RDONLY)));
+    std::memcpy(former.data() + offsetof(JournalHeader, version), &version, sizeof version);
+    write_file(former);
+    EXPECT_FALSE(Journal::open(test::file_of(former), recovered));  // the parent's to convert
+    const auto journal = Journal::open_keeping(*Journal::create_file(path_.c_str(), 4), recovered);
+    ASSERT_TRUE(journal);
+    ASSERT_EQ(recovered.size(), 1u);
+    EXPECT_EQ(recovered[0].accepted, 3u);
+    EXPECT_EQ(recovered[0].cached, 0u);
+    EXPECT_EQ(recovered[0].entry.model_key, 0u);
+    EXPECT_EQ(recovered[0].entry.prompt_tokens, 5u);
+    EXPECT_EQ(journal->totals().requests, 1u);
+    EXPECT_EQ(journal->num_slots(), 4u);
   }
-  Image former = test::image_of(UniqueFd(::open(path_.c_str(), O_RDONLY)));
-  const std::uint32_t version = 1;
-  std::memcpy(former.data() + offsetof(JournalHeader, version), &version, sizeof version);
-  write_file(former);
-  EXPECT_FALSE(Journal::open(test::file_of(former), recovered));  // the parent's to convert
-  const auto journal = Journal::open_keeping(*Journal::create_file(path_.c_str(), 4), recovered);
-  ASSERT_TRUE(journal);
-  ASSERT_EQ(recovered.size(), 1u);
-  EXPECT_EQ(recovered[0].accepted, 3u);
-  EXPECT_EQ(recovered[0].cached, 0u);
-  EXPECT_EQ(recovered[0].entry.model_key, 0u);
-  EXPECT_EQ(recovered[0].entry.prompt_tokens, 5u);
-  EXPECT_EQ(journal->totals().requests, 1u);
-  EXPECT_EQ(journal->num_slots(), 4u);
 }
 
 TEST_F(JournalFile, ForeignFilesAreRefusedAndLeftAlone) {

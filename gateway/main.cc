@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <vector>
 
 #include "config/load_config.h"
 #include "gateway/bench/bench.h"
@@ -75,10 +76,14 @@ int serve(const ServeFlags& flags) {
   return gw::run_parent(std::move(options));
 }
 
-// The worker's program knows models; this one takes its place.
-int inspect(const std::string& model) {
+// The worker's program knows models; it takes this one's place. argv[0] is the command's name.
+int run_worker_command(char** argv) {
   const std::string program = (own_program().parent_path() / "sluice-worker").string();
-  ::execl(program.c_str(), "sluice-worker", "inspect", model.c_str(), nullptr);
+  std::string name = "sluice-worker";
+  std::vector<char*> arguments{name.data()};
+  while (*argv != nullptr) arguments.push_back(*argv++);
+  arguments.push_back(nullptr);
+  ::execv(program.c_str(), arguments.data());
   std::cerr << "sluice: " << program << ": " << std::strerror(errno) << '\n';
   return 1;
 }
@@ -97,8 +102,9 @@ Result<std::string> tables_folder(const ServeFlags& flags) {
 }
 
 int run(int argc, char** argv) {
-  // The bench has options of its own.
+  // These have options of their own.
   if (argc > 1 && std::string_view(argv[1]) == "bench") return bench::run_bench(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "perplexity") return run_worker_command(argv + 1);
 
   CLI::App app("Sluice: an OpenAI-compatible gateway with co-located inference workers", "sluice");
   app.set_version_flag("--version", "sluice " SLUICE_VERSION);
@@ -162,6 +168,7 @@ int run(int argc, char** argv) {
   }
 
   app.add_subcommand("bench", "Load a server and measure it");
+  app.add_subcommand("perplexity", "Score a text by a model");
 
   try {
     app.parse(argc, argv);
@@ -177,7 +184,11 @@ int run(int argc, char** argv) {
     return 1;
   }
   if (check_command->parsed()) return gw::check_config(file);
-  if (inspect_command->parsed()) return inspect(model);
+  if (inspect_command->parsed()) {
+    std::string name = "inspect";
+    char* arguments[] = {name.data(), model.data(), nullptr};
+    return run_worker_command(arguments);
+  }
   if (hash_command->parsed()) return gw::hash_key();
   if (new_command->parsed()) return gw::make_key();
   if (admin_key_command->parsed()) {

@@ -1,6 +1,7 @@
 // sluice-worker: one device, one engine. Started by the parent with the control channel as
 // descriptor 3; it opens no socket and ends with the channel or its parent. `sluice-worker inspect
-// DIR` only looks at a model directory: it is what `sluice inspect` runs.
+// DIR` only looks at a model directory, `perplexity` scores a text: what `sluice` runs for its
+// commands of these names.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -12,6 +13,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +25,7 @@
 #include "worker/engine.h"
 #include "worker/make_executor.h"
 #include "worker/model/inspect.h"
+#include "worker/perplexity.h"
 #include "worker/worker_loop.h"
 
 namespace sluice::eng {
@@ -188,8 +191,12 @@ int main(int argc, char** argv) {
   }
   if (argc == 3 && std::string_view(argv[1]) == "inspect")
     return sluice::eng::inspect_model(argv[2], std::cout, std::cerr);
+  if (argc >= 2 && std::string_view(argv[1]) == "perplexity")
+    return sluice::eng::run_perplexity(
+        std::span<char* const>(argv, static_cast<std::size_t>(argc)).subspan(2), std::cout,
+        std::cerr);
   if (argc != 1) {
-    std::fputs("usage: sluice-worker [--version | inspect MODEL]\n", stderr);
+    std::fputs("usage: sluice-worker [--version | inspect MODEL | perplexity OPTIONS]\n", stderr);
     return 2;
   }
   return sluice::eng::worker_main();

@@ -8,9 +8,12 @@
 #include <fstream>
 #include <string>
 
+#include "gateway/bench/dataset.h"
+#include "gateway/bench/line_reader.h"
 #include "gateway/bench/load_client.h"
 #include "gateway/bench/report.h"
 #include "gateway/bench/request_mix.h"
+#include "gateway/bench/trace.h"
 
 namespace sluice::bench {
 namespace {
@@ -19,6 +22,9 @@ struct Options {
   std::string url = "http://127.0.0.1:8080/v1";
   std::string endpoint = "completions";
   std::string prompt_file, json_file;
+  std::string trace_file, dataset_file;
+  double trace_speed = 1;
+  std::uint32_t trace_block_tokens = 512;
   RequestOptions request;
   std::uint32_t concurrency = 0;
   double rate = 0;
@@ -81,6 +87,42 @@ void declare_request(CLI::App& app, Options& o) {
   app.add_option("--seed", r.seed, "of prompts and arrivals")->capture_default_str();
 }
 
+// After the others: what a replay decides may not be given beside it.
+void declare_replay(CLI::App& app, Options& o) {
+  CLI::Option* trace = app.add_option(
+      "--trace", o.trace_file,
+      "open loop: replay the arrivals and lengths of a trace (-n: its first N requests); its\n"
+      "prompts are seeded words, its answers end early unless --extra '{\"ignore_eos\":true}'");
+  app.add_option("--trace-speed", o.trace_speed, "so many times as fast")
+      ->capture_default_str()
+      ->check(CLI::Range(1e-6, 1e6))
+      ->needs(trace);
+  app.add_option("--trace-block-tokens", o.trace_block_tokens, "tokens that one hash id names")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'048'576))
+      ->needs(trace);
+  CLI::Option* dataset =
+      app.add_option("--dataset", o.dataset_file, "the prompts of a file, used in turn");
+  for (CLI::Option* replay : {trace, dataset}) {
+    replay->check(CLI::ExistingFile);
+    for (const char* name :
+         {"--prompt", "--prompt-file", "--prompt-tokens", "--prefix-tokens", "--prompts"})
+      replay->excludes(app.get_option(name));
+  }
+  for (const char* name : {"--rate", "--warmup", "--max-tokens", "--dataset"})
+    trace->excludes(app.get_option(name));
+  app.footer(
+      "Traces: CSV with the columns TIMESTAMP (2023-11-16 18:15:46.68, or seconds), "
+      "ContextTokens,\n"
+      "GeneratedTokens; or JSON lines\n"
+      "  {\"timestamp\": ms, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [0, "
+      "1]}\n"
+      "where equal hash_ids (optional) give equal parts of prompts.\n"
+      "Datasets: JSON lines {\"prompt\": text or [ids]}, {\"messages\": [...]} or {\"turns\": "
+      "[text,\n"
+      "...]} (the first counts), each with \"max_tokens\" if it has its own.");
+}
+
 void declare_output(CLI::App& app, Options& o) {
   app.add_option("--server-pid", o.server_pids, "processes whose CPU time is the server's")
       ->delimiter(',');
@@ -116,27 +158,80 @@ Result<void> apply_url(Options& o, LoadPlan& plan) {
   return resolve(host, port, plan);
 }
 
-Result<LoadPlan> make_plan(Options& o) {
-  LoadPlan plan;
-  o.request.endpoint = o.endpoint == "chat" ? Endpoint::chat : Endpoint::completions;
-  const Result<void> url = apply_url(o, plan);
-  if (!url) return url.error();
+Result<std::string> read_replay_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  const std::streamoff bytes = file ? std::streamoff{file.tellg()} : -1;
+  if (bytes < 0) return make_error(Errc::io_error, path + ": cannot be read");
+  if (static_cast<std::uint64_t>(bytes) > kReplayFileBytesMax)
+    return make_error(Errc::invalid_value, path + ": longer than 512 MiB");
+  std::string text(static_cast<std::size_t>(bytes), '\0');
+  file.seekg(0);
+  if (!file.read(text.data(), bytes))
+    return make_error(Errc::io_error, path + ": cannot be read to its end");
+  return text;
+}
+
+Error with_path(const std::string& path, Error error) {
+  error.detail = path + ": " + error.detail;
+  return error;
+}
+
+// Requests and schedule of the trace's first `requests_max` requests, or of all.
+Result<void> replay_trace(const Options& o, LoadPlan& plan) {
+  const Result<std::string> text = read_replay_file(o.trace_file);
+  if (!text) return text.error();
+  Result<Trace> trace = parse_trace(*text, o.trace_block_tokens);
+  if (!trace) return with_path(o.trace_file, trace.error());
+  if (o.requests > 0 && o.requests < trace->requests.size()) trace->requests.resize(o.requests);
+  Result<std::vector<std::string>> requests = make_requests(o.request, *trace);
+  if (!requests) return requests.error();
+  plan.requests = std::move(*requests);
+  plan.requests_max = trace->requests.size();
+  for (const TraceRequest& request : trace->requests)
+    plan.schedule.push_back(
+        from_seconds(std::chrono::duration<double>(request.at).count() / o.trace_speed));
+  return {};
+}
+
+Result<std::vector<std::string>> requests_of_dataset(const Options& o) {
+  const Result<std::string> text = read_replay_file(o.dataset_file);
+  if (!text) return text.error();
+  const Result<std::vector<DatasetPrompt>> dataset = parse_dataset(*text);
+  if (!dataset) return with_path(o.dataset_file, dataset.error());
+  return make_requests(o.request, *dataset);
+}
+
+// What is sent and when.
+Result<void> fill_requests(Options& o, LoadPlan& plan) {
+  plan.requests_max = o.requests;
+  if (!o.trace_file.empty()) return replay_trace(o, plan);
+  plan.warmup = from_seconds(o.warmup);
   if (!o.prompt_file.empty()) {
     std::ifstream file(o.prompt_file, std::ios::binary);
     o.request.prompt.assign(std::istreambuf_iterator<char>(file), {});
   }
   // A fixed text makes equal requests: one of them is enough.
   if (!o.request.prompt.empty()) o.request.num_prompts = 1;
-  Result<std::vector<std::string>> requests = make_requests(o.request);
+  Result<std::vector<std::string>> requests =
+      o.dataset_file.empty() ? make_requests(o.request) : requests_of_dataset(o);
   if (!requests) return requests.error();
   plan.requests = std::move(*requests);
+  return {};
+}
+
+Result<LoadPlan> make_plan(Options& o) {
+  LoadPlan plan;
+  o.request.endpoint = o.endpoint == "chat" ? Endpoint::chat : Endpoint::completions;
+  const Result<void> url = apply_url(o, plan);
+  if (!url) return url.error();
+  const Result<void> filled = fill_requests(o, plan);
+  if (!filled) return filled.error();
   plan.streamed = o.request.stream;
   plan.rate = o.rate;
-  plan.connections = o.concurrency != 0 ? o.concurrency : (o.rate > 0 ? 1000 : 1);
-  plan.requests_max = o.requests;
-  if (o.duration <= 0 && o.requests == 0) o.duration = 10;
+  const bool is_open_loop = o.rate > 0 || !plan.schedule.empty();
+  plan.connections = o.concurrency != 0 ? o.concurrency : (is_open_loop ? 1000 : 1);
+  if (o.duration <= 0 && plan.requests_max == 0) o.duration = 10;
   plan.duration = from_seconds(o.duration);
-  plan.warmup = from_seconds(o.warmup);
   plan.drain = from_seconds(o.drain);
   plan.timeout = from_seconds(o.timeout);
   if (o.abort_after >= 0) plan.abort_after = static_cast<std::uint64_t>(o.abort_after);
@@ -194,13 +289,15 @@ int run(Options& o) {
 
 int run_bench(int argc, char** argv) {
   CLI::App app(
-      "Load client for OpenAI-compatible servers: closed loop, or open loop with --rate.\n"
+      "Load client for OpenAI-compatible servers: closed loop, or open loop with --rate or "
+      "--trace.\n"
       "Latencies are what a client sees; tokens that arrive in one read have no gap between "
       "them.",
       "sluice bench");
   Options options;
   declare_load(app, options);
   declare_request(app, options);
+  declare_replay(app, options);
   declare_output(app, options);
   try {
     app.parse(argc, argv);

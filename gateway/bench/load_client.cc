@@ -64,7 +64,8 @@ class LoadClient {
  private:
   enum class Phase : std::uint8_t { warmup, window, drain };
 
-  bool is_open_loop() const { return plan_.rate > 0; }
+  bool is_open_loop() const { return plan_.rate > 0 || !plan_.schedule.empty(); }
+  void advance_arrival();
   bool may_launch() const;
   void enter_window(Tick now);
   void leave_window(Tick now);
@@ -97,6 +98,8 @@ class LoadClient {
   std::vector<Connection*> resting_;
   std::deque<Tick> backlog_;  // due arrivals without a connection
   std::size_t next_request_ = 0;
+  std::size_t next_scheduled_ = 0;
+  Tick start_;
   std::uint32_t num_busy_ = 0;
   Phase phase_ = Phase::warmup;
   Tick window_from_, window_to_, drain_to_, next_arrival_, next_sweep_;
@@ -142,10 +145,14 @@ Result<LoadResult> LoadClient::run(const std::function<void(const LoadProgress&)
   if (!epoll_) return make_error(Errc::io_error, std::string("epoll: ") + std::strerror(errno));
   // The kernel may delay sleeps by 50 us to save power; arrivals should be on time.
   ::prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
-  const Tick start = clock_.now();
+  const Tick start = start_ = clock_.now();
   window_from_ = start + plan_.warmup;
   window_to_ = Tick::max();
-  next_arrival_ = is_open_loop() ? start + arrivals_.next() : Tick::max();
+  next_arrival_ = start;
+  if (is_open_loop())
+    advance_arrival();
+  else
+    next_arrival_ = Tick::max();
   Tick next_progress = start;
   for (;;) {
     const Tick now = clock_.now();
@@ -173,6 +180,15 @@ Result<LoadResult> LoadClient::run(const std::function<void(const LoadProgress&)
   return std::move(result_);
 }
 
+void LoadClient::advance_arrival() {
+  if (plan_.schedule.empty())
+    next_arrival_ += arrivals_.next();
+  else if (next_scheduled_ < plan_.schedule.size())
+    next_arrival_ = start_ + plan_.schedule[next_scheduled_++];
+  else
+    next_arrival_ = Tick::max();
+}
+
 void LoadClient::launch_arrivals(Tick now) {
   while (may_launch() && (now >= next_arrival_ || !backlog_.empty())) {
     const bool is_new = backlog_.empty();
@@ -185,7 +201,7 @@ void LoadClient::launch_arrivals(Tick now) {
       idle_.pop_back();
       const Tick due = is_new ? next_arrival_ : backlog_.front();
       if (is_new)
-        next_arrival_ += arrivals_.next();
+        advance_arrival();
       else
         backlog_.pop_front();
       start_request(c, due);
@@ -196,7 +212,7 @@ void LoadClient::launch_arrivals(Tick now) {
       backlog_.push_back(next_arrival_);
     else
       ++result_.failures["client_backlog"];
-    next_arrival_ += arrivals_.next();
+    advance_arrival();
   }
 }
 

@@ -2,7 +2,8 @@
 //
 // Closed loop: `connections` clients, each sends its next request when the last one ended. Open
 // loop: Poisson arrivals at `rate`; a request's clock starts at its scheduled arrival, also when no
-// connection was free, so that a slow server cannot hide behind a waiting client.
+// connection was free, so that a slow server cannot hide behind a waiting client. A schedule (of a
+// trace) is an open loop whose arrivals are given: request i is due at schedule[i].
 //
 //   |-- warmup --|------ measured window ------|-- drain --|
 //
@@ -32,7 +33,9 @@ struct LoadPlan {
   std::vector<std::string> requests;  // sent in turn; never empty
   bool streamed = false;
   std::uint32_t connections = 1;   // closed loop: clients; open loop: most connections
-  double rate = 0;                 // arrivals per second; 0: closed loop
+  double rate = 0;                 // arrivals per second; 0: closed loop, or a schedule
+  std::vector<Duration> schedule;  // ascending, from the start; then warmup is 0 and requests_max
+                                   // at most its size
   std::uint64_t requests_max = 0;  // measured requests; 0: the window ends by `duration`
   Duration warmup{};
   Duration duration{};  // 0: the window ends by requests_max

@@ -62,7 +62,10 @@ std::string report_json(const ReportLabels& labels, const LoadPlan& plan, const 
   append(out, "  \"endpoint\": \"%s\",\n  \"stream\": %s,\n", labels.endpoint.c_str(),
          plan.streamed ? "true" : "false");
   append(out, "  \"loop\": \"%s\",\n  \"connections\": %u,\n  \"rate\": %.3f,\n",
-         plan.rate > 0 ? "open" : "closed", plan.connections, plan.rate);
+         !plan.schedule.empty() ? "trace"
+         : plan.rate > 0        ? "open"
+                                : "closed",
+         plan.connections, plan.rate);
   append(out, "  \"wall_seconds\": %.6f,\n  \"client_cpu_seconds\": %.6f,\n", seconds(result.wall),
          seconds(result.client_cpu));
   append(out,

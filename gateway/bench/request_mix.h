@@ -1,5 +1,6 @@
 // RequestMix: the HTTP requests of a load run, built once before it so that sending one costs a
-// write. Prompts are a fixed text or seeded words of about one token each, behind a shared prefix.
+// write. Prompts are a fixed text, or seeded words of about one token each, behind a shared prefix;
+// those of a dataset; or words in the lengths of a trace, where equal block ids give equal words.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "gateway/bench/dataset.h"
+#include "gateway/bench/trace.h"
 #include "shared/result.h"
 
 namespace sluice::bench {
@@ -31,8 +34,14 @@ struct RequestOptions {
 
 inline constexpr std::size_t kRequestMixBytesMax = 1u << 30;
 
-// Errors: invalid_value (extra_json is not an object, or the mix would be too large).
+// Errors: invalid_value (extra_json is not an object, the mix would be too large, or a prompt does
+// not fit the endpoint).
 Result<std::vector<std::string>> make_requests(const RequestOptions& options);
+// One for each prompt; without its own max_tokens it asks for options.max_tokens.
+Result<std::vector<std::string>> make_requests(const RequestOptions& options,
+                                               const std::vector<DatasetPrompt>& dataset);
+// One for each request of the trace, with its prompt's and answer's length.
+Result<std::vector<std::string>> make_requests(const RequestOptions& options, const Trace& trace);
 
 // `count` seeded words, separated by blanks.
 std::string seeded_words(std::uint64_t seed, std::uint32_t stream, std::uint32_t count);

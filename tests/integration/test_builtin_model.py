@@ -3,9 +3,11 @@ ready line and of the README as they stand, and greedy answers against a golden 
 
 SLUICE_UPDATE_GOLDEN=1 writes the golden file anew: review the difference."""
 import json
+import math
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 
 from http_client import collect
@@ -76,6 +78,43 @@ class BuiltInModel(unittest.TestCase):
                 self.assertEqual(answer["finish_reason"], "stop")
         if os.environ.get("SLUICE_UPDATE_GOLDEN") == "1":
             GOLDEN.write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def test_perplexity_is_what_echoed_logprobs_say(self):
+        text = (SOURCE / "models" / "brook" / "README.md").read_text(encoding="utf-8")
+        ids = self.server.post("/tokenize", {"model": "brook", "prompt": text}).json()["tokens"]
+        context, chunks, scored = 64, 3, []
+        for begin in range(0, chunks * context, context):
+            chunk = [ids[0], *ids[begin + 1:begin + context]]  # the first is the beginning of the text
+            answer = self.server.post("/v1/completions", {"model": "brook", "prompt": chunk, "max_tokens": 0,
+                                                          "echo": True, "logprobs": 0}).json()
+            scored += answer["choices"][0]["logprobs"]["token_logprobs"][context // 2 + 1:]
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            run = subprocess.run([BIN / "sluice", "perplexity", "--model", SOURCE / "models" / "brook", "--file",
+                                  file.name, "--context", str(context), "--chunks", str(chunks)],
+                                 capture_output=True, text=True, check=True)
+        self.assertRegex(run.stdout, rf"(?m)^scored +{len(scored)} tokens$")
+        got = float(re.search(r"(?m)^perplexity +(\S+)", run.stdout).group(1))
+        wanted = math.exp(-sum(scored) / len(scored))
+        self.assertAlmostEqual(got / wanted, 1, delta=1e-4)
+
+    def test_perplexity_refuses_wrong_use_and_short_texts(self):
+        def run(*arguments):
+            return subprocess.run([BIN / "sluice", "perplexity", *map(str, arguments)], capture_output=True,
+                                  text=True, check=False)
+        brook = SOURCE / "models" / "brook"
+        for bad in ([], ["--model", brook], ["--model", brook, "--file"], ["--model", brook, "--file", "x", "--no", "1"],
+                    ["--model", brook, "--file", "x", "--context", "3"], ["--model", brook, "--file", "x", "--context", "9x"],
+                    ["--model", brook, "--file", "x", "--kv-type", "f8"]):
+            done = run(*bad)
+            self.assertEqual((done.returncode, done.stderr[:6]), (2, "usage:"), bad)
+        for bad, reason in (([brook, "/dev/null"], "0 tokens|1 tokens"), ([brook, "/nonexistent"], "cannot be read"),
+                            (["/nonexistent", __file__], "nonexistent"),
+                            ([brook, __file__, "--context", 2048], "context is 1024 tokens")):
+            done = run("--model", bad[0], "--file", bad[1], *bad[2:])
+            self.assertEqual(done.returncode, 1, bad)
+            self.assertRegex(done.stderr, "^error: .*(" + reason + ")")
 
 
 if __name__ == "__main__":

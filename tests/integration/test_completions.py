@@ -1,7 +1,10 @@
 """What a client gets from the routes that generate and count: streamed and whole answers agree, usage
 is exact, seeds repeat, stop strings cut where they should."""
 import base64
+import json
 import struct
+import subprocess
+import tempfile
 
 import sluice_process
 from http_client import collect
@@ -257,6 +260,56 @@ class Completions(ServerTest):
         self.assertEqual(len(many["data"]), 300)
         self.assertEqual(self.server.metric("vllm:prompt_tokens_total"),
                          billed + many["usage"]["prompt_tokens"])
+
+    def bench(self, *arguments, file):
+        """Exit code, report (None without one) and what it says on standard error."""
+        with tempfile.NamedTemporaryFile("w") as replayed:
+            replayed.write(file)
+            replayed.flush()
+            run = subprocess.run(
+                [sluice_process.BIN / "sluice", "bench", "--url", f"http://127.0.0.1:{self.server.port}/v1",
+                 "--model", "canned", "--quiet", "--json", "-",
+                 *[replayed.name if a == "FILE" else a for a in arguments]],
+                capture_output=True, text=True, timeout=60, check=False)
+        return run.returncode, json.loads(run.stdout) if run.stdout else None, run.stderr
+
+    def test_the_load_client_replays_a_trace(self):
+        rows = [(0, 30, 3), (100, 700, 5), (1500, 10, 0)]
+        csv = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+            f"2023-11-16 18:15:{46 + at // 1000}.{at % 1000:03}0000,{p},{o}\n" for at, p, o in rows)
+        jsonl = "".join(json.dumps({"timestamp": at, "input_length": p, "output_length": o,
+                                    "hash_ids": list(range(-(-p // 512)))}) + "\n" for at, p, o in rows)
+        for file in (csv, jsonl):
+            code, report, errors = self.bench("--trace", "FILE", "--trace-speed", "10", "--stream", "--extra",
+                                              '{"ignore_eos": true}', file=file)
+            self.assertEqual((code, errors), (0, ""))
+            self.assertEqual((report["loop"], report["requests"]["ok"]), ("trace", 3))
+            self.assertEqual(report["window"]["completion_tokens"], 3 + 5 + 1)
+            self.assertGreaterEqual(report["wall_seconds"], 0.15)
+        code, report, _ = self.bench("--trace", "FILE", "-n", "1", file=csv)
+        self.assertEqual((code, report["requests"]["started"]), (0, 1))
+
+    def test_the_load_client_sends_a_dataset(self):
+        lines = [{"prompt": "Once there was a river", "max_tokens": 2}, {"prompt": [1, 300, 301]},
+                 {"turns": ["Why is water wet?", "Really?"], "category": "x"}]
+        file = "".join(json.dumps(line) + "\n" for line in lines)
+        code, report, errors = self.bench("--dataset", "FILE", "-n", "6", "--warmup", "0", "--max-tokens", "4",
+                                          "--extra", '{"ignore_eos": true}', file=file)
+        self.assertEqual((code, errors), (0, ""))
+        self.assertEqual(report["window"]["completion_tokens"], 2 * (2 + 4 + 4))
+        chats = json.dumps({"messages": [{"role": "user", "content": "hi"}]}) + "\n"
+        code, report, _ = self.bench("--dataset", "FILE", "-n", "2", "--warmup", "0", "--endpoint", "chat", file=chats)
+        self.assertEqual((code, report["requests"]["ok"]), (0, 2))
+
+    def test_the_load_client_refuses_bad_files_with_the_line(self):
+        code, report, errors = self.bench("--trace", "FILE", file="TIMESTAMP,ContextTokens,GeneratedTokens\n1,2\n")
+        self.assertEqual((code, report), (2, None))
+        self.assertRegex(errors, r"^sluice bench: \S+: line 2: too few")
+        code, _, errors = self.bench("--dataset", "FILE", file='{"prompt": "x"}\n{"prompt": 7}\n')
+        self.assertEqual(code, 2)
+        self.assertRegex(errors, r"line 2: the prompt is no text")
+        for other in (["--rate", "5"], ["--dataset", "FILE"], ["--max-tokens", "3"], ["--prompt", "x"]):
+            self.assertEqual(self.bench("--trace", "FILE", *other, file="")[0], 2)
 
 
 class KeepAlive(ServerTest):

@@ -187,6 +187,19 @@ TEST(LoadClient, OpenLoopCountsLatencyFromTheDueTime) {
   EXPECT_GE(result.e2e.min(), 5'000'000u);
 }
 
+TEST(LoadClient, AScheduleSendsEachRequestOnceWhenItIsDue) {
+  // One connection: the second is due while the first is served, and counts from its due time.
+  const ScriptedServer server({{kOk, false, 10ms}});
+  LoadPlan plan = plan_for(server, false);
+  plan.schedule = {0ms, 1ms, 40ms};
+  plan.requests_max = 3;
+  const LoadResult result = run(plan);
+  EXPECT_EQ(result.requests_ok, 3u);
+  EXPECT_EQ(server.num_requests(), 3u);
+  EXPECT_GE(result.e2e.max(), 19'000'000u * 99 / 100);  // the histogram's buckets
+  EXPECT_GE(result.wall, Duration(50ms));
+}
+
 TEST(LoadClient, TimesOutAndReportsWhatDoesNotEnd) {
   const ScriptedServer server({{""}});
   LoadPlan plan = plan_for(server, false);

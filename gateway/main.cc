@@ -1,4 +1,5 @@
 // The command line of `sluice`.
+#include <sysexits.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
@@ -65,7 +66,7 @@ int serve(const ServeFlags& flags) {
   auto config = effective_config(flags);
   if (!config) {
     std::cerr << "sluice: " << config.error().detail << '\n';
-    return 1;
+    return EX_CONFIG;  // sluice.service: started again it would say the same
   }
   const std::filesystem::path program = own_program();
   gw::ParentOptions options;

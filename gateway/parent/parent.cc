@@ -13,8 +13,8 @@
 #include <cstdio>
 
 #include "config/load_config.h"
+#include "gateway/logging.h"
 #include "gateway/parent/child_process.h"
-#include "gateway/parent/logging.h"
 #include "gateway/parent/ready_line.h"
 #include "gateway/parent/state_dir.h"
 #include "gateway/parent/supervision.h"

@@ -3,7 +3,6 @@
 #include "gateway/role/gateway_role.h"
 
 #include <poll.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -26,6 +25,7 @@
 #include "gateway/http/server.h"
 #include "gateway/http/service.h"
 #include "gateway/link/ring_decision_loop.h"
+#include "gateway/logging.h"
 #include "gateway/role/core_metrics.h"
 #include "gateway/role/ring_fleet.h"
 #include "gateway/store/usage_book.h"
@@ -36,13 +36,6 @@
 
 namespace sluice::gw {
 namespace {
-
-void set_up_log(const std::string& level) {
-  auto log = spdlog::stderr_logger_st("gateway");
-  log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l gateway %v");
-  log->set_level(spdlog::level::from_str(level));
-  spdlog::set_default_logger(std::move(log));
-}
 
 // Prompts and keys must not reach a core file; descriptors are one per connection.
 void set_up_process() {
@@ -317,7 +310,7 @@ int run_gateway_role(UniqueFd control_fd) {
   Result<ControlMessage> start = wait_for_start(control);
   if (!start) return start.error().code == Errc::client_gone ? 0 : 1;
   const Result<cfg::Config> config = cfg::parse_config(start->text, "configuration");
-  set_up_log(config ? config->log_level : "info");
+  log_to_stderr("gateway", config ? config->log_level : "info");
   if (!config) {
     spdlog::error("event=start_failed reason=\"{}\"", config.error().detail);
     return 1;

@@ -2,7 +2,7 @@
 """The engine against llama.cpp on the same GGUF files, interleaved in one run.
 
   python3 tests/bench/run_engine.py --llama DIR --model FILE.gguf[,FILE.gguf...] [--tiny FILE.gguf]
-          [--text FILE] [--build build/release] [--threads 2] [--repeats 5] [--quick] [--json FILE]
+          [--text FILE] [--chunks 200] [--build build/release] [--threads 2] [--repeats 5] [--quick] [--json FILE]
           [--only decode,prefill,streams,http,busy,load,perplexity,greedy,tiny]
 
 decode      one stream of 64 tokens behind a prompt of 16: tokens per second from the first on
@@ -269,7 +269,7 @@ class Bench:
         self.note("load", model, *self.pairs(ours, theirs)[:2], "s", 2)
 
     def perplexity(self, model):
-        text, chunks = self.options.text, 4 if self.options.quick else 0
+        text, chunks = self.options.text, self.options.chunks
         run = subprocess.run(
             [self.bin / "sluice", "perplexity", "--model", model.path, "--file", text, "--threads",
              str(self.options.threads), *(["--chunks", str(chunks)] if chunks else [])],
@@ -355,10 +355,11 @@ def parse_options():
     parser.add_argument("--model", default="")
     parser.add_argument("--tiny")
     parser.add_argument("--text")
+    parser.add_argument("--chunks", type=int, default=200, help="of the text, for perplexity; 0: all")
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--quick", action="store_true", help="2 repeats, fewer requests and chunks")
+    parser.add_argument("--quick", action="store_true", help="2 repeats, fewer requests")
     parser.add_argument("--json")
     parser.add_argument("--only", default="")
     options = parser.parse_args()

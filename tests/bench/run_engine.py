@@ -13,7 +13,7 @@ http        8 clients, prompts of 111 tokens, 64 out, against llama-server -np 8
 busy        decode beside a thread that counts in a loop: the share of its undisturbed rate that each keeps
 load        from the start of the process until it is ready, the file in the page cache: seconds
 perplexity  of --text in chunks of 512, once: sluice perplexity against llama-perplexity
-greedy      20 prompts cut from --text, 200 tokens each at temperature 0: how many agree to the end
+greedy      20 prompts cut from --text, up to 200 tokens each at temperature 0: how many agree to their end
 tiny        64 clients, 64 tokens each, streamed, on --tiny: server CPU per request
 
 DIR holds llama-bench, llama-batched-bench, llama-server and llama-perplexity. Which parts a file goes
@@ -132,8 +132,10 @@ class Load:
         """Tokens per second of all streams together behind their first tokens. Each stream's gaps add up
         to its time; `counter` makes prompts differ between calls."""
         prompts = [id_prompt(prompt, counter * 64 + s) for s in range(streams)]
-        gaps = self.run(server, prompts, tokens, streams)["latency_us"]["itl"]
-        return streams * streams * (tokens - 1) / (gaps["mean"] * gaps["count"] / 1e6)
+        latency = self.run(server, prompts, tokens, streams)["latency_us"]
+        seconds = latency["itl"]["mean"] * latency["itl"]["count"] / 1e6 / streams
+        # A model so quick that all tokens come in one read: from the request on.
+        return streams * (tokens - 1) / (seconds or latency["e2e"]["mean"] / 1e6)
 
 
 class Busy:
@@ -286,26 +288,30 @@ class Bench:
         rival = llama_cpp.Server(self.tools, model.path, 1, min(model.context, 1024))
         words = pathlib.Path(self.options.text).read_text(encoding="utf-8").split()
         prompts, tokens = 20, 200
-        equal = prefix = 0
+        equal = prefix = compared = 0
         try:
             for i in range(prompts):
                 begin = i * len(words) // prompts
                 prompt = engine.server.server.post(
                     "/tokenize", {"model": "m", "prompt": " ".join(words[begin:begin + 12])}).json()["tokens"]
                 ours = engine.server.server.post("/v1/completions", {
-                    "model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
+                    "model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0,
                     "return_token_ids": True}).json()["choices"][0]["token_ids"]
                 theirs = yardsticks.post_json(rival.port, "/completion", {
-                    "prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "return_tokens": True,
+                    "prompt": prompt, "n_predict": tokens, "temperature": 0, "return_tokens": True,
                     "cache_prompt": False, "top_k": 1})["tokens"]
+                ended = min(len(ours), len(theirs))
+                if abs(len(ours) - len(theirs)) == 1:  # one of them tells the end token, too
+                    ours, theirs = ours[:ended], theirs[:ended]
                 same = next((k for k, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
                 equal += ours == theirs
                 prefix += same
+                compared += ended
         finally:
             rival.stop()
-        self.report[f"greedy {model.type}"] = {"prompts": prompts, "equal": equal, "tokens_equal": prefix}
-        print(f"  greedy {model.type}   {equal} of {prompts} agree in all {tokens} tokens, "
-              f"{prefix} of {prompts * tokens} before the first difference", flush=True)
+        self.report[f"greedy {model.type}"] = {"prompts": prompts, "equal": equal, "tokens": compared, "tokens_equal": prefix}
+        print(f"  greedy {model.type}   {equal} of {prompts} agree to their end; {prefix} of {compared} tokens stand "
+              "before a first difference", flush=True)
 
     def tiny(self, model):
         engine = SluiceEngine(model, self.options.threads, min(model.context, 512))

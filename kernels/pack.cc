@@ -1,6 +1,7 @@
 // Packing is a transposition of 16 rows at a time; it runs once, while a model is loaded.
 #include "kernels/pack.h"
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -57,26 +58,12 @@ class PanelRow {
     std::memcpy(panel_ + scales_at(block, type_) + offset + (at * kLanes + lane_) * bytes, from,
                 bytes);
   }
-  std::uint8_t& byte(std::size_t block, std::size_t group, std::size_t i) const {
-    char* at = panel_ + weights_at(block, type_) + (group * kLanes + lane_) * 4 + i;
-    return reinterpret_cast<std::uint8_t&>(*at);
-  }
-  // Four bits of a column of q4_0 and the k types.
-  void nibble(std::size_t block, std::size_t column, unsigned bits) const {
-    std::uint8_t& to = byte(block, column % 16 / 4, column % 4);
-    to = static_cast<std::uint8_t>(column < 16 ? (to & 0xf0u) | bits : (to & 0x0fu) | bits << 4);
-  }
-  // The fifth bit of a column of q5_k.
-  void fifth(std::size_t block, std::size_t column, unsigned bit) const {
-    std::uint8_t& to = byte(block, 4, column % 4);
-    const auto shift = static_cast<unsigned>(column / 4);
-    to = static_cast<std::uint8_t>((to & ~(1u << shift)) | bit << shift);
-  }
-  // The upper two bits of a column of q6_k.
-  void upper(std::size_t block, std::size_t column, unsigned bits) const {
-    std::uint8_t& to = byte(block, 4 + column / 16, column % 4);
-    const auto shift = static_cast<unsigned>(column % 16 / 4 * 2);
-    to = static_cast<std::uint8_t>((to & ~(3u << shift)) | bits << shift);
+  // The row's bytes of a block, [num_groups][4], each group to its place.
+  template <std::size_t num_groups>
+  void weights(std::size_t block, const std::array<std::uint8_t, num_groups * 4>& bytes) const {
+    char* at = panel_ + weights_at(block, type_) + lane_ * 4;
+    for (std::size_t g = 0; g < num_groups; ++g)
+      std::memcpy(at + g * kLanes * 4, bytes.data() + g * 4, 4);
   }
 
  private:
@@ -87,13 +74,30 @@ class PanelRow {
 
 void pack_q8_0(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
   to.scale(block, 0, block % 2, from, 2);
+  std::array<std::uint8_t, kQuantBlock> bytes;
   for (std::size_t c = 0; c < kQuantBlock; ++c)  // int8 + 128 is the same bits with the sign turned
-    to.byte(block, c / 4, c % 4) = from[2 + c] ^ 0x80;
+    bytes[c] = from[2 + c] ^ 0x80;
+  to.weights<8>(block, bytes);
 }
 
 void pack_q4_0(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
   to.scale(block, 0, block % 2, from, 2);
-  for (std::size_t i = 0; i < kQuantBlock / 2; ++i) to.byte(block, i / 4, i % 4) = from[2 + i];
+  std::array<std::uint8_t, kQuantBlock / 2> bytes;
+  std::memcpy(bytes.data(), from + 2, bytes.size());
+  to.weights<4>(block, bytes);
+}
+
+// The low four bits of 32 columns, one a byte, as panels have them: columns 16 on in the upper
+// half.
+void fold_nibbles(const std::uint8_t* columns, std::uint8_t* bytes) {
+  for (std::size_t i = 0; i < kQuantBlock / 2; ++i)
+    bytes[i] = static_cast<std::uint8_t>(columns[i] | columns[i + kQuantBlock / 2] << 4);
+}
+
+// One half of each of 32 bytes: the low one for `shift` 0, else the high one (4).
+void take_nibbles(const std::uint8_t* from, unsigned shift, std::uint8_t* columns) {
+  for (std::size_t c = 0; c < kQuantBlock; ++c)
+    columns[c] = static_cast<std::uint8_t>(from[c] >> shift & 15u);
 }
 
 void pack_scales_and_minima(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
@@ -110,20 +114,26 @@ void pack_q5_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) 
   pack_scales_and_minima(from, block, to);
   const std::uint8_t* high = from + 16;
   for (std::size_t b = 0; b < 8; ++b) {
-    const std::uint8_t* q = from + 48 + b / 2 * 32;
-    for (std::size_t c = 0; c < kQuantBlock; ++c) {
-      to.nibble(block + b, c, b % 2 == 0 ? q[c] & 15u : q[c] >> 4u);
-      to.fifth(block + b, c, high[c] >> b & 1u);
+    std::uint8_t columns[kQuantBlock];
+    take_nibbles(from + 48 + b / 2 * 32, b % 2 * 4, columns);
+    std::array<std::uint8_t, kQuantBlock / 2 + 4> bytes{};
+    fold_nibbles(columns, bytes.data());
+    for (std::size_t g = 0; g < 8; ++g) {  // the fifth bits of the columns 4 g .. 4 g + 3
+      for (std::size_t i = 0; i < 4; ++i)
+        bytes[16 + i] = static_cast<std::uint8_t>(bytes[16 + i] | (high[4 * g + i] >> b & 1u) << g);
     }
+    to.weights<5>(block + b, bytes);
   }
 }
 
 void pack_q4_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
   pack_scales_and_minima(from, block, to);
   for (std::size_t b = 0; b < 8; ++b) {
-    const std::uint8_t* q = from + 16 + b / 2 * 32;
-    for (std::size_t c = 0; c < kQuantBlock; ++c)
-      to.nibble(block + b, c, b % 2 == 0 ? q[c] & 15u : q[c] >> 4u);
+    std::uint8_t columns[kQuantBlock];
+    take_nibbles(from + 16 + b / 2 * 32, b % 2 * 4, columns);
+    std::array<std::uint8_t, kQuantBlock / 2> bytes;
+    fold_nibbles(columns, bytes.data());
+    to.weights<4>(block + b, bytes);
   }
 }
 
@@ -131,12 +141,21 @@ void pack_q6_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) 
   to.scale(block, 0, 0, from + 208, 2);
   for (std::size_t i = 0; i < 16; ++i) to.scale(block, 64, i, from + 192 + i, 1);
   for (std::size_t b = 0; b < 8; ++b) {  // elements 32 b .. 32 b + 31: a quarter of a half
-    const std::uint8_t* low = from + b / 4 * 64 + b % 2 * 32;
     const std::uint8_t* high = from + 128 + b / 4 * 32;
-    for (std::size_t c = 0; c < kQuantBlock; ++c) {
-      to.nibble(block + b, c, b % 4 < 2 ? low[c] & 15u : low[c] >> 4u);
-      to.upper(block + b, c, high[c] >> (b % 4 * 2) & 3u);
+    std::uint8_t columns[kQuantBlock];
+    take_nibbles(from + b / 4 * 64 + b % 2 * 32, b % 4 < 2 ? 0 : 4, columns);
+    std::array<std::uint8_t, kQuantBlock / 2 + 8> bytes{};
+    fold_nibbles(columns, bytes.data());
+    for (std::size_t half = 0; half < 2; ++half) {
+      for (std::size_t s = 0; s < 4; ++s) {  // the upper two bits of four columns
+        for (std::size_t i = 0; i < 4; ++i) {
+          const unsigned two = high[half * 16 + s * 4 + i] >> (b % 4 * 2) & 3u;
+          std::uint8_t& byte = bytes[16 + half * 4 + i];
+          byte = static_cast<std::uint8_t>(byte | two << (2 * s));
+        }
+      }
     }
+    to.weights<6>(block + b, bytes);
   }
 }
 

@@ -1,8 +1,11 @@
-// Kernels and the forward pass against this machine's measured limits: GFLOPS of the FMA peak (of
-// quantized matmul: of the int8 peak), GB/s of the read bandwidth, tokens per second of seeded
-// random models, single stream and batched. Each number is the median of some repeats with its
-// range, limits and kernels from the same run. With one thread time is that thread's CPU time, so
-// that neighbours on the machine count less; with more it is wall clock.
+// Every kernel of the engine and the forward pass against this machine's measured limits: GFLOPS of
+// the FMA peak (of quantized matmul: of the int8 peak), GB/s of the read bandwidth, tokens per
+// second of seeded random models, single stream and batched. The vocabulary projection is a matmul
+// of a large model's size; norms, RoPE, SwiGLU, sums and the reading of embeddings work on rows in
+// the cache, so their GB/s may exceed the memory's; packing counts the bytes of the file. Each
+// number is the median of some repeats with its range, limits and kernels from the same run. With
+// one thread time is that thread's CPU time, so that neighbours on the machine count less; with
+// more it is wall clock.
 //
 //   kernel_bench [--threads N] [--repeats N] [--kernels NAME] [--only probe|kernels|model]
 #include <algorithm>
@@ -110,6 +113,10 @@ Limits probe(const Options& options, krn::ThreadPool& team) {
   return limits;
 }
 
+constexpr krn::WeightType kTypes[] = {
+    krn::WeightType::f32,  krn::WeightType::bf16, krn::WeightType::f16,  krn::WeightType::q8_0,
+    krn::WeightType::q4_0, krn::WeightType::q4_k, krn::WeightType::q5_k, krn::WeightType::q6_k};
+
 const char* name_of(krn::WeightType type) {
   switch (type) {
     case krn::WeightType::f32:
@@ -141,7 +148,7 @@ void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::
   const std::size_t x_stride = krn::activation_stride(cols);
   const std::size_t y_stride = krn::activation_stride(rows);
   const std::size_t groups = krn::num_panels(rows) / 8;
-  for (const std::size_t tokens : {1u, 8u, 32u, 256u}) {
+  for (const std::size_t tokens : {1u, 8u, 16u, 32u, 256u}) {
     const std::vector<float> x(tokens * x_stride, 0.5f);
     std::vector<float> y(tokens * y_stride);
     const double flops = 2.0 * static_cast<double>(rows * cols * tokens);
@@ -160,17 +167,27 @@ void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::
   }
 }
 
+const char* name_of(krn::KvType type) {
+  return type == krn::KvType::f32 ? "f32" : type == krn::KvType::f16 ? "f16" : "int8";
+}
+
+struct AttentionShape {
+  std::size_t sequences, new_tokens, context;
+  krn::KvType kv_type = krn::KvType::f32;
+};
+
+// 32 query heads over 4 of K and V, as TinyLlama has them.
 void bench_attention(const Options& options, const krn::KernelTable& kernels, krn::ThreadPool& team,
-                     const Limits& limits, std::size_t sequences, std::size_t new_tokens) {
-  constexpr std::size_t kHeads = 16;
+                     const Limits& limits, const AttentionShape& shape) {
+  constexpr std::size_t kHeads = 32;
   constexpr std::size_t kKvHeads = 4;
   constexpr std::size_t kHeadDim = 64;
-  constexpr std::size_t kContext = 1024;
-  krn::PagedKv kv{nullptr, sequences * kContext / 16, 1, kKvHeads, kHeadDim, 16};
+  const auto [sequences, new_tokens, context, kv_type] = shape;
+  krn::PagedKv kv{nullptr, sequences * context / 16, 1, kKvHeads, kHeadDim, 16, kv_type};
   const krn::AlignedBuffer memory =
-      krn::AlignedBuffer::allocate(kv.num_blocks * krn::kv_block_floats(kv) * sizeof(float));
+      krn::AlignedBuffer::allocate(kv.num_blocks * krn::kv_block_bytes(kv));
+  std::memset(memory.data(), 0x11, memory.bytes());  // a small normal number in all formats
   kv.data = memory.floats();
-  std::fill(kv.data, kv.data + memory.bytes() / 4, 0.01f);
   std::vector<std::uint32_t> tables(kv.num_blocks);
   for (std::size_t i = 0; i < tables.size(); ++i) {
     tables[i] =
@@ -183,7 +200,7 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
   std::vector<krn::AttentionItem> items;
   for (std::size_t s = 0; s < sequences; ++s) {
     spans.push_back(
-        {s * new_tokens, new_tokens, kContext - new_tokens, tables.data() + s * kContext / 16});
+        {s * new_tokens, new_tokens, context - new_tokens, tables.data() + s * context / 16});
     for (std::uint32_t t = 0; t < new_tokens; t += 16) {
       for (std::uint32_t h = 0; h < kKvHeads; ++h) {
         items.push_back({static_cast<std::uint32_t>(s), h, t,
@@ -193,7 +210,7 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
   }
   const krn::AttentionJob job{kv,     0,          kHeads, 0.125f,      q.data(),
                               stride, out.data(), stride, spans.data()};
-  const double seen = static_cast<double>(kContext) - static_cast<double>(new_tokens - 1) / 2;
+  const double seen = static_cast<double>(context) - static_cast<double>(new_tokens - 1) / 2;
   const double flops = 4.0 * kHeads * kHeadDim * seen * static_cast<double>(sequences * new_tokens);
   const Sample got = rate(flops / 1e9, options, [&] {
     team.parallel_for(items.size(), 1, [&](std::size_t begin, std::size_t end) {
@@ -203,10 +220,70 @@ void bench_attention(const Options& options, const krn::KernelTable& kernels, kr
   const double bytes = static_cast<double>(memory.bytes());
   const double gbytes = got.median * 1e9 / flops * bytes / 1e9;
   std::printf(
-      "attend sequences %2zu x %3zu tokens, context 1024  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  "
+      "attend %-4s sequences %2zu x %3zu tokens, context %5zu  %7.1f GFLOPS (%.1f..%.1f) %3.0f %%  "
       "%6.2f GB/s %3.0f %%\n",
-      sequences, new_tokens, got.median, got.low, got.high, 100 * got.median / limits.gflops,
-      gbytes, 100 * gbytes / limits.gbytes);
+      name_of(kv_type), sequences, new_tokens, context, got.median, got.low, got.high,
+      100 * got.median / limits.gflops, gbytes, 100 * gbytes / limits.gbytes);
+}
+
+// `bytes` are what one call reads and writes; every thread works on rows of its own.
+void bench_rows(const Options& options, krn::ThreadPool& team, const Limits& limits,
+                const char* name, double bytes, const std::function<void(std::size_t)>& work) {
+  constexpr std::size_t kCalls = 64;  // of a thread: a chunk is worth handing on
+  const double amount = bytes * kCalls * static_cast<double>(options.threads) / 1e9;
+  const Sample got = rate(amount, options, [&] {
+    team.parallel_for(options.threads, 1, [&](std::size_t begin, std::size_t end) {
+      for (; begin < end; ++begin)
+        for (std::size_t i = 0; i < kCalls; ++i) work(begin);
+    });
+  });
+  const double threads = static_cast<double>(options.threads);
+  std::printf("%-28s %7.2f us a call  %7.2f GB/s (%.2f..%.2f) %4.0f %%\n", name,
+              bytes / got.median / 1e3 * threads, got.median, got.low, got.high,
+              100 * got.median / limits.gbytes);
+}
+
+// What the forward pass does with a row of TinyLlama's sizes.
+void bench_pointwise(const Options& options, const krn::KernelTable& kernels, krn::ThreadPool& team,
+                     const Limits& limits) {
+  constexpr std::size_t kHidden = 2048;
+  constexpr std::size_t kInner = 5632;
+  constexpr std::size_t kStride = 2 * kInner;
+  std::vector<float> x(options.threads * kStride, 0.5f);
+  const std::vector<float> y(kStride, 0.25f);
+  const std::vector<std::uint16_t> halves(kHidden, 0x2e66);  // 0.1
+  const auto row = [&](std::size_t thread) { return x.data() + thread * kStride; };
+  bench_rows(options, team, limits, "rms_norm 2048", kHidden * 12,
+             [&](std::size_t t) { kernels.rms_norm(row(t), y.data(), row(t), kHidden, 1e-5f); });
+  bench_rows(options, team, limits, "rope 36 heads of 64", 36 * 64 * 8, [&](std::size_t t) {
+    kernels.rope(row(t), 36, 64, y.data(), y.data(), krn::RopePairing::half);
+  });
+  bench_rows(options, team, limits, "rope, interleaved", 36 * 64 * 8, [&](std::size_t t) {
+    kernels.rope(row(t), 36, 64, y.data(), y.data(), krn::RopePairing::interleaved);
+  });
+  bench_rows(options, team, limits, "swiglu 5632", kInner * 12,
+             [&](std::size_t t) { kernels.swiglu(row(t) + kInner, y.data(), row(t), kInner); });
+  bench_rows(options, team, limits, "add 2048", kHidden * 12,
+             [&](std::size_t t) { kernels.add(row(t), y.data(), kHidden); });
+  bench_rows(options, team, limits, "embedding row, f16", kHidden * 6, [&](std::size_t t) {
+    kernels.widen(halves.data(), krn::WeightType::f16, row(t), kHidden);
+  });
+}
+
+// Rows of a file into panels, each thread its own matrix.
+void bench_pack(const Options& options, krn::ThreadPool& team, const Limits& limits,
+                krn::WeightType type) {
+  constexpr std::size_t kRows = 64;
+  constexpr std::size_t kCols = 2048;
+  const std::size_t bytes = kRows * krn::row_bytes(kCols, type);
+  const std::vector<char> source(bytes, 0x11);
+  const std::size_t packed = krn::packed_bytes(kRows, kCols, type);
+  const krn::AlignedBuffer panels = krn::AlignedBuffer::allocate(packed * options.threads);
+  const std::string name = std::string("pack ") + name_of(type);
+  bench_rows(options, team, limits, name.c_str(), static_cast<double>(bytes), [&](std::size_t t) {
+    krn::pack_rows(source.data(), type, kRows, kCols, 0,
+                   static_cast<char*>(panels.data()) + t * packed, type);
+  });
 }
 
 // Decode of `streams` sequences at position ~256, and prefill of one prompt.
@@ -313,16 +390,23 @@ int main(int argc, char** argv) {
               options.threads, options.repeats);
   const Limits limits = probe(options, team);
   if (options.only.empty() || options.only == "kernels") {
-    for (const krn::WeightType type :
-         {krn::WeightType::f32, krn::WeightType::bf16, krn::WeightType::f16, krn::WeightType::q8_0,
-          krn::WeightType::q4_0, krn::WeightType::q4_k, krn::WeightType::q5_k,
-          krn::WeightType::q6_k}) {
+    for (const krn::WeightType type : kTypes)
       bench_matmul(options, *kernels, team, limits, 8192, 2048, type);
-    }
     bench_matmul(options, *kernels, team, limits, 1024, 384, krn::WeightType::f32);
-    bench_attention(options, *kernels, team, limits, 1, 1);
-    bench_attention(options, *kernels, team, limits, 32, 1);
-    bench_attention(options, *kernels, team, limits, 1, 256);
+    // The vocabulary projection.
+    for (const krn::WeightType type : {krn::WeightType::f16, krn::WeightType::q8_0,
+                                       krn::WeightType::q4_0, krn::WeightType::q6_k}) {
+      bench_matmul(options, *kernels, team, limits, 32000, 2048, type);
+    }
+    for (const krn::KvType type : {krn::KvType::f32, krn::KvType::f16, krn::KvType::int8}) {
+      for (const AttentionShape& shape :
+           {AttentionShape{1, 1, 128, type}, AttentionShape{1, 1, 4096, type},
+            AttentionShape{32, 1, 1024, type}, AttentionShape{1, 256, 1024, type}}) {
+        bench_attention(options, *kernels, team, limits, shape);
+      }
+    }
+    bench_pointwise(options, *kernels, team, limits);
+    for (const krn::WeightType type : kTypes) bench_pack(options, team, limits, type);
   }
   if (options.only.empty() || options.only == "model") {
     for (const char* dtype : {"F32", "BF16"}) {

@@ -1,5 +1,6 @@
 """What the benches share: repeated figures, and the servers that run_http.py compares (nginx, bare Beast
 and Sluice), each on loopback with a port of its own and a temporary folder. Standard library only."""
+import json
 import os
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 import sluice_process  # noqa: E402
@@ -58,6 +60,13 @@ class Figures:
 
     def text(self, digits=0):
         return f"{self.median:,.{digits}f} ({min(self.values):,.{digits}f} .. {max(self.values):,.{digits}f})"
+
+
+def post_json(port, path, body):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(),
+                                     {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=600) as response:
+        return json.load(response)
 
 
 def process_cpu_seconds(pid):

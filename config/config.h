@@ -212,6 +212,31 @@ struct Breakers {
   bool operator==(const Breakers&) const = default;
 };
 
+// Where limits are counted. local: by this gateway alone. redis: several gateways share them
+// (gateway/core/lease_book.h).
+enum class QuotaStoreKind : std::uint8_t { local, redis };
+enum class QuotaMode : std::uint8_t {
+  leased,       // a gateway holds blocks of what is free: admission waits for nothing
+  synchronous,  // each admission is charged in the store first
+};
+
+struct QuotaStore {
+  QuotaStoreKind kind = QuotaStoreKind::local;
+  std::string address = "127.0.0.1";  // IP address, host name or path of a Unix socket
+  std::uint16_t port = 6379;
+  std::uint32_t database = 0;
+  std::string username;
+  std::string password_file;  // empty: $SLUICE_REDIS_PASSWORD, else none
+  std::string key_prefix = "sluice:";
+  QuotaMode mode = QuotaMode::leased;
+  milliseconds lease_time{3'000};
+  std::uint32_t block_permille = 50;
+  milliseconds connect_timeout{1'000};
+  milliseconds command_timeout{500};
+  milliseconds wait_max{1'000};
+  bool operator==(const QuotaStore&) const = default;
+};
+
 struct Config {
   std::string state_dir;  // journal, lock; empty: $XDG_STATE_HOME/sluice or /var/lib/sluice as root
   Listen listen;
@@ -223,6 +248,7 @@ struct Config {
   std::vector<Tenant> tenants;  // empty: one tenant "default" without key, loopback only
   TenantLimits default_limits;  // of the tenant "default"
   Breakers breakers;
+  QuotaStore quota_store;
   Supervision supervision;
   std::uint32_t journal_slots = 16384;  // live sequences; 256 bytes each
   std::size_t ring_bytes = 8u << 20;    // of each ring; power of two, 64 KiB..64 MiB

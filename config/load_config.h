@@ -59,6 +59,10 @@ Result<std::string> effective_state_dir(const Config& config);
 std::string gateway_url();
 std::string admin_key_from_environment();
 
+// The first line of quota_store.password_file, else $SLUICE_REDIS_PASSWORD, else empty. Errors:
+// bad_config, without a word of it.
+Result<std::string> quota_store_password(const QuotaStore& store);
+
 // True for 127.0.0.0/8 and ::1.
 bool is_loopback(std::string_view address);
 

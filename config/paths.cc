@@ -1,9 +1,11 @@
 // Where files lie when the configuration does not say: the only reader of environment variables.
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "config/load_config.h"
 #include "shared/model_directory.h"
@@ -57,6 +59,23 @@ std::string gateway_url() {
 
 std::string admin_key_from_environment() {
   return environment("SLUICE_ADMIN_KEY");
+}
+
+Result<std::string> quota_store_password(const QuotaStore& store) {
+  if (store.password_file.empty()) return environment("SLUICE_REDIS_PASSWORD");
+  constexpr std::size_t kPasswordBytesMax = 4096;
+  std::ifstream file(store.password_file);
+  std::string password(kPasswordBytesMax + 1, '\0');
+  file.read(password.data(), static_cast<std::streamsize>(password.size()));
+  const auto size = static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0));
+  password.resize(size);
+  if (file.bad() || size == 0 || size > kPasswordBytesMax)
+    return make_error(Errc::bad_config,
+                      "quota_store.password_file: cannot be read, empty or too long; allowed: a "
+                      "file with the password in its first line",
+                      "quota_store.password_file");
+  password.resize(std::min(password.find_first_of("\r\n"), password.size()));
+  return password;
 }
 
 Result<std::string> effective_state_dir(const Config& config) {

@@ -47,6 +47,10 @@ inline constexpr std::array<std::string_view, 2> kDeviceKinds{
     "cpu", "cuda"};  // in the order of DeviceKind
 inline constexpr std::array<std::string_view, 3> kReservingNames{
     "exact", "incremental", "quantile"};  // in the order of Reserving
+inline constexpr std::array<std::string_view, 2> kQuotaStoreKinds{
+    "local", "redis"};  // in the order of QuotaStoreKind
+inline constexpr std::array<std::string_view, 2> kQuotaModes{
+    "leased", "synchronous"};  // in the order of QuotaMode
 // What an API key may be allowed to do: generate and tokenize, list models, read its quota.
 inline constexpr std::array<std::string_view, 3> kScopeNames{"model.request", "model.read",
                                                              "quota.read"};
@@ -242,6 +246,23 @@ void visit_settings(V& v, S& s) {
   v.section("workers", s.workers);
 }
 
+template <class V, Is<QuotaStore> S>
+void visit_settings(V& v, S& s) {
+  v.choice("kind", s.kind, kQuotaStoreKinds);
+  v.text("address", s.address, kNameBytesMax);
+  v.integer("port", s.port, 1, 65535);
+  v.integer("database", s.database, 0, 1'000'000);
+  v.text("username", s.username, kNameBytesMax);
+  v.text("password_file", s.password_file, kPathBytesMax);
+  v.text("key_prefix", s.key_prefix, kNameBytesMax);
+  v.choice("mode", s.mode, kQuotaModes);
+  v.duration("lease_time", s.lease_time, 500ms, 30s);
+  v.integer("block_permille", s.block_permille, 0, 1000);
+  v.duration("connect_timeout", s.connect_timeout, 10ms, 10s);
+  v.duration("command_timeout", s.command_timeout, 10ms, 10s);
+  v.duration("wait_max", s.wait_max, 10ms, 1min);
+}
+
 template <class V, Is<Config> S>
 void visit_settings(V& v, S& s) {
   v.text("state_dir", s.state_dir, kPathBytesMax);
@@ -254,6 +275,7 @@ void visit_settings(V& v, S& s) {
   v.list("tenants", s.tenants, kTenantsMax);
   v.section("default_limits", s.default_limits);
   v.section("breakers", s.breakers);
+  v.section("quota_store", s.quota_store);
   v.section("supervision", s.supervision);
   v.integer("journal_slots", s.journal_slots, 64, 1u << 20);
   v.bytes("ring_bytes", s.ring_bytes, kRingBytesMin, kRingBytesMax);

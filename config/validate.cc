@@ -209,6 +209,17 @@ Result<void> check_tenants(const Config& config) {
   return check_limits(config.default_limits, "default_limits", models);
 }
 
+Result<void> check_quota_store(const QuotaStore& store) {
+  if (store.kind == QuotaStoreKind::local) return {};
+  if (store.address.empty())
+    return wrong("quota_store.address", "empty", "an address, a host name or an absolute path");
+  if (store.command_timeout >= store.lease_time)
+    return wrong("quota_store.command_timeout", "not below lease_time", "less than lease_time");
+  if (store.mode == QuotaMode::synchronous && store.command_timeout > milliseconds(1000))
+    return wrong("quota_store.command_timeout", "too long for mode synchronous", "at most 1s");
+  return check_file("quota_store.password_file", store.password_file, R_OK);
+}
+
 }  // namespace
 
 bool is_loopback(std::string_view address) {
@@ -237,6 +248,7 @@ Result<void> validate(const Config& config) {
     if (!is_origin(config.cors.origins[i]))
       return wrong("cors." + element("origins", i), "not an origin",
                    "scheme://host[:port] or \"*\"");
+  if (auto r = check_quota_store(config.quota_store); !r) return r;
   if (auto r = check_models(config); !r) return r;
   return check_tenants(config);
 }

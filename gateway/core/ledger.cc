@@ -26,6 +26,13 @@ Error invalid(std::string detail, std::string param) {
   return make_error(Errc::invalid_value, std::move(detail), std::move(param));
 }
 
+// Of a caller that did not lease before.
+Error not_leased() {
+  Error error = make_error(Errc::quota_store_unavailable, "nothing is leased of a shared limit");
+  error.retry_after = std::chrono::seconds(1);
+  return error;
+}
+
 }  // namespace
 
 Reservation& Reservation::operator=(Reservation&& other) noexcept {
@@ -152,6 +159,8 @@ void Ledger::refresh(std::uint32_t index) {
       if (limit.is_models) set.counters.owned |= bit(kind);
     }
   }
+  recall_leases(account.own);
+  for (const ModelSet& set : account.models) recall_leases(set.counters);
 }
 
 // ---- time
@@ -211,6 +220,7 @@ std::optional<Tick> Ledger::next_change() const {
 
 void Ledger::turn_calendar(DayNumber day) {
   if (day > day_) {
+    if (leases_ != nullptr) leases_->end_periods();
     day_ = day;
     month_ = month_number(day);
   } else if (day < day_ - 1) {
@@ -222,6 +232,7 @@ void Ledger::turn_calendar(DayNumber day) {
 // over; what was reserved in them stays charged nowhere.
 void Ledger::relabel(DayNumber day) {
   const MonthNumber month = month_number(day);
+  if (leases_ != nullptr) leases_->end_periods();
   const auto fix = [&](Counters& counters) {
     if (counters.day.day == day_) {
       counters.day.day = day;
@@ -308,6 +319,7 @@ void Ledger::charge(const Path& path, const Amounts& amounts) {
     for (std::size_t i = 0; i < kCounterKinds; ++i) {
       const auto kind = static_cast<LimitKind>(i);
       if (amounts[i] == 0) continue;
+      spend_room(level, kind, amounts[i]);
       if (i < kMinuteKinds) {
         minute_of(level, kind).windows[i].charge(amounts[i], now_);
         continue;
@@ -335,19 +347,25 @@ void Ledger::give_back(const Path& path, const Amounts& amounts, const Mark& mar
       const Counters& from = counters(level, static_cast<LimitKind>(i));
       if (amounts[i] == 0 || from.minute == kNone) continue;
       RateWindow& window = minutes_[from.minute].windows[i];
-      if (window.is_live(mark.slot, now_)) window.give_back(mark.slot, amounts[i]);
+      if (!window.is_live(mark.slot, now_)) continue;
+      window.give_back(mark.slot, amounts[i]);
+      give_back_room(level, static_cast<LimitKind>(i), amounts[i], credit_of(mark));
     }
     Counters& day = counters(level, LimitKind::tokens_per_day);
     if (const auto tokens = amounts[index_of(LimitKind::tokens_per_day)];
         tokens > 0 && day.day.day == mark.day) {
       CHECK(day.day.sum >= tokens);
       day.day.sum -= tokens;
+      if (mark.day == day_)
+        give_back_room(level, LimitKind::tokens_per_day, tokens, LeaseBook::Credit::room);
     }
     Counters& month = counters(level, LimitKind::monthly_budget);
     if (const auto cost = amounts[index_of(LimitKind::monthly_budget)];
         cost > 0 && month.month.month == mark.month) {
       CHECK(month.month.sum >= cost);
       month.month.sum -= cost;
+      if (mark.month == month_)
+        give_back_room(level, LimitKind::monthly_budget, cost, LeaseBook::Credit::room);
     }
   }
 }
@@ -359,6 +377,8 @@ void Ledger::release(const Path& path, std::uint64_t requests, std::uint64_t kv_
     CHECK(running.requests >= requests && kv.kv_tokens >= kv_tokens);
     running.requests -= requests;
     kv.kv_tokens -= kv_tokens;
+    give_back_room(level, LimitKind::concurrent_requests, requests, LeaseBook::Credit::room);
+    give_back_room(level, LimitKind::concurrent_kv_tokens, kv_tokens, LeaseBook::Credit::room);
   }
 }
 
@@ -424,6 +444,7 @@ Result<void> Ledger::count_request(AccountId id, Tick now) {
   if (const auto shortfall = find_shortfall(path.span(), needed, now_)) {
     return refusal(*shortfall, path.span(), kNone, needed, now_, Duration{0});
   }
+  if (!has_room(path, needed)) return not_leased();
   count_shadow_refusals(path, needed);
   charge(path, needed);
   return {};
@@ -444,18 +465,10 @@ Result<Reservation> Ledger::open(const Ask& ask, Tick now, Duration typical) {
                           std::to_string(ask.output_tokens_max) + " were asked for",
                       "max_tokens");
   }
-  // 2^27 tokens at a price below 2^20: no product comes near 2^64.
   const std::uint64_t grant = std::uint64_t{ask.choices} * first_grant(ask);
   const std::uint64_t prompt = ask.prompt_tokens;
   const Prices& prices = prices_[ask.model];
-  const Amounts needed{1,
-                       prompt + grant,
-                       prompt,
-                       grant,
-                       prompt + grant,
-                       prompt * prices.input + grant * prices.output,
-                       1,
-                       ask.choices * prompt + grant};
+  const Amounts needed = opening_amounts(ask);
   if (const auto shortfall = find_shortfall(path.span(), needed, now_)) {
     return refusal(*shortfall, path.span(), ask.model, needed, now_, typical);
   }
@@ -464,6 +477,7 @@ Result<Reservation> Ledger::open(const Ask& ask, Tick now, Duration typical) {
     error.retry_after = std::chrono::ceil<std::chrono::milliseconds>(typical);
     return error;
   }
+  if (!has_room(path, needed)) return not_leased();
   count_shadow_refusals(path, needed);
   charge(path, needed);
 
@@ -512,6 +526,7 @@ Result<void> Ledger::extend(const Reservation& reservation, std::uint32_t tokens
     return refusal(*shortfall, open.path.span(), open.model, extension_amounts(open, tokens), now_,
                    typical);
   }
+  if (!has_room(open.path, extension_needs(open, tokens))) return not_leased();
   regrant(open, tokens);
   return {};
 }

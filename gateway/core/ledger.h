@@ -26,6 +26,9 @@
 // Retry-After is the earliest second at which the same ask would fit if nobody else came and
 // nothing returned; an ask that never would has none. Of concurrency it is an estimate.
 //
+// Shared (lease_book.h): with a LeaseBook, limits are those of all gateways together. A request is
+// then admitted only from what is leased here, beside everything above; lease() asks for the rest.
+//
 // Memory: an account takes about 400 bytes, and 2 KiB for its minute while it was used in the last
 // one. Nothing is allocated for requests of accounts that had some in the last minute.
 // Pure; decision thread only. Ticks that run backwards count as standing still.
@@ -41,6 +44,7 @@
 #include <vector>
 
 #include "gateway/core/generation.h"
+#include "gateway/core/lease_book.h"
 #include "gateway/core/ledger_limits.h"
 #include "gateway/core/ledger_state.h"
 #include "gateway/core/quota_view.h"
@@ -134,6 +138,25 @@ class Ledger {
   ReservationMode mode(AccountId id) const { return accounts_[id.value].spec.mode; }
   const Prices& prices(const Reservation& reservation) const { return at(reservation).prices; }
 
+  // ---- limits shared with other gateways
+  // Before the first request; `leases` outlives the ledger.
+  void share(LeaseBook& leases) { leases_ = &leases; }
+  // Whether open(), count_request(), extend() would find enough leased. pending: what is missing is
+  // asked of the store with the book's next_exchange(); after it, try again with its number as
+  // `since`. What fails for other reasons is ready: the call itself says why. Errors, when the
+  // store had too little: as of open(), with the Retry-After of all gateways;
+  // quota_store_unavailable (away, or new and still hearing of what was charged). Without a book:
+  // always ready.
+  Result<LeaseState> lease(const Ask& ask, std::uint64_t since, Tick now);
+  Result<LeaseState> lease_request(AccountId id, std::uint64_t since, Tick now);
+  Result<LeaseState> lease_extension(const Reservation& reservation, std::uint32_t tokens,
+                                     std::uint64_t since, Tick now);
+  // The store answers again, and may know less than before: everything is reported. It grants
+  // nothing for `settling`.
+  void report_leases(Duration settling, Tick now);
+  // The next exchange with the store, when one is due; its asks, at most `asks_max`.
+  std::vector<LeaseAsk> begin_exchange(std::size_t asks_max, Tick now);
+
   // ---- after a restart, before the first request
   // What a former process settled at `unix_ms`: charged to the account and to all above it, with
   // what they are now. Minutes that are over and periods that have ended take nothing; a time in
@@ -193,6 +216,7 @@ class Ledger {
     std::array<std::uint64_t, kLimitKinds> limit;  // in force
     std::uint32_t owned = 0;                       // bit per kind: of models, what is counted here
     std::uint32_t minute = kNone;                  // index into minutes_
+    std::uint32_t lease = kNone;                   // of the LeaseBook: the first of its rooms
     DaySum day;
     MonthSum month;
     std::uint64_t requests = 0;  // held
@@ -220,7 +244,7 @@ class Ledger {
     std::uint32_t in_model = 0;  // bit per kind: charged to the model's counters
   };
   struct Path {
-    std::array<Level, kAccountDepthMax> levels;
+    std::array<Level, kAccountDepthMax> levels{};
     std::uint32_t depth = 0;
     std::span<const Level> span() const { return std::span(levels).first(depth); }
   };
@@ -295,6 +319,23 @@ class Ledger {
                    std::uint64_t reserved) const;
   std::vector<Amounts> reserved_by(std::uint32_t account, Tick at) const;
 
+  // ledger_leases.cc
+  Amounts opening_amounts(const Ask& ask) const;
+  void recall_leases(const Counters& counters);
+  bool is_shared(const Level& level, LimitKind kind) const;
+  std::uint32_t room_of(const Level& level, LimitKind kind);
+  void spend_room(const Level& level, LimitKind kind, std::uint64_t amount);
+  void give_back_room(const Level& level, LimitKind kind, std::uint64_t amount,
+                      LeaseBook::Credit credit);
+  LeaseBook::Credit credit_of(const Mark& mark) const;
+  Amounts extension_needs(const Open& open, std::uint64_t tokens) const;
+  bool has_room(const Path& path, const Amounts& needed);
+  Result<LeaseState> lease(const Path& path, const Amounts& needed, std::uint64_t since);
+  Error shared_refusal(const Level& level, LimitKind kind, std::uint64_t needed,
+                       const LeaseBook::Refusal& refusal) const;
+  std::vector<LeaseCharge> charges(const Counters& counters, LimitKind kind) const;
+  std::uint64_t others(const Counters& counters, LimitKind kind, Tick now) const;
+
   // ledger_checks.cc
   std::uint64_t used(const Counters& counters, LimitKind kind, Tick now) const;
   std::optional<Shortfall> find_shortfall(std::span<const Level> path, const Amounts& needed,
@@ -338,6 +379,7 @@ class Ledger {
   bool is_calendar_set_ = false;
   Tick next_turn_ = Tick::min();  // of the calendar or a temporary limit
   bool limits_changed_ = false;
+  LeaseBook* leases_ = nullptr;
 };
 
 }  // namespace sluice::gw

@@ -265,6 +265,22 @@ Error Ledger::refusal(const Shortfall& shortfall, std::span<const Level> path, s
   return error;
 }
 
+// The store had too little, over all gateways.
+Error Ledger::shared_refusal(const Level& level, LimitKind kind, std::uint64_t needed,
+                             const LeaseBook::Refusal& refusal) const {
+  const KindFacts& facts = kKinds[index_of(kind)];
+  const std::uint64_t limit = counters(level, kind).limit[index_of(kind)];
+  Error error =
+      make_error(facts.code, "limit of " + std::to_string(limit) + " " + std::string(facts.unit) +
+                                 ", of all gateways: " + std::to_string(needed) + " needed");
+  if (facts.code == Errc::insufficient_quota) return error;
+  const Tick next_day = tick_of(day_start_unix_ms(day_ + 1));
+  error.retry_after = std::max(
+      std::chrono::milliseconds{1},
+      std::chrono::ceil<std::chrono::milliseconds>(refusal.fits_at.value_or(next_day) - now_));
+  return error;
+}
+
 // ---- what may not go on
 
 std::optional<Error> Ledger::standing_error(std::span<const Level> path) const {
@@ -353,7 +369,7 @@ LimitsView Ledger::limits(AccountId id, Tick now) const {
       const Counters& own = accounts_[up->value].own;
       const std::uint64_t most = own.limit[index_of(kind)];
       if (most == kNoLimit || accounts_[up->value].spec.is_shadow) continue;
-      const std::uint64_t has = used(own, kind, at);
+      const std::uint64_t has = used(own, kind, at) + others(own, kind, at);
       const std::uint64_t left = most > has ? most - has : 0;
       if (!is_first && left >= remaining) continue;
       is_first = false;

@@ -32,7 +32,7 @@ CounterView Ledger::view(std::uint32_t account, std::uint32_t model_at, LimitKin
   view.limit = counted.limit[index_of(kind)];
   const std::uint64_t has = used(counted, kind, at);
   view.reserved = std::min(has, reserved);
-  view.spent = has - view.reserved;
+  view.spent = has - view.reserved + others(counted, kind, at);
   const DayNumber day = std::max(day_, day_number(unix_ms(at)));
   switch (kind) {
     case LimitKind::concurrent_requests:

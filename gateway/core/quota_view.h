@@ -16,7 +16,7 @@ namespace sluice::gw {
 // One counter beside the limit in force.
 struct CounterView {
   std::uint64_t limit = kNoLimit;
-  std::uint64_t spent = 0;        // of concurrency: in use
+  std::uint64_t spent = 0;        // of concurrency: in use; of shared limits by others, too
   std::uint64_t reserved = 0;     // held by open requests, not spent yet
   std::optional<Duration> reset;  // until what is charged now is free; nothing: concurrency
   std::uint64_t remaining() const { return limit - std::min(limit, spent + reserved); }

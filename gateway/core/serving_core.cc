@@ -54,6 +54,10 @@ ServingCore::ServingCore(CoreParams params)
   commands_.reserve(4096);
   notices_.reserve(4096);
   snapshots_.reserve(workers_.size());
+  if (params_.leases) {
+    leases_ = std::make_unique<LeaseBook>(*params_.leases);
+    ledger_.share(*leases_);
+  }
   set_limits(params_.limits);
 }
 
@@ -150,7 +154,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
     return overloaded(spec.model, "too many live sequences");
   }
   if (!queue_.has_room(1, tokens)) return overloaded(spec.model, "the queue is full");
-  const Ask ask = ask_of(spec);
+  const Ask ask = ask_of(spec, spec.tenant, spec.account);
   Result<Reservation> reservation = ledger_.open(ask, now, typical_request_);
   if (!reservation) return reservation.error();
   const std::uint32_t granted = ledger_.first_grant(ask);
@@ -164,6 +168,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   entry.mode = ledger_.mode(ask.account);
   entry.prices = ledger_.prices(entry.reservation);
   entry.limit_error.reset();
+  entry.lease_wait.reset();
   entry.num_open = entry.spec.choices;
   entry.was_dispatched = false;
   entry.ticket = breaker_.admit(entry.spec.tenant, size_class(entry.spec.prompt.size()), now);
@@ -204,6 +209,32 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   stop_tripped(now);  // this one waits behind a burst
   dispatch_model(entry.spec.model, now);
   return handle;
+}
+
+Result<LeaseState> ServingCore::lease(const GenerationSpec& spec, TenantId tenant,
+                                      AccountId account, std::uint64_t since, Tick now) {
+  return ledger_.lease(ask_of(spec, tenant, account), since, now);
+}
+
+Result<LeaseState> ServingCore::lease_request(AccountId account, std::uint64_t since, Tick now) {
+  return ledger_.lease_request(account, since, now);
+}
+
+void ServingCore::store_connected(Duration settling, Tick now) {
+  ledger_.report_leases(settling, now);
+}
+
+void ServingCore::store_lost() {
+  leases_->lost();
+}
+
+std::vector<LeaseAsk> ServingCore::begin_exchange(std::size_t asks_max, Tick now) {
+  return ledger_.begin_exchange(asks_max, now);
+}
+
+void ServingCore::end_exchange(const LeaseAnswers& answers, Tick now) {
+  leases_->end_exchange(answers, now);
+  cover_waiting(now);
 }
 
 TenantArrival ServingCore::arrival_of(const GenerationSpec& spec) const {
@@ -257,16 +288,16 @@ std::uint32_t ServingCore::next_request_slot() const {
                                                    : static_cast<std::uint32_t>(requests_.size());
 }
 
-Ask ServingCore::ask_of(const GenerationSpec& spec) const {
+Ask ServingCore::ask_of(const GenerationSpec& spec, TenantId tenant, AccountId account) const {
   constexpr std::uint32_t kPermille = 900;
   Ask ask;
-  ask.account = spec.account;
+  ask.account = account;
   ask.model = spec.model;
   ask.choices = spec.choices;
   ask.prompt_tokens = static_cast<std::uint32_t>(spec.prompt.size());
   ask.output_tokens_max = spec.output_tokens_max;
   ask.output_tokens_likely =
-      predictors_[spec.tenant.value * params_.num_models + spec.model].quantile_tokens(kPermille);
+      predictors_[tenant.value * params_.num_models + spec.model].quantile_tokens(kPermille);
   ask.tag = next_request_slot();
   return ask;
 }
@@ -495,6 +526,7 @@ void ServingCore::set_due(std::uint32_t slot) {
     if (index == kNoSequence || !sequences_[index].is_resuming) continue;
     sooner(sequences_[index].waiting_since + params_.queue_wait_max);
   }
+  if (request.lease_wait) sooner(request.lease_wait->until);
   due_.set(slot, due);
 }
 
@@ -503,6 +535,15 @@ void ServingCore::handle_due(std::uint32_t slot, Tick now) {
   if (request.spec.deadline && *request.spec.deadline <= now) {
     fail_request(slot, make_error(Errc::deadline_exceeded, "the deadline has passed"),
                  DiscardCause::deadline, now);
+    return;
+  }
+  if (request.lease_wait && request.lease_wait->until <= now) {
+    // As a refused extension: behind the tokens that are covered.
+    requests_[slot].lease_wait.reset();
+    requests_[slot].limit_error = retryable(
+        Errc::quota_store_unavailable, "the store of shared limits does not answer", kRetryMin);
+    notices_.push_back({NoticeKind::failed, handle_of(slot), 0});
+    set_due(slot);
     return;
   }
   bool waited = !request.was_dispatched && request.admitted + params_.queue_wait_max <= now;

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -31,6 +32,7 @@
 #include "gateway/core/engine_meter.h"
 #include "gateway/core/generation.h"
 #include "gateway/core/id_index.h"
+#include "gateway/core/lease_book.h"
 #include "gateway/core/ledger.h"
 #include "gateway/core/output_predictor.h"
 #include "gateway/core/poison.h"
@@ -64,7 +66,9 @@ struct CoreParams {
   CoreLimits limits;
   TenantBreakerParams tenant_breaker;
   WorkerBreakerParams worker_breaker;
-  SequenceId first_id{1};  // smaller ids belonged to a former gateway
+  SequenceId first_id{1};                            // smaller ids belonged to a former gateway
+  std::optional<LeaseParams> leases;                 // limits are shared with other gateways
+  Duration lease_wait_max{std::chrono::seconds{1}};  // of an extension for the store
 };
 
 enum class CommandKind : std::uint8_t {
@@ -144,6 +148,18 @@ class ServingCore {
   // Of a `failed` notice: hands over the error and forgets the request. Nothing: it is gone
   // already.
   std::optional<Error> take_failure(GenerationHandle handle);
+
+  // Limits shared with other gateways (Ledger::lease); `tenant` and `account` in place of the
+  // spec's.
+  Result<LeaseState> lease(const GenerationSpec& spec, TenantId tenant, AccountId account,
+                           std::uint64_t since, Tick now);
+  Result<LeaseState> lease_request(AccountId account, std::uint64_t since, Tick now);
+  // Events of their store. After answers, whoever waited tries again.
+  void store_connected(Duration settling, Tick now);
+  void store_lost();
+  std::vector<LeaseAsk> begin_exchange(std::size_t asks_max, Tick now);
+  void end_exchange(const LeaseAnswers& answers, Tick now);
+  const LeaseBook* leases() const { return leases_.get(); }  // nothing: limits are this gateway's
 
   // Events of workers. `worker_down`: its committed records were fed before; `suspects`: the
   // sequences of the step during which it ended.
@@ -239,7 +255,7 @@ class ServingCore {
   Error overloaded(std::uint32_t model, std::string detail) const;
   std::uint32_t next_request_slot() const;
   std::uint32_t take_request_slot();
-  Ask ask_of(const GenerationSpec& spec) const;
+  Ask ask_of(const GenerationSpec& spec, TenantId tenant, AccountId account) const;
   void set_limits(const CoreLimits& limits);
   void enforce_limits(Tick now);
   OutputPredictor& predictor(TenantId tenant, std::uint32_t model);
@@ -258,6 +274,8 @@ class ServingCore {
 
   // serving_core_steps.cc: records and the life of sequences
   void cover(Sequence& sequence, Tick now);
+  bool extend(Sequence& sequence, Tick now);
+  void cover_waiting(Tick now);
   // An entry with its share of what stands behind the entries.
   struct Entry {
     const StepEntry& head;
@@ -296,6 +314,7 @@ class ServingCore {
   void leave_queue(std::uint32_t sequence, Tick now);
 
   CoreParams params_;
+  std::unique_ptr<LeaseBook> leases_;
   Ledger ledger_;
   std::vector<OutputPredictor> predictors_;  // [tenant][model]
   TenantBreaker breaker_;
@@ -317,7 +336,8 @@ class ServingCore {
   std::vector<Command> commands_;
   std::vector<Notice> notices_;
   std::vector<WorkerSnapshot> snapshots_;
-  std::vector<TokenId> output_ids_;  // scratch of submission()
+  std::vector<TokenId> output_ids_;              // scratch of submission()
+  std::vector<GenerationHandle> lease_waiting_;  // requests whose extension waits for the store
   std::uint64_t num_live_requests_ = 0;
   std::uint64_t num_on_worker_ = 0;
   Duration typical_request_{std::chrono::seconds{1}};

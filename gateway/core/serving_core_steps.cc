@@ -109,18 +109,76 @@ const char* ServingCore::token_fault(const Sequence& sequence, const StepEntry& 
 // refused the request ends, behind the notices of tokens that are covered.
 void ServingCore::cover(Sequence& sequence, Tick now) {
   if (sequence.state.num_generated() < sequence.output_tokens_granted) return;
+  const Request& request = requests_[sequence.request];
+  if (request.mode == ReservationMode::incremental && !request.lease_wait) extend(sequence, now);
+}
+
+// False: not now. With shared limits it may have to wait for their store; its tokens wait, too.
+bool ServingCore::extend(Sequence& sequence, Tick now) {
   Request& request = requests_[sequence.request];
-  if (request.mode != ReservationMode::incremental) return;
-  if (request.limit_error || sequence.output_tokens_granted == sequence.output_tokens_max) return;
+  if (request.limit_error || sequence.output_tokens_granted == sequence.output_tokens_max)
+    return false;
   const std::uint32_t more =
       std::min(kGrantTokens, sequence.output_tokens_max - sequence.output_tokens_granted);
-  const Result<void> extended = ledger_.extend(request.reservation, more, now, typical_request_);
+  Result<void> extended;
+  if (leases_) {
+    const std::uint64_t since =
+        request.lease_wait ? request.lease_wait->since : leases_->next_exchange();
+    const Result<LeaseState> leased =
+        ledger_.lease_extension(request.reservation, more, since, now);
+    if (leased && *leased == LeaseState::pending) {
+      if (request.lease_wait) return false;
+      request.lease_wait = {since, now + params_.lease_wait_max};
+      lease_waiting_.push_back(handle_of(sequence.request));
+      set_due(sequence.request);
+      return false;
+    }
+    if (!leased) extended = leased.error();
+  }
+  if (request.lease_wait) {
+    request.lease_wait.reset();
+    set_due(sequence.request);
+  }
+  if (extended) extended = ledger_.extend(request.reservation, more, now, typical_request_);
   if (extended) {
     sequence.output_tokens_granted += more;
-    return;
+    return true;
   }
   request.limit_error = extended.error();
   notices_.push_back({NoticeKind::failed, handle_of(sequence.request), 0});
+  return false;
+}
+
+// The store has answered: those whose tokens wait for an extension try again, in their order.
+void ServingCore::cover_waiting(Tick now) {
+  std::vector<GenerationHandle> waiting;
+  waiting.swap(lease_waiting_);
+  for (const GenerationHandle handle : waiting) {
+    Request* request = find(handle);
+    if (request == nullptr || request->state != Request::State::live || !request->lease_wait)
+      continue;
+    bool is_waiting = false;
+    for (const std::uint32_t index : request->choices) {
+      if (index == kNoSequence) continue;
+      Sequence& sequence = sequences_[index];
+      const auto is_short = [&] {
+        return sequence.outputs.size() > sequence.output_tokens_granted;
+      };
+      bool is_covered = false;
+      while (is_short() && extend(sequence, now)) is_covered = true;
+      if (is_covered) notify(sequence);
+      is_waiting |= is_short();
+    }
+    if (!request->lease_wait) continue;
+    if (!is_waiting) {  // the choice that waited is over
+      request->lease_wait.reset();
+      set_due(static_cast<std::uint32_t>(request - requests_.data()));
+      continue;
+    }
+    const bool is_listed =
+        std::find(lease_waiting_.begin(), lease_waiting_.end(), handle) != lease_waiting_.end();
+    if (!is_listed) lease_waiting_.push_back(handle);
+  }
 }
 
 bool ServingCore::take_entry(std::uint32_t worker, const Entry& taken, Tick now) {

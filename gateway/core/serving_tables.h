@@ -28,6 +28,11 @@ struct ServingCore::Request {
   Error error{};           // of `failed`
   // An extension was refused: the request fails once its client could take what is covered.
   std::optional<Error> limit_error;
+  struct LeaseWait {
+    std::uint64_t since = 0;  // exchange
+    Tick until;
+  };
+  std::optional<LeaseWait> lease_wait;  // an extension waits for the store of shared limits
   std::vector<std::uint32_t>
       choices;                 // sequence index, kNoSequence once the client is done with it
   std::uint32_t num_open = 0;  // choices whose client is not done

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <span>
+#include <utility>
 
 #include "gateway/api/error_response.h"
 #include "gateway/api/json_text.h"
@@ -73,9 +74,36 @@ void CompletionHandler::start_generation(ApiKind kind) {
 }
 
 void CompletionHandler::start_count() {
+  begin_counted(Purpose::count);
+}
+
+void CompletionHandler::start_tokenize() {
+  begin_counted(Purpose::tokenize);
+}
+
+void CompletionHandler::start_detokenize() {
+  begin_counted(Purpose::detokenize);
+}
+
+// Routes that generate nothing count as a request.
+void CompletionHandler::begin_counted(Purpose purpose) {
+  purpose_ = purpose;
+  stage_ = Stage::preparing;
+  const Result<LeaseState> leased = service_.loop.lease_count(session_.caller(), *this);
+  if (!leased) return fail(leased.error());
+  waits_for_quota_ = *leased == LeaseState::pending;
+  if (waits_for_quota_) return;
   if (const Result<void> counted = service_.loop.count_request(session_.caller()); !counted)
-    return session_.respond_error(counted.error());
-  begin_parsing(Purpose::count, ApiKind::chat);
+    return fail(counted.error());
+  if (purpose == Purpose::count) return begin_parsing(Purpose::count, ApiKind::chat);
+  if (purpose == Purpose::tokenize) return begin_tokenize();
+  answer_detokenize();
+}
+
+void CompletionHandler::on_quota() {
+  waits_for_quota_ = false;
+  if (purpose_ != Purpose::generate) return begin_counted(purpose_);
+  if (const Result<void> submitted = submit_more(); !submitted) fail(submitted.error());
 }
 
 // ---- the body
@@ -129,14 +157,12 @@ void CompletionHandler::enqueue_job() {
   }
 }
 
-void CompletionHandler::start_tokenize() {
-  if (const Result<void> counted = service_.loop.count_request(session_.caller()); !counted)
-    return session_.respond_error(counted.error());
+void CompletionHandler::begin_tokenize() {
   TokenizeRequest asked;
   if (const Result<void> parsed = service_.parser.parse_tokenize(session_.body(), asked); !parsed)
-    return session_.respond_error(parsed.error());
+    return fail(parsed.error());
   const Result<std::uint32_t> model = service_.find_model(asked.model, session_.tenant());
-  if (!model) return session_.respond_error(model.error());
+  if (!model) return fail(model.error());
   model_ = *model;
   request_.reset(asked.prompt ? ApiKind::completion : ApiKind::chat);
   request_.messages = std::move(asked.messages);
@@ -144,32 +170,30 @@ void CompletionHandler::start_tokenize() {
   request_.add_generation_prompt = asked.add_generation_prompt;
   request_.continue_final_message = asked.continue_final_message;
   if (asked.prompt) request_.prompts.emplace_back().text = std::move(*asked.prompt);
-  purpose_ = Purpose::tokenize;
   begin_encoding();
 }
 
-void CompletionHandler::start_detokenize() {
-  if (const Result<void> counted = service_.loop.count_request(session_.caller()); !counted)
-    return session_.respond_error(counted.error());
+void CompletionHandler::answer_detokenize() {
   DetokenizeRequest asked;
   if (const Result<void> parsed = service_.parser.parse_detokenize(session_.body(), asked); !parsed)
-    return session_.respond_error(parsed.error());
+    return fail(parsed.error());
   const Result<std::uint32_t> model = service_.find_model(asked.model, session_.tenant());
-  if (!model) return session_.respond_error(model.error());
+  if (!model) return fail(model.error());
   const ServedModel& served = service_.models[*model];
   if (asked.tokens.size() > service_.context_tokens(*model))
-    return session_.respond_error(make_error(Errc::context_length_exceeded,
-                                             "more tokens than the model's context", "tokens"));
+    return fail(make_error(Errc::context_length_exceeded, "more tokens than the model's context",
+                           "tokens"));
   Result<std::string> text = served.tokenizer.decode(asked.tokens);
   if (!text) {
     Error error = text.error();
     error.param = "tokens";
-    return session_.respond_error(error);
+    return fail(error);
   }
   std::string& out = service_.scratch;
   out.assign("{\"prompt\":");
   append_json_string(out, *text);
   out.push_back('}');
+  end();
   session_.respond_json(out);
 }
 
@@ -351,8 +375,10 @@ Result<void> CompletionHandler::submit_all() {
   if (request_.logprobs)
     for (Choice& choice : choices_) choice.logprobs.begin(request_.kind, *request_.logprobs);
   parts_.resize(num_prompts);
-  for (auto& part : parts_)
+  for (auto& part : parts_) {
     if (!part) part = std::make_unique<Part>();
+    part->is_cut = false;
+  }
   accepted_ = 0;
   parts_left_ = num_prompts;
   num_submitted_ = 0;
@@ -366,10 +392,11 @@ Result<void> CompletionHandler::submit_more() {
     return num_submitted_ - (ids_.size() - parts_left_);  // those that are over were submitted
   };
   const std::size_t most = request_.kind == ApiKind::embedding ? kInputsUnderWayMax : ids_.size();
-  while (num_submitted_ < ids_.size() && num_under_way() < most) {
-    const Result<void> submitted = submit_part(num_submitted_);
+  while (!waits_for_quota_ && num_submitted_ < ids_.size() && num_under_way() < most) {
+    const Result<LeaseState> submitted = submit_part(num_submitted_);
     if (submitted) {
-      ++num_submitted_;
+      waits_for_quota_ = *submitted == LeaseState::pending;
+      if (!waits_for_quota_) ++num_submitted_;
       continue;
     }
     const Errc code = submitted.error().code;
@@ -380,13 +407,15 @@ Result<void> CompletionHandler::submit_more() {
   return {};
 }
 
-Result<void> CompletionHandler::submit_part(std::size_t index) {
+Result<LeaseState> CompletionHandler::submit_part(std::size_t index) {
   std::vector<TokenId>& ids = ids_[index];
   const std::size_t num_ids = ids.size();
+  const std::uint64_t num_logprobs = num_logprobs_;
   Result<GenerationSpec> spec = make_spec(index);
   if (!spec) return spec.error();
   Part& part = *parts_[index];
   part.owner = this;
+  part.is_cut |= ids.size() != num_ids;  // also when it was tried before
   part.prompt_tokens = static_cast<std::uint32_t>(ids.size());
   part.choices_left = request_.best_of;
   part.first_choice = index * request_.best_of;
@@ -395,7 +424,7 @@ Result<void> CompletionHandler::submit_part(std::size_t index) {
   part.prompt.clear();
   if (request_.return_token_ids || request_.echo) part.prompt = ids;
   if (request_.echo) {
-    const bool is_text = !request_.prompts[index].is_ids && ids.size() == num_ids;
+    const bool is_text = !request_.prompts[index].is_ids && !part.is_cut;
     part.echo = is_text ? request_.prompts[index].text
                         : model().tokenizer.decode(ids).value();  // ids were checked
   }
@@ -404,10 +433,17 @@ Result<void> CompletionHandler::submit_part(std::size_t index) {
     spec->prompt = ids;
   else
     spec->prompt = std::move(ids);
+  const Result<LeaseState> leased = service_.loop.lease(*spec, *this);
+  if (!leased) return leased.error();
+  if (*leased == LeaseState::pending) {
+    ids = std::move(spec->prompt);
+    num_logprobs_ = num_logprobs;
+    return LeaseState::pending;
+  }
   const Result<GenerationHandle> handle = service_.loop.submit(std::move(*spec), part);
   if (!handle) return handle.error();
   part.handle = *handle;
-  return {};
+  return LeaseState::ready;
 }
 
 void CompletionHandler::begin_writer() {
@@ -448,6 +484,7 @@ void CompletionHandler::fail(const Error& error) {
 }
 
 void CompletionHandler::cancel(CancelCause cause) {
+  if (std::exchange(waits_for_quota_, false)) service_.loop.forget(*this);
   if (job_) {
     job_->is_cancelled.store(true, std::memory_order_relaxed);
     job_->on_done = nullptr;
@@ -460,6 +497,7 @@ void CompletionHandler::cancel(CancelCause cause) {
 
 void CompletionHandler::end() {
   stage_ = Stage::idle;
+  waits_for_quota_ = false;
   parts_left_ = 0;
   choices_.clear();
   // One huge request must not pin its memory to an idle connection.

@@ -5,6 +5,9 @@
 //         -> encode (here or on the pool) -> submit, one generation per prompt -> take tokens ->
 //         text -> answer or stream
 //
+// Where limits are shared with other gateways, a request may wait for their store before it is
+// counted or submitted (DecisionLoop::lease).
+//
 // Log-probabilities are shown of tokens whose text was sent in full: those of a stop string, and of
 // text that it cuts, are not. With best_of the likeliest of the sequences are answered, by mean
 // log-probability; all are billed.
@@ -31,10 +34,10 @@ namespace sluice::gw {
 
 class Session;
 
-class CompletionHandler {
+class CompletionHandler final : public QuotaWaiter {
  public:
   explicit CompletionHandler(Session& session);
-  ~CompletionHandler();
+  ~CompletionHandler() override;
 
   void start_generation(ApiKind kind);
   void start_count();  // POST /v1/chat/completions/input_tokens
@@ -43,6 +46,7 @@ class CompletionHandler {
 
   bool is_active() const { return stage_ != Stage::idle; }
   bool is_stream() const { return stage_ == Stage::generating && request_.stream; }
+  void on_quota() override;
   void on_writable();    // the last write is done
   void on_commit_due();  // no token for so long: status line and a comment
   void cancel(CancelCause cause);
@@ -50,7 +54,7 @@ class CompletionHandler {
 
  private:
   enum class Stage : std::uint8_t { idle, preparing, generating };  // parsed or encoded; on workers
-  enum class Purpose : std::uint8_t { generate, count, tokenize };
+  enum class Purpose : std::uint8_t { generate, count, tokenize, detokenize };
 
   // One prompt's generation. The loop keeps a reference to it while its handle lives.
   struct Part final : GenerationSink {
@@ -60,6 +64,7 @@ class CompletionHandler {
     GenerationHandle handle;
     std::vector<TokenId> prompt;  // kept only when the answer repeats it
     std::string echo;             // its text, likewise
+    bool is_cut = false;          // its text is longer than what was asked
     bool has_scores = false;
     std::vector<float> prompt_logprobs;  // of prompt[1], prompt[2], ...
     std::vector<TopLogprob> prompt_top;  // the same number for each
@@ -92,7 +97,10 @@ class CompletionHandler {
     std::vector<float> embedding;
   };
 
+  void begin_counted(Purpose purpose);
   void begin_parsing(Purpose purpose, ApiKind kind);
+  void begin_tokenize();
+  void answer_detokenize();
   void on_parsed(Result<void> result);
   void begin_encoding();
   void enqueue_job();
@@ -100,7 +108,7 @@ class CompletionHandler {
   void answer_tokenize();
   Result<void> submit_all();
   Result<void> submit_more();
-  Result<void> submit_part(std::size_t index);
+  Result<LeaseState> submit_part(std::size_t index);  // pending: it waits for shared limits
   Result<std::uint32_t> output_tokens(std::size_t& prompt_tokens) const;
   Result<void> count_logprobs(std::uint64_t prompt_tokens, std::uint64_t output_tokens);
   Result<GenerationSpec> make_spec(std::size_t index);
@@ -145,6 +153,7 @@ class CompletionHandler {
   std::vector<std::unique_ptr<Part>> parts_;  // addresses are stable: the loop refers to them
   std::size_t parts_left_ = 0;                // whose answer is not whole yet
   std::size_t num_submitted_ = 0;
+  bool waits_for_quota_ = false;    // on_quota() goes on
   std::uint64_t num_logprobs_ = 0;  // that the answer may have to hold
   std::vector<Choice> choices_;     // prompt * best_of + i
   std::uint32_t accepted_ = 0;      // output tokens, all choices

@@ -1,6 +1,8 @@
 // Models, quota, probes and metrics.
 #include "gateway/http/endpoints.h"
 
+#include <array>
+
 #include "gateway/admin/admin_json.h"
 #include "gateway/api/json_text.h"
 #include "gateway/api/percent_decode.h"
@@ -60,6 +62,11 @@ void answer_openapi(Session& session) {
   session.respond_json(service.openapi);
 }
 
+std::string_view quota_store_name(QuotaStoreState state) {
+  constexpr std::array<std::string_view, 4> kNames{"local", "connected", "settling", "unavailable"};
+  return kNames[static_cast<std::size_t>(state)];
+}
+
 void answer_ready(Session& session) {
   Service& service = session.service();
   if (service.is_draining)
@@ -72,13 +79,16 @@ void answer_ready(Session& session) {
     return session.respond_error(error);
   }
   // Ready as long as someone is served: a store that fails refuses accounts with limits only.
-  switch (service.loop.usage_store_state()) {
-    case UsageStoreState::storing:
-      return session.respond_json("{\"status\":\"ready\",\"usage_store\":\"storing\"}");
-    case UsageStoreState::failing:
-      return session.respond_json("{\"status\":\"ready\",\"usage_store\":\"failing\"}");
-    case UsageStoreState::full:
-      break;
+  const UsageStoreState usage = service.loop.usage_store_state();
+  if (usage != UsageStoreState::full) {
+    const std::string_view quota = quota_store_name(service.loop.quota_store_state());
+    std::string& out = service.scratch;
+    out.assign("{\"status\":\"ready\",\"usage_store\":\"")
+        .append(usage == UsageStoreState::storing ? "storing" : "failing")
+        .append("\",\"quota_store\":\"")
+        .append(quota)
+        .append("\"}");
+    return session.respond_json(out);
   }
   Error error =
       make_error(Errc::quota_store_unavailable, "the usage store has failed for too long");

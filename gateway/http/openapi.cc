@@ -24,7 +24,7 @@ constexpr std::array
                  R"({"type":"object","required":["error"],"properties":{"error":{"type":"object","required":["message","type","param","code"],"properties":{"message":{"type":"string"},"type":{"type":"string"},"param":{"type":["string","null"]},"code":{"type":"string"}},"additionalProperties":false}},"additionalProperties":false})"},
                 {"Empty", R"({"type":"object","properties":{},"additionalProperties":false})"},
                 {"Status",
-                 R"({"type":"object","required":["status"],"properties":{"status":{"enum":["live","ready"]},"usage_store":{"enum":["storing","failing"]}},"additionalProperties":false})"},
+                 R"({"type":"object","required":["status"],"properties":{"status":{"enum":["live","ready"]},"usage_store":{"enum":["storing","failing"]},"quota_store":{"enum":["local","connected","settling","unavailable"]}},"additionalProperties":false})"},
                 {"ChatRequest",
                  R"({"type":"object","required":["messages"],"properties":{"model":{"type":"string"},"messages":{"type":"array"},"max_tokens":{"type":["integer","null"]},"max_completion_tokens":{"type":["integer","null"]},"stream":{"type":["boolean","null"]},"n":{"type":["integer","null"]}},"additionalProperties":true})"},
                 {"CompletionRequest",

@@ -18,6 +18,7 @@
 
 #include "config/config.h"
 #include "gateway/core/generation.h"
+#include "gateway/core/lease_book.h"
 #include "gateway/core/quota_view.h"
 #include "shared/control.h"
 #include "shared/journal.h"
@@ -47,9 +48,31 @@ struct ModelFacts {  // from worker hellos; stable while at least one worker is 
 // quota_store_unavailable; full: everyone, for as much waits as may.
 enum class UsageStoreState : std::uint8_t { storing, failing, full };
 
+// Where limits are counted: by this gateway alone, or in a store that several gateways share.
+// settling: it lost its data or is new, and grants nothing until all have reported. unavailable:
+// accounts with a limit are refused once nothing is leased any longer.
+enum class QuotaStoreState : std::uint8_t { local, connected, settling, unavailable };
+
+// A request that waits for shared limits.
+class QuotaWaiter {
+ public:
+  virtual ~QuotaWaiter() = default;
+  // Ask again: lease() now says ready, or an error, or pending once more. Never from inside
+  // lease().
+  virtual void on_quota() = 0;
+};
+
 class DecisionLoop {
  public:
   virtual ~DecisionLoop() = default;
+
+  // Before submit() and count_request(): whether what they need is leased here. pending: the store
+  // is asked for it; on_quota() follows within the time that requests may wait, unless forget() is
+  // called first. Errors: as of submit(), and quota_store_unavailable. Where limits are not shared:
+  // ready. What is ready holds until control returns to the loop.
+  virtual Result<LeaseState> lease(const GenerationSpec& spec, QuotaWaiter& waiter) = 0;
+  virtual Result<LeaseState> lease_count(Caller caller, QuotaWaiter& waiter) = 0;
+  virtual void forget(QuotaWaiter& waiter) = 0;
 
   // Counts a request that will not generate (/tokenize, count routes) against the request limits.
   virtual Result<void> count_request(Caller caller) = 0;
@@ -80,6 +103,7 @@ class DecisionLoop {
   virtual QuotaView quota(Caller caller) const = 0;
   virtual ModelFacts model_facts(std::uint32_t model) const = 0;
   virtual UsageStoreState usage_store_state() const = 0;
+  virtual QuotaStoreState quota_store_state() const = 0;
 };
 
 }  // namespace sluice::gw

@@ -75,6 +75,9 @@ LimitSet limit_set(const cfg::LimitValues& limits) {
   return set;
 }
 
+static_assert(static_cast<int>(cfg::QuotaMode::synchronous) ==
+              static_cast<int>(LeaseMode::synchronous));
+
 using ModelNumbers = std::map<std::string, std::uint32_t>;
 
 // Overrides of models that are not served (any more) act on nothing.
@@ -113,6 +116,14 @@ std::size_t request_index(GenerationHandle handle) {
 
 }  // namespace
 
+LeaseParams lease_params(const cfg::QuotaStore& config) {
+  LeaseParams params;
+  params.mode = static_cast<LeaseMode>(config.mode);
+  params.lease_time = config.lease_time;
+  params.block_permille = config.block_permille;
+  return params;
+}
+
 RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clock,
                                    const cfg::Config& config, Journal journal,
                                    ControlChannel control)
@@ -123,6 +134,7 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
       ring_bytes_(config.ring_bytes),
       facts_(config.models.size()),
       slots_(journal_.num_slots()),
+      quota_wait_max_(config.quota_store.wait_max),
       now_(clock.now()) {
   CoreParams params;
   params.queue = queue_params(config);
@@ -137,6 +149,9 @@ RingDecisionLoop::RingDecisionLoop(boost::asio::io_context& io, const Clock& clo
     model_digests_.push_back(model_digest(model.name));
   }
   params.limits = map_tenants(config);
+  if (config.quota_store.kind == cfg::QuotaStoreKind::redis)
+    params.leases = lease_params(config.quota_store);
+  params.lease_wait_max = config.quota_store.wait_max;
   params.tenant_breaker = breaker_params(config.breakers.tenants);
   params.worker_breaker = breaker_params(config.breakers.workers);
   params.first_id = SequenceId{journal_.take_id()};

@@ -27,6 +27,7 @@
 #include "gateway/link/decision_loop.h"
 #include "gateway/link/settled_slots.h"
 #include "gateway/link/worker_link.h"
+#include "gateway/store/redis_quota_store.h"
 #include "gateway/store/usage_recovery.h"
 #include "shared/clock.h"
 #include "shared/control.h"
@@ -42,6 +43,8 @@ struct LinkCounters {
   std::uint64_t submissions_unsent = 0;  // the ring had no room
   std::uint64_t doorbells = 0;           // rung: system calls
   std::uint64_t sleeps = 0;
+  std::uint64_t quota_waits = 0;     // requests that waited for the store of shared limits
+  std::uint64_t quota_timeouts = 0;  // of them, until their time was over
   std::uint64_t store_refusals = 0;  // requests refused because usage cannot be stored
 };
 
@@ -59,9 +62,13 @@ struct LoopHooks {
   std::function<void()> drain;                     // take no new connections
   std::function<void(const BreakerEvent&, const std::string& tenant)> breaker_moved;
   std::function<void(const WorkerBreakerEvent&)> worker_breaker_moved;
+  // The store of shared limits; `reason`: why it is not connected.
+  std::function<void(bool is_connected, const std::string& reason)> quota_store_moved;
   // All requests ended. Whoever sets it calls say_drained() when the last bytes are written.
   std::function<void()> requests_drained;
 };
+
+LeaseParams lease_params(const cfg::QuotaStore& config);
 
 class RingDecisionLoop final : public DecisionLoop {
  public:
@@ -84,6 +91,9 @@ class RingDecisionLoop final : public DecisionLoop {
   void say_ready(std::uint16_t port);
   void say_drained();
 
+  Result<LeaseState> lease(const GenerationSpec& spec, QuotaWaiter& waiter) override;
+  Result<LeaseState> lease_count(Caller caller, QuotaWaiter& waiter) override;
+  void forget(QuotaWaiter& waiter) override;
   Result<void> count_request(Caller caller) override;
   Result<void> precheck(Caller caller, std::uint32_t model) override;
   Result<GenerationHandle> submit(GenerationSpec spec, GenerationSink& sink) override;
@@ -98,6 +108,7 @@ class RingDecisionLoop final : public DecisionLoop {
   QuotaView quota(Caller caller) const override;
   ModelFacts model_facts(std::uint32_t model) const override;
   UsageStoreState usage_store_state() const override { return settled_.state(journal_); }
+  QuotaStoreState quota_store_state() const override;
 
   // The books of a former gateway, before the first request.
   LedgerNames ledger_names() const;
@@ -106,6 +117,11 @@ class RingDecisionLoop final : public DecisionLoop {
   // capacity is SettledSlots::writer_capacity(journal()).
   void set_usage_writer(std::unique_ptr<UsageWriter> writer);
   const SettledSlots& settled() const { return settled_; }
+  // Where the configuration shares limits, after the books were charged; until then, and while it
+  // is away, who has a limit is refused. Its hook has to wake the loop.
+  void set_quota_store(std::unique_ptr<RedisQuotaStore> store);
+  const RedisQuotaStore* quota_store() const { return quota_store_.get(); }
+  std::size_t num_quota_waiters() const { return waiters_.size(); }
 
   const ServingCore& core() const { return *core_; }
   // By configured tenant. Opened by force: until reset.
@@ -149,11 +165,18 @@ class RingDecisionLoop final : public DecisionLoop {
   void sleep();
   void ring_bells();
   void report_breakers();
+  void take_quota_news();
+  void call_waiters();
+  void send_asks();
+  std::optional<Tick> next_quota_due() const;
 
   void set_breakers(const cfg::Breakers& config);
   CoreLimits map_tenants(const cfg::Config& config);
   AccountId account_of(const std::string& tenant, const cfg::ApiKey* key, CoreLimits& limits);
   std::optional<Error> store_refusal(AccountId account);
+  template <class Ask>
+  Result<LeaseState> lease(QuotaWaiter& waiter, Ask ask);
+  std::string counter_key(const LeasePlace& place) const;
   JournalEntry journal_entry(std::uint32_t sequence) const;
   static JournalUse journal_use(const ResourceUse& use);
   TenantId inner(TenantId tenant) const;
@@ -187,6 +210,19 @@ class RingDecisionLoop final : public DecisionLoop {
   std::vector<Salt> salts_;                      // by inner tenant: drawn at random, kept secret
   std::vector<std::uint32_t> slots_;             // journal slot by sequence table index
   std::vector<GenerationSink*> sinks_;           // by request table index
+  struct Waiting {
+    QuotaWaiter* waiter = nullptr;
+    std::uint64_t since = 0;  // exchange
+    Tick until;
+  };
+  Duration quota_wait_max_;
+  std::unique_ptr<RedisQuotaStore> quota_store_;
+  std::uint64_t quota_connection_ = 0;  // RedisQuotaStore::News
+  bool is_quota_connected_ = false;
+  std::string quota_reason_;
+  std::map<std::uint64_t, Waiting> waiters_;            // by arrival
+  std::map<QuotaWaiter*, std::uint64_t> waiter_order_;  // key of waiters_
+  std::uint64_t next_waiter_ = 1;
   LinkCounters counters_;
   Tick now_;
   bool stopped_ = false;

@@ -107,7 +107,9 @@ bool RingDecisionLoop::turn() {
     carry_out();
     is_busy = true;
   }
+  take_quota_news();
   is_busy |= deliver();
+  send_asks();
   report_breakers();
   ring_bells();
   return is_busy;
@@ -188,7 +190,8 @@ void RingDecisionLoop::wait() {
 }
 
 void RingDecisionLoop::sleep() {
-  if (const std::optional<Tick> due = core_->next_due()) waits_->arm(*due, clock_.now());
+  for (const std::optional<Tick> due : {core_->next_due(), next_quota_due()})
+    if (due) waits_->arm(*due, clock_.now());
   ++counters_.sleeps;
   if (waits_->io.stopped()) waits_->io.restart();
   waits_->io.run_one();

@@ -397,16 +397,17 @@ void Parent::reload() {
   const cfg::Config& old = options_.config;
   if (next.models != old.models || next.listen != old.listen || next.state_dir != old.state_dir ||
       next.journal_slots != old.journal_slots || next.ring_bytes != old.ring_bytes ||
-      next.confine_processes != old.confine_processes)
+      next.confine_processes != old.confine_processes || next.quota_store != old.quota_store)
     spdlog::warn(
-        "event=reload_partial why=\"models, listen, state_dir, journal_slots, ring_bytes and "
-        "confine_processes change at the next start\"");
+        "event=reload_partial why=\"models, listen, state_dir, journal_slots, ring_bytes, "
+        "quota_store and confine_processes change at the next start\"");
   next.models = old.models;
   next.listen = old.listen;
   next.state_dir = old.state_dir;
   next.journal_slots = old.journal_slots;
   next.ring_bytes = old.ring_bytes;
   next.confine_processes = old.confine_processes;
+  next.quota_store = old.quota_store;
   options_.config = std::move(next);
   supervision_.set_limits(options_.config.supervision, options_.config.queue.drain_timeout);
   spdlog::info("event=reloaded");

@@ -175,6 +175,39 @@ void append_usage_store(CorePage& page) {
       page.loop.counters().store_refusals);
 }
 
+void append_quota_store(Page& page) {
+  const auto one = [&](std::string_view name, std::string_view type, std::string_view help,
+                       std::uint64_t value) {
+    append_metric_head(page.out, name, type, help);
+    append_sample(page.out, name, "", value);
+  };
+  const RedisQuotaStore* const store = page.loop.quota_store();
+  if (store == nullptr) return;
+  const LeaseBook& leases = *page.loop.core().leases();
+  const QuotaStoreCounters& counters = store->counters();
+  one("sluice_quota_store_connected", "gauge", "1: the store of shared limits answers.",
+      leases.is_connected() ? 1 : 0);
+  one("sluice_quota_store_connects_total", "counter", "Connections made.", counters.connects);
+  one("sluice_quota_store_failures_total", "counter", "Connections and exchanges that failed.",
+      counters.failures);
+  one("sluice_quota_store_exchanges_total", "counter", "Round trips that carried asks.",
+      counters.exchanges);
+  append_metric_head(page.out, "sluice_quota_store_exchange_seconds_total", "counter",
+                     "Time of all exchanges.");
+  append_real(page.out, "sluice_quota_store_exchange_seconds_total", "",
+              static_cast<double>(counters.exchange_us) * 1e-6);
+  one("sluice_quota_store_asks_total", "counter", "Limits reported or asked for.",
+      leases.num_asks());
+  one("sluice_quota_store_refused_total", "counter", "Asks that the limit could not meet.",
+      leases.num_refused());
+  one("sluice_quota_store_waiting", "gauge", "Requests that wait for the store.",
+      page.loop.num_quota_waiters());
+  one("sluice_quota_store_waits_total", "counter", "Requests that waited for the store.",
+      page.loop.counters().quota_waits);
+  one("sluice_quota_store_timeouts_total", "counter", "Of them, until their time was over.",
+      page.loop.counters().quota_timeouts);
+}
+
 // Spent / granted is how much of what admission reserves gets used.
 void append_ledger(CorePage& page) {
   const auto per_mode = [&](std::string_view name, std::string_view help, auto value) {
@@ -237,6 +270,7 @@ void append_core_metrics(std::string& out, const RingDecisionLoop& loop, const S
   append_books(page);
   append_process(page);
   append_usage_store(page);
+  append_quota_store(page);
   append_ledger(page);
   append_breakers(page);
 }

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -28,6 +29,8 @@
 #include "gateway/logging.h"
 #include "gateway/role/core_metrics.h"
 #include "gateway/role/ring_fleet.h"
+#include "gateway/store/gateway_id.h"
+#include "gateway/store/redis_quota_store.h"
 #include "gateway/store/usage_book.h"
 #include "gateway/store/usage_recovery.h"
 #include "gateway/store/usage_writer.h"
@@ -150,6 +153,35 @@ Result<void> charge_and_write(RingDecisionLoop& loop, UsageBook book, boost::asi
   return {};
 }
 
+// The thread that shares limits with other gateways; from then on they can be leased.
+Result<void> share_limits(RingDecisionLoop& loop, const cfg::Config& config,
+                          boost::asio::io_context& io) {
+  const cfg::QuotaStore& from = config.quota_store;
+  if (from.kind == cfg::QuotaStoreKind::local) return {};
+  Result<std::string> password = cfg::quota_store_password(from);
+  if (!password) return password.error();
+  Result<std::string> id = load_gateway_id(config.state_dir);
+  if (!id) return id.error();
+  QuotaStoreOptions options;
+  options.redis = {
+      from.address,         from.port,           from.database, from.username, std::move(*password),
+      from.connect_timeout, from.command_timeout};
+  options.key_prefix = from.key_prefix;
+  options.gateway = std::move(*id);
+  options.leases = lease_params(from);
+  options.retry_max = std::min<Duration>(options.retry_max, from.lease_time / 4);
+  options.has_news = [&io] { boost::asio::post(io, [] {}); };  // a turn takes them
+  loop.set_quota_store(std::make_unique<RedisQuotaStore>(std::move(options)));
+  return {};
+}
+
+void log_quota_store(bool is_connected, const std::string& reason) {
+  if (is_connected)
+    spdlog::info("event=quota_store_connected");
+  else
+    spdlog::warn("event=quota_store_unavailable reason=\"{}\"", reason);
+}
+
 void log_breaker(const BreakerEvent& event, const std::string& tenant, Tick now) {
   const bool is_worse = event.to != BreakerState::closed && event.to != BreakerState::half_open;
   const auto retry = std::chrono::ceil<std::chrono::seconds>(event.retry_at - now);
@@ -227,6 +259,8 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
   RingDecisionLoop loop(io, clock, merged, std::move(*journal), std::move(control));
   if (const Result<void> charged = charge_and_write(loop, std::move(*book), io); !charged)
     return charged.error();
+  loop.hooks.quota_store_moved = log_quota_store;
+  if (const Result<void> shared = share_limits(loop, config, io); !shared) return shared.error();
   Service service(merged, std::move(*models), loop, clock, random_word(), unix_s_now());
   service.set_admin(*admin);
   service.append_core_metrics = [&](std::string& out) { append_core_metrics(out, loop, service); };

@@ -185,7 +185,10 @@ class SluiceServer:
         self.lines.put(None)
 
     def start(self):
-        self.spawn()
+        return self.spawn().started()
+
+    def started(self):
+        """Waits for what spawn() began."""
         try:
             self.ready_line = self.lines.get(timeout=START_TIMEOUT * PATIENCE)
         except queue.Empty:

@@ -64,6 +64,34 @@ class CommandLine(unittest.TestCase):
         self.run_well("tenant", "delete", "acme")
         self.assertIn("not_found", self.run_badly(1, "tenant", "show", "acme"))
 
+    def test_usage_of_one_tenant_and_of_all(self):
+        keys = {}
+        for tenant in ("shop", "depot"):
+            self.run_well("tenant", "create", tenant)
+            keys[tenant] = json.loads(self.run_well("key", "create", tenant, "app", "--json"))["key"]
+        told = {"shop": [], "depot": []}
+        for tenant, tokens in (("shop", 20), ("shop", 30), ("depot", 7)):
+            answer = self.server.post("/v1/completions", {
+                "model": "canned", "prompt": "river", "max_tokens": tokens, "ignore_eos": True},
+                {"Authorization": "Bearer " + keys[tenant]})
+            self.assertEqual(answer.status, 200, answer.text)
+            told[tenant].append(answer.json()["usage"])
+        wait_until(lambda: self.server.metric("sluice_store_usage_waiting") == 0
+                   and self.server.metric("sluice_journal_live_slots") == 0, "the disk")
+        shop = json.loads(self.run_well("usage", "shop", "period=month", "--json"))
+        self.assertEqual(shop["total"]["requests"], 2)
+        self.assertEqual(shop["total"]["output_tokens"], 50)
+        self.assertEqual(shop["total"]["input_tokens"], sum(u["prompt_tokens"] for u in told["shop"]))
+        table = self.run_well("usage", "period=month", "group_by=tenant")
+        self.assertRegex(table, r"(?m)^period +start +tenant +requests .*output_tokens")
+        self.assertRegex(table, r"(?m)^month .*\bdepot\b.*\b7\b")
+        self.assertRegex(table, r"(?m)^month .*\bshop\b.*\b50\b")
+        self.assertEqual(len(self.run_well("usage", "shop", "format=csv", "group_by=model").splitlines()), 2)
+        self.assertEqual(len(self.run_well("usage", "shop", "from=1", "to=2").splitlines()), 1)
+        self.assertIn("invalid_value", self.run_badly(1, "usage", "shop", "period=century"))
+        self.assertIn("not_found", self.run_badly(1, "usage", "nobody"))
+        self.assertIn("NAME=VALUE", self.run_badly(2, "usage", "shop", "period"))
+
     def test_refusals_and_wrong_use_have_their_exit_codes(self):
         self.assertIn("invalid_value", self.run_badly(1, "tenant", "create", "a b"))
         self.assertIn("invalid_api_key", self.run_badly(

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "gateway/link/decision_loop.h"
@@ -49,6 +50,14 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   std::optional<Error> refuse_precheck, refuse_submit, refuse_count;
   gw::LimitsView limits_view;
   gw::UsageStoreState store = gw::UsageStoreState::storing;
+  gw::QuotaStoreState quota_store = gw::QuotaStoreState::local;
+  // So many calls of lease() and lease_count() wait; grant() lets them go on.
+  int leases_pending = 0;
+  std::optional<Error> refuse_lease;
+  std::vector<gw::QuotaWaiter*> waiters;
+  void grant() {
+    for (gw::QuotaWaiter* waiter : std::exchange(waiters, {})) waiter->on_quota();
+  }
   gw::QuotaView quota_view;
   gw::ModelFacts facts{.vocab_size = 1024,
                        .context_tokens = 4096,
@@ -196,6 +205,14 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
   gw::QuotaView quota(gw::Caller) const override { return quota_view; }
   gw::ModelFacts model_facts(std::uint32_t) const override { return facts; }
   gw::UsageStoreState usage_store_state() const override { return store; }
+  gw::QuotaStoreState quota_store_state() const override { return quota_store; }
+  Result<gw::LeaseState> lease(const gw::GenerationSpec&, gw::QuotaWaiter& waiter) override {
+    return lease_one(waiter);
+  }
+  Result<gw::LeaseState> lease_count(gw::Caller, gw::QuotaWaiter& waiter) override {
+    return lease_one(waiter);
+  }
+  void forget(gw::QuotaWaiter& waiter) override { std::erase(waiters, &waiter); }
 
  private:
   std::vector<gw::OutputToken> default_script(const gw::GenerationSpec& spec) const {
@@ -211,6 +228,13 @@ class FakeDecisionLoop final : public gw::DecisionLoop {
       tokens.push_back(
           {spec.stop_ids.empty() ? TokenId{2} : spec.stop_ids[0], -1.0f, FinishReason::stop});
     return tokens;
+  }
+  Result<gw::LeaseState> lease_one(gw::QuotaWaiter& waiter) {
+    if (refuse_lease) return *refuse_lease;
+    if (leases_pending == 0) return gw::LeaseState::ready;
+    --leases_pending;
+    waiters.push_back(&waiter);
+    return gw::LeaseState::pending;
   }
   Choice* find(gw::GenerationHandle handle, std::uint32_t choice) {
     const auto at = requests.find(handle.value);

@@ -97,6 +97,10 @@ void fit_relations(Config& c, Randomizer& random) {
   c.breakers.workers.open_min = std::min(c.breakers.workers.open_min, c.breakers.workers.open_max);
   c.breakers.tenants.contended_min =
       std::min(c.breakers.tenants.contended_min, c.breakers.tenants.window);
+  c.quota_store.password_file = random.below(2) == 0 ? "" : "/etc/hostname";
+  if (c.quota_store.address.empty()) c.quota_store.address = "redis";
+  c.quota_store.command_timeout = std::min(
+      c.quota_store.command_timeout, std::min(milliseconds(1000), c.quota_store.lease_time / 2));
   std::swap(c.supervision.restart_delay, c.supervision.restart_delay_max);
   c.supervision.restart_delay =
       std::min(c.supervision.restart_delay, c.supervision.restart_delay_max);

@@ -709,5 +709,107 @@ TEST(ServingCore, AThousandStepsAllocateNothing) {
   EXPECT_EQ(h.core.counters(0).accepted, 4000u);
 }
 
+// The store of shared limits, as far as the core sees it: grants what the test says.
+LeaseAnswers exchange_with(CoreHarness& h, std::uint64_t granted) {
+  LeaseAnswers answers;
+  for (const LeaseAsk& ask : h.core.begin_exchange(64, h.now)) {
+    LeaseAnswer& answer = answers.answers.emplace_back();
+    answer.granted = std::min(granted, ask.want);
+    answer.retry_after = std::chrono::seconds(30);
+  }
+  return answers;
+}
+
+class SharedLimits : public testing::Test {
+ protected:
+  static constexpr std::uint32_t kPrompt = 20;
+  SharedLimits() : h(params()) {
+    h.up(0);
+    h.core.store_connected(Duration{0}, h.now);
+    spec = CoreHarness::spec(5, 1000);
+    spec.stop_ids.clear();
+  }
+  static CoreParams params() {
+    CoreParams made = CoreHarness::params(1);
+    made.limits.accounts[0].mode = ReservationMode::incremental;
+    made.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 100'000;
+    made.leases.emplace();
+    made.leases->block_permille = 0;
+    return made;
+  }
+  Result<LeaseState> lease(std::uint64_t since) {
+    return h.core.lease(spec, TenantId{0}, AccountId{0}, since, h.now);
+  }
+  // Leased and submitted; it runs up to its first border.
+  Client& start() {
+    const std::uint64_t since = h.core.leases()->next_exchange();
+    EXPECT_EQ(lease(since).value(), LeaseState::pending);
+    h.core.end_exchange(exchange_with(h, kPrompt + kGrantTokens), h.now);
+    EXPECT_EQ(lease(since).value(), LeaseState::ready);
+    handle = h.submit(spec).value();
+    for (std::uint32_t i = 0; i < kGrantTokens; ++i) step();
+    return h.clients.at(handle.value);
+  }
+  void step() {
+    h.step(0);
+    h.deliver();
+  }
+  CoreHarness h;
+  GenerationSpec spec;
+  GenerationHandle handle;
+};
+
+TEST_F(SharedLimits, NothingIsAdmittedThatIsNotLeased) {
+  EXPECT_EQ(h.submit(spec).error().code, Errc::quota_store_unavailable);
+  EXPECT_EQ(lease(1).value(), LeaseState::pending);
+  h.core.end_exchange(exchange_with(h, kPrompt + kGrantTokens - 1), h.now);
+  const auto refused = lease(1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::tokens_rate_limited);
+  EXPECT_EQ(refused.error().retry_after, std::chrono::seconds(30));
+  h.core.store_lost();
+  EXPECT_EQ(lease(9).error().code, Errc::quota_store_unavailable);
+  h.core.store_connected(std::chrono::seconds(2), h.now);
+  EXPECT_EQ(lease(9).error().retry_after, std::chrono::seconds(2)) << "it settles";
+}
+
+TEST_F(SharedLimits, AStreamAtItsBorderWaitsForTheStoreAndGoesOn) {
+  Client& client = start();
+  EXPECT_EQ(client.taken[0].size(), kGrantTokens);
+  for (int i = 0; i < 150; ++i) step();  // the engine goes on, the client gets nothing
+  EXPECT_EQ(client.taken[0].size(), kGrantTokens);
+  h.core.check_invariants();
+  h.core.end_exchange(exchange_with(h, kGrantTokens), h.now);
+  h.deliver();
+  EXPECT_EQ(client.taken[0].size(), 2 * kGrantTokens);
+  h.core.end_exchange(exchange_with(h, kGrantTokens), h.now);
+  h.deliver();
+  EXPECT_EQ(client.taken[0].size(), 3 * kGrantTokens);
+  EXPECT_FALSE(client.failure);
+  h.core.end_exchange(exchange_with(h, 0), h.now);
+  h.deliver();
+  ASSERT_TRUE(client.failure);
+  EXPECT_EQ(client.failure->code, Errc::tokens_rate_limited);
+  EXPECT_EQ(client.taken[0].size(), 3 * kGrantTokens) << "it ends at the border, not before";
+  EXPECT_EQ(h.billed(), 3u * kGrantTokens);
+  h.core.check_invariants();
+}
+
+TEST_F(SharedLimits, AStreamThatWaitsTooLongForTheStoreEnds) {
+  Client& client = start();
+  step();
+  const auto due = h.core.next_due();
+  ASSERT_TRUE(due);
+  EXPECT_EQ(*due, h.now + CoreParams{}.lease_wait_max);
+  h.now = *due;
+  h.core.tick(h.now);
+  h.deliver();
+  ASSERT_TRUE(client.failure);
+  EXPECT_EQ(client.failure->code, Errc::quota_store_unavailable);
+  EXPECT_EQ(h.billed(), kGrantTokens);
+  h.core.end_exchange(exchange_with(h, kGrantTokens), h.now);
+  h.core.check_invariants();
+}
+
 }  // namespace
 }  // namespace sluice::gw

@@ -676,5 +676,93 @@ TEST_F(Completion, RandomStepsAndBlockedWritesLoseNothing) {
   }
 }
 
+TEST_F(Completion, WaitsForSharedLimitsBeforeItIsSubmitted) {
+  f.loop.reply = encode("Hello there");
+  f.loop.leases_pending = 2;
+  auto& c = f.connect();
+  c.wire.input = post("/v1/completions", completion(R"("max_tokens":20,"logprobs":1)"));
+  f.turn_all();
+  EXPECT_EQ(c.wire.output, "");
+  EXPECT_TRUE(f.loop.requests.empty());
+  f.loop.grant();  // once more too little
+  f.turn_all();
+  EXPECT_EQ(c.wire.output, "");
+  f.loop.grant();
+  f.turn_all();
+  EXPECT_EQ(status_of(c.wire.output), 200);
+  ASSERT_EQ(f.loop.requests.size(), 1u);
+  EXPECT_EQ(f.loop.last().spec.prompt, encode("Once upon"));
+  EXPECT_TRUE(has(body_of(c.wire.output), "Hello there"));
+}
+
+TEST_F(Completion, ARequestThatWaitsForSharedLimitsMayBeRefusedOrLeave) {
+  f.loop.leases_pending = 1;
+  auto& refused = f.connect();
+  refused.wire.input = post("/v1/completions", completion(R"("stream":true)"));
+  f.turn();
+  f.loop.refuse_lease = make_error(Errc::quota_store_unavailable, "no answer");
+  f.loop.refuse_lease->retry_after = 1s;
+  f.loop.grant();
+  f.turn();
+  EXPECT_EQ(status_of(refused.wire.output), 503);
+  EXPECT_EQ(header_of(refused.wire.output, "retry-after"), "1");
+  f.loop.refuse_lease.reset();
+  f.loop.leases_pending = 1;
+  auto& left = f.connect();
+  left.wire.input = post("/v1/completions", completion());
+  f.turn();
+  ASSERT_EQ(f.loop.waiters.size(), 1u);
+  left.wire.is_input_ended = true;
+  f.turn();
+  EXPECT_TRUE(f.loop.waiters.empty()) << "nobody is there to be called";
+  EXPECT_TRUE(f.loop.requests.empty());
+}
+
+TEST_F(Completion, SeveralPromptsWaitForSharedLimitsOneByOne) {
+  f.loop.reply = encode("Hello");
+  const std::string body =
+      R"({"model":"canned","prompt":["one two three","four"],"max_tokens":8,"echo":true,)"
+      R"("truncate_prompt_tokens":3})";
+  const std::string at_once = f.exchange(post("/v1/completions", body));
+  const auto text_of = [](const std::string& response) {
+    std::string texts;
+    const std::string all = body_of(response);
+    for (std::size_t at = 0; (at = all.find("\"text\":", at)) != std::string::npos; ++at)
+      texts += all.substr(at, all.find("\"", at + 9) - at) + ";";
+    return texts;
+  };
+  f.loop.leases_pending = 2;
+  auto& c = f.connect();
+  c.wire.input = post("/v1/completions", body);
+  for (int i = 0; i < 4; ++i) {
+    f.turn_all();
+    f.loop.grant();
+  }
+  f.turn_all();
+  EXPECT_EQ(status_of(c.wire.output), 200);
+  EXPECT_FALSE(text_of(at_once).empty());
+  EXPECT_EQ(text_of(c.wire.output), text_of(at_once));
+}
+
+TEST_F(Completion, RoutesThatOnlyCountWaitForSharedLimits) {
+  const std::string prompt = R"({"model":"canned","prompt":"Once upon"})";
+  const std::string tokens = R"({"model":"canned","tokens":[10,11]})";
+  for (const auto& [path, body] : {std::pair("/tokenize", prompt), std::pair("/detokenize", tokens),
+                                   std::pair("/v1/chat/completions/input_tokens", chat())}) {
+    SCOPED_TRACE(path);
+    const int before = f.loop.num_counted;
+    f.loop.leases_pending = 1;
+    auto& c = f.connect();
+    c.wire.input = post(path, body) + post(path, body);
+    f.turn();
+    EXPECT_EQ(c.wire.output, "");
+    EXPECT_EQ(f.loop.num_counted, before);
+    f.loop.grant();
+    f.turn();
+    EXPECT_EQ(status_of(c.wire.output), 200);
+    EXPECT_EQ(f.loop.num_counted, before + 2) << "and the next one on the connection";
+  }
+}
+
 }  // namespace
 }  // namespace sluice::gw

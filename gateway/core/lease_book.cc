@@ -13,10 +13,6 @@ constexpr int kReportsPerLease = 10;
 constexpr int kRenewalsPerLease = 3;
 constexpr Duration kOthersAgeMax = std::chrono::seconds(60);
 
-bool is_concurrency(LimitKind kind) {
-  return kind == LimitKind::concurrent_requests || kind == LimitKind::concurrent_kv_tokens;
-}
-
 bool has_period(LimitKind kind) {
   return kind == LimitKind::tokens_per_day || kind == LimitKind::monthly_budget;
 }

@@ -28,10 +28,6 @@ constexpr std::array<KindFacts, kLimitKinds> kKinds{{
     {"output_tokens_max", "output tokens", Errc::invalid_value},
 }};
 
-bool is_concurrency(LimitKind kind) {
-  return kind == LimitKind::concurrent_requests || kind == LimitKind::concurrent_kv_tokens;
-}
-
 bool exceeds(std::uint64_t used, std::uint64_t needed, std::uint64_t limit) {
   const std::uint64_t most = std::min(limit, kAmountMax);
   return needed > 0 && (needed > most || used > most - needed);

@@ -42,6 +42,10 @@ inline constexpr std::size_t kCounterKinds = 8;  // all but output_tokens_max
 inline constexpr std::size_t kMinuteKinds = 4;
 std::string_view limit_kind_name(LimitKind kind);
 
+constexpr bool is_concurrency(LimitKind kind) {  // held while a request runs
+  return kind == LimitKind::concurrent_requests || kind == LimitKind::concurrent_kv_tokens;
+}
+
 constexpr std::size_t index_of(LimitKind kind) {
   return static_cast<std::size_t>(kind);
 }

@@ -175,7 +175,7 @@ void append_usage_store(CorePage& page) {
       page.loop.counters().store_refusals);
 }
 
-void append_quota_store(Page& page) {
+void append_quota_store(CorePage& page) {
   const auto one = [&](std::string_view name, std::string_view type, std::string_view help,
                        std::uint64_t value) {
     append_metric_head(page.out, name, type, help);

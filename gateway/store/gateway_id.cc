@@ -20,10 +20,6 @@ namespace {
 
 constexpr std::size_t kDigits = 32;
 
-Error failed(const std::string& path, const char* what) {
-  return make_error(Errc::io_error, path + ": " + what + ": " + std::strerror(errno));
-}
-
 std::string random_digits() {
   std::array<std::uint8_t, kDigits / 2> bytes{};
   CHECK(::getrandom(bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
@@ -41,11 +37,11 @@ Result<std::string> make(const std::string& path) {
   const std::string fresh = path + ".new";
   const UniqueFd file(
       ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return failed(fresh, "open");
+  if (!file) return system_error(fresh + ": open");
   if (::write(file.get(), id.data(), id.size()) != static_cast<ssize_t>(id.size()))
-    return failed(fresh, "write");
-  if (::fsync(file.get()) != 0) return failed(fresh, "fsync");
-  if (std::rename(fresh.c_str(), path.c_str()) != 0) return failed(path, "rename");
+    return system_error(fresh + ": write");
+  if (::fsync(file.get()) != 0) return system_error(fresh + ": fsync");
+  if (std::rename(fresh.c_str(), path.c_str()) != 0) return system_error(path + ": rename");
   return id;
 }
 
@@ -55,10 +51,10 @@ Result<std::string> load_gateway_id(const std::string& state_dir) {
   const std::string path = state_dir + "/gateway_id";
   const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!file && errno == ENOENT) return make(path);
-  if (!file) return failed(path, "open");
+  if (!file) return system_error(path + ": open");
   std::array<char, kDigits + 1> text{};
   const ssize_t got = ::read(file.get(), text.data(), text.size());
-  if (got < 0) return failed(path, "read");
+  if (got < 0) return system_error(path + ": read");
   const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
   if (got != static_cast<ssize_t>(kDigits) ||
       !std::all_of(text.begin(), text.begin() + kDigits, is_digit))

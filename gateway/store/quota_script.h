@@ -107,7 +107,7 @@ if settling == 0 and free > 0 and free >= least and (least > 0 or not short) the
   granted = math.min(want, free)
 end
 local retry = 0
-if settling == 0 and granted < most then
+if settling == 0 and granted < want then
   local missing = most - (free - granted)
   retry = -1
   if class == 'm' then
@@ -126,7 +126,7 @@ if settling == 0 and granted < most then
   if rooms >= missing or class == 'c' then
     retry = retry < 0 and 1000 or math.min(retry, 1000)
   end
-  if rooms > 0 then
+  if rooms > 0 and granted < most then
     short = true
     redis.call('HSET', KEYS[1], 'short', whole(now + 2000))
   end

@@ -33,12 +33,12 @@ std::string shown(const std::string& text) {
   return shown(text.data(), text.size());
 }
 
-Error failed(const std::string& what) {
+Error connection_error(const std::string& what) {
   return make_error(Errc::io_error, "redis: " + what);
 }
 
-Error failed(const redisContext& context) {
-  return failed(shown(std::string(context.errstr)));
+Error connection_error(const redisContext& context) {
+  return connection_error(shown(std::string(context.errstr)));
 }
 
 std::string first_word(const std::string& text) {
@@ -69,29 +69,29 @@ Result<RedisConnection> RedisConnection::open(const RedisOptions& options) {
       is_path ? ::redisConnectUnixWithTimeout(options.address.c_str(), timeout)
               : ::redisConnectWithTimeout(options.address.c_str(), options.port, timeout));
   redisContext* const context = connection.context_.get();
-  if (context == nullptr) return failed("out of memory");
-  if (context->err != 0) return failed(*context);
+  if (context == nullptr) return connection_error("out of memory");
+  if (context->err != 0) return connection_error(*context);
   connection.functions_.reset(new Functions{*context->reader->fn});
   connection.functions_->table.createArray = [](const redisReadTask*, auto) -> void* {
     return nullptr;
   };
   context->reader->fn = &connection.functions_->table;
   if (::redisSetTimeout(context, timeval_of(options.command_timeout)) != REDIS_OK)
-    return failed(*context);
-  if (!is_path && ::redisEnableKeepAlive(context) != REDIS_OK) return failed(*context);
+    return connection_error(*context);
+  if (!is_path && ::redisEnableKeepAlive(context) != REDIS_OK) return connection_error(*context);
   connection.command_timeout_ = options.command_timeout;
   if (!options.password.empty()) {
     RedisCommand auth{"AUTH", options.password};
     if (!options.username.empty()) auth.insert(auth.begin() + 1, options.username);
     const Result<RedisReply> reply = connection.run_one(auth);
     if (!reply) return reply.error();
-    if (reply->is_error) return failed("AUTH: " + first_word(reply->text));
+    if (reply->is_error) return connection_error("AUTH: " + first_word(reply->text));
   }
   if (options.database != 0) {
     const Result<RedisReply> reply =
         connection.run_one({"SELECT", std::to_string(options.database)});
     if (!reply) return reply.error();
-    if (reply->is_error) return failed("SELECT: " + shown(reply->text));
+    if (reply->is_error) return connection_error("SELECT: " + shown(reply->text));
   }
   return connection;
 }
@@ -108,18 +108,19 @@ Result<std::vector<RedisReply>> RedisConnection::run(std::span<const RedisComman
     }
     if (::redisAppendCommandArgv(context, static_cast<int>(words.size()), words.data(),
                                  sizes.data()) != REDIS_OK)
-      return failed(*context);
+      return connection_error(*context);
   }
   // Blocks for at most the socket's timeout, which is the same.
   for (int is_written = 0; is_written == 0;) {
-    if (::redisBufferWrite(context, &is_written) != REDIS_OK) return failed(*context);
-    if (SteadyClock::now() >= deadline) return failed("timed out while writing");
+    if (::redisBufferWrite(context, &is_written) != REDIS_OK) return connection_error(*context);
+    if (SteadyClock::now() >= deadline) return connection_error("timed out while writing");
   }
   std::vector<RedisReply> replies;
   while (replies.size() < commands.size()) {
     void* raw = nullptr;
     if (::redisReaderGetReply(context->reader, &raw) != REDIS_OK)
-      return failed("a reply that no command has: " + shown(std::string(context->reader->errstr)));
+      return connection_error("a reply that no command has: " +
+                              shown(std::string(context->reader->errstr)));
     if (raw != nullptr) {
       const std::unique_ptr<void, void (*)(void*)> owned(raw, ::freeReplyObject);
       const auto& reply = *static_cast<const redisReply*>(raw);
@@ -131,16 +132,17 @@ Result<std::vector<RedisReply>> RedisConnection::run(std::span<const RedisComman
                  taken.is_error) {
         taken.text.assign(reply.str, reply.len);
       } else if (reply.type != REDIS_REPLY_NIL) {
-        return failed("a reply that no command has");
+        return connection_error("a reply that no command has");
       }
       continue;
     }
-    if (context->reader->len > kReplyBytesMax) return failed("a reply is too long");
+    if (context->reader->len > kReplyBytesMax) return connection_error("a reply is too long");
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(deadline - SteadyClock::now()).count();
     pollfd waited{context->fd, POLLIN, 0};
-    if (left <= 0 || ::poll(&waited, 1, static_cast<int>(left)) == 0) return failed("timed out");
-    if (::redisBufferRead(context) != REDIS_OK) return failed(*context);
+    if (left <= 0 || ::poll(&waited, 1, static_cast<int>(left)) == 0)
+      return connection_error("timed out");
+    if (::redisBufferRead(context) != REDIS_OK) return connection_error(*context);
   }
   return replies;
 }

@@ -23,7 +23,7 @@ constexpr std::int64_t kMinuteTtlMs = 3 * 60'000;
 constexpr std::int64_t kDayTtlMs = 3 * 86'400'000ll;
 constexpr std::int64_t kMonthTtlMs = 63 * 86'400'000ll;
 
-Error failed(std::string what) {
+Error store_error(std::string what) {
   return make_error(Errc::io_error, "redis: " + std::move(what));
 }
 
@@ -172,7 +172,7 @@ void RedisQuotaStore::connect() {
   if (!replies) return fail(replies.error());
   for (const RedisReply& reply : *replies)
     if (reply.is_error)
-      return fail(failed(reply.text.substr(0, reply.text.find(' ')) + " at the start"));
+      return fail(store_error(reply.text.substr(0, reply.text.find(' ')) + " at the start"));
   run_id_ = value_of((*replies)[0].text, "run_id:");
   session_ = value_of((*replies)[0].text, "server_time_usec:");
   script_sha_ = (*replies)[1].text;
@@ -183,7 +183,7 @@ void RedisQuotaStore::connect() {
                        time > 0 && time <= kSharedAmountMax;
   if (!is_word(run_id_) || !is_word(script_sha_) || !is_time)
     return fail(
-        failed("the server does not say its run_id and server_time_usec (Redis 6 or later)"));
+        store_error("the server does not say its run_id and server_time_usec (Redis 6 or later)"));
   const Result<Duration> settling = hear_settling();
   if (!settling) return fail(settling.error());
   counters_.connects.fetch_add(1, std::memory_order_relaxed);
@@ -197,9 +197,9 @@ Result<Duration> RedisQuotaStore::hear_settling() {
   if (!reply) return reply.error();
   LeaseAnswers answers;
   if (reply->is_error)
-    return failed("the script was refused: " + reply->text.substr(0, reply->text.find(' ')));
+    return store_error("the script was refused: " + reply->text.substr(0, reply->text.find(' ')));
   if (!read_answer(reply->text, nothing.ask, answers))
-    return failed("an answer that makes no sense");
+    return store_error("an answer that makes no sense");
   return answers.settling;
 }
 
@@ -260,9 +260,9 @@ Result<void> RedisQuotaStore::exchange(const std::vector<KeyedAsk>& asks) {
   for (std::size_t i = 0; i < asks.size(); ++i) {
     const RedisReply& reply = (*replies)[i];
     if (reply.is_error)
-      return failed("the script was refused: " + reply.text.substr(0, reply.text.find(' ')));
+      return store_error("the script was refused: " + reply.text.substr(0, reply.text.find(' ')));
     const std::optional<LeaseAnswer> answer = read_answer(reply.text, asks[i].ask, answers);
-    if (!answer) return failed("an answer that makes no sense");
+    if (!answer) return store_error("an answer that makes no sense");
     answers.answers.push_back(*answer);
   }
   {

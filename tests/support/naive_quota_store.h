@@ -103,7 +103,7 @@ class NaiveQuotaStore {
     if (may_grant && free > 0 && free >= least)
       answer.granted = static_cast<std::uint64_t>(std::min(want, free));
     const auto granted = static_cast<std::int64_t>(answer.granted);
-    if (answer.settling == 0 && granted < most) {
+    if (answer.settling == 0 && granted < want) {
       const std::int64_t missing = most - (free - granted);
       answer.retry = -1;
       if (is_minute) {
@@ -119,7 +119,7 @@ class NaiveQuotaStore {
       const bool may_return = static_cast<std::int64_t>(rooms) >= missing;
       if (may_return || (!is_minute && !is_period))
         answer.retry = answer.retry < 0 ? 1000 : std::min<std::int64_t>(answer.retry, 1000);
-      if (rooms > 0) {
+      if (rooms > 0 && granted < most) {
         counter.short_until = now + 2000;
         answer.is_short = true;
       }

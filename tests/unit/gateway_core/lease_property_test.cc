@@ -215,6 +215,10 @@ class World {
       ++(is_away ? unavailable : refused);
       if (!is_away && leased.error().code != Errc::insufficient_quota) {
         EXPECT_TRUE(leased.error().retry_after);
+        const bool is_of_a_day = leased.error().detail.find("per day") != std::string::npos;
+        const Duration most = is_of_a_day ? std::chrono::hours(24) : std::chrono::seconds(62);
+        EXPECT_LE(leased.error().retry_after.value_or(milliseconds(0)), most)
+            << leased.error().detail;
       }
       return;
     }

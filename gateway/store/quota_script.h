@@ -9,13 +9,12 @@
 //            run_id, or none, data may be missing: for one lease time nothing is granted.
 //
 //   ARGV     gateway, class (m: minute, p: day or month, c: concurrency), period, limit, kept,
-//   least,
-//            most, want, mode (l: leased, s: synchronous), lease_ms, ttl_ms, run_id, charges (of
-//            minutes "AGE_MS:AMOUNT ...", else one amount), session: the server's time when the
-//            gateway connected, us. What an earlier connection left on the way is refused: STALE
-//   answer   "START SETTLING_MS GRANTED OTHERS RETRY_MS SHORT"; RETRY_MS is -1 where only the end
-//   of
-//            the period helps
+//            least, most, want, mode (l: leased, s: synchronous), lease_ms, ttl_ms, run_id,
+//            charges (of minutes "AGE_MS:AMOUNT ...", else one amount), session: the server's
+//            time when the gateway connected, us. What an earlier connection left on the way is
+//            refused: STALE
+//   answer   "START SETTLING_MS GRANTED OTHERS RETRY_MS SHORT". RETRY_MS: when the largest need
+//            fits, for whoever got too little; -1 where only the end of the period helps
 //
 // Amounts are whole numbers up to 2^53: Lua's numbers are exact up to there.
 // tests/support/naive_quota_store.h says the same as plain values, and a test compares the two.

@@ -18,8 +18,9 @@ namespace {
 constexpr std::int64_t kIdsKeptS = 120;
 constexpr std::int64_t kBatchesKept = 8;
 constexpr std::int64_t kSecondsKept = 120;
-constexpr std::int64_t kMinutesKeptS = 8 * 86'400;   // days and months are kept for good
-constexpr std::uint64_t kKvTokenMsMax = 1ull << 52;  // a million tokens for half a century
+constexpr std::int64_t kMinutesKeptS = 8 * 86'400;  // days and months are kept for good
+// Of one sequence: a million tokens for most of a day. Sums of hostile slots stay far below 2^62.
+constexpr std::uint64_t kKvTokenMsMax = 1ull << 46;
 constexpr std::array<const char*, 3> kTables{"usage_seconds", "usage_minutes", "usage_days"};
 
 AccountDigest sha256(std::string_view text) {

@@ -6,8 +6,10 @@
 #include <cstddef>
 
 #ifdef __CUDACC__
-// The shim defines this for the CPU; on the device it is plain shared memory.
+// The shim defines these for the CPU; on the device it is plain shared memory, and a hint.
 #define SLUICE_SHARED(type, name, count) __shared__ type name[count]
+#define SLUICE_PRAGMA(text) _Pragma(#text)
+#define SLUICE_UNROLL(count) SLUICE_PRAGMA(unroll count)
 #endif
 
 namespace sluice::krn::cuda {
@@ -18,6 +20,12 @@ inline constexpr unsigned kWarpsMax = 32;
 static __device__ inline float warp_sum(float value) {
   for (unsigned step = kWarpLanes / 2; step > 0; step /= 2)
     value += __shfl_xor_sync(0xffffffffu, value, step);
+  return value;
+}
+
+static __device__ inline float warp_max(float value) {
+  for (unsigned step = kWarpLanes / 2; step > 0; step /= 2)
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
   return value;
 }
 

@@ -1,13 +1,19 @@
-"""A model that asks for a device which is not there: the worker says so in words that help, and the
-start ends with its error."""
+"""A model on a CUDA device. Where there is none: the worker says so in words that help, and the start
+ends with its error. Where there is one: Brook answers from it as it does from the CPU, confined, and
+its streams outlive the worker."""
+import itertools
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
+import threading
 import unittest
 
 import sluice_process
-from sluice_process import BIN, SOURCE, SluiceServer, config_with, run_main
+from http_client import collect
+from sluice_process import BIN, SOURCE, ServerTest, SluiceServer, config_with, run_main
+from token_books import ACCEPTED, DISCARDED, GENERATED
 
 MODULE = "sluice_cuda.so"
 
@@ -60,6 +66,81 @@ class Device(unittest.TestCase):
             output = self.words_of_a_refused_start(folder)
             self.assertIn(str(folder / MODULE), output)
             self.assertIn("a build that finds the CUDA toolkit makes it", output)
+
+
+@unittest.skipUnless(os.path.exists("/dev/nvidiactl") and (BIN / MODULE).exists(), "no CUDA device here")
+class BrookOnADevice(ServerTest):
+    config = config_with(models=[
+        {"name": "device", "kind": "llama", "device": "cuda", "context_tokens": 1024, "workers": 2},
+        {"name": "cpu", "kind": "llama", "context_tokens": 1024, "num_blocks": 512, "threads": 2}])
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # The server is ready when its first model is.
+        for model in ("cpu", "device"):
+            body = {"model": model, "prompt": "One", "max_tokens": 1}
+            sluice_process.wait_until(lambda: cls.server.post("/v1/completions", body).status == 200,
+                                      f"the first answer of {model}", timeout=60)
+
+    def body(self, model, i, **fields):
+        text = f"Question {i}: what does the gateway do with request number {i * 7}?"
+        return {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0,
+                "max_tokens": 120, "ignore_eos": True, **fields}
+
+    def all_streams(self, model, count, at_event=None):
+        """What `count` streams at once deliver; `at_event` runs once, in the middle of the first."""
+        results = [None] * count
+
+        def one(i):
+            events = itertools.count()
+
+            def on_event(_):
+                if at_event and i == 0 and next(events) == 20:
+                    at_event()
+
+            results[i] = collect(self.server.port, "/v1/chat/completions", self.body(model, i),
+                                 on_event=on_event)
+
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for result in results:
+            self.assertTrue(result.is_done, result.error)
+            self.assertEqual(result.usage["completion_tokens"], 120)
+        return [result.texts[0] for result in results]
+
+    def test_greedy_answers_are_those_of_the_cpu(self):
+        on_cpu, on_device = (self.all_streams(model, 16) for model in ("cpu", "device"))
+        equal = sum(a == b for a, b in zip(on_cpu, on_device))
+        # Sums of another order may turn a token whose two best logits are all but equal.
+        self.assertGreaterEqual(equal, 15, list(zip(on_cpu, on_device)))
+
+    def test_its_fingerprint_is_not_that_of_the_cpu(self):
+        answers = [self.server.post("/v1/chat/completions", self.body(model, 1)).json()
+                   for model in ("device", "cpu")]
+        self.assertNotEqual(*(answer["system_fingerprint"] for answer in answers))
+
+    def test_streams_outlive_the_worker(self):
+        before = self.all_streams("device", 8)
+        pids = self.server.worker_pids()
+
+        def kill_device_workers():
+            for pid in pids:
+                maps = pathlib.Path("/proc", str(pid), "maps").read_text()
+                if MODULE in maps:
+                    os.kill(pid, signal.SIGKILL)
+                    return
+
+        after = self.all_streams("device", 8, kill_device_workers)
+        # Continuity `tokens`: what was sent stays, the rest may turn at a near-tie.
+        self.assertGreaterEqual(sum(a == b for a, b in zip(before, after)), 7, list(zip(before, after)))
+        metric = self.server.metric
+        sluice_process.wait_until(lambda: self.server.journal().live == 0, "no live slot in the journal")
+        sluice_process.wait_until(lambda: metric(GENERATED) == metric(ACCEPTED) + metric(DISCARDED),
+                                  "generated = accepted + discarded")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 // What it keeps of the GPU's meaning: block shared memory (filled with NaN bytes before each
 // block),
 // __syncthreads() that is released only when every live thread of the block has arrived, warp
-// shuffles that exchange between the 32 lanes of a warp, and NO order between threads otherwise:
+// shuffles and __syncwarp() among the 32 lanes of a warp, and NO order between threads otherwise:
 // the next thread to run is drawn from a seed, so that 100 seeds are 100 interleavings. A barrier
 // that can never be released (some threads wait at it, the others at a shuffle) is reported as a
 // deadlock. What it does not keep: speed, memory coalescing, bank conflicts, rounding of special
@@ -74,6 +74,8 @@ T shuffle_value(T value, unsigned source_lane) {
 #define __syncthreads() ::sluice::simt::sync_threads()
 #define __shfl_xor_sync(mask, value, lane_mask) \
   ::sluice::simt::shuffle_value((value), ::sluice::simt::lane() ^ static_cast<unsigned>(lane_mask))
+#define SLUICE_UNROLL(count)
+#define __syncwarp() static_cast<void>(::sluice::simt::shuffle(0, ::sluice::simt::lane()))
 #define SLUICE_SHARED(type, name, count) \
   type* const name =                     \
       static_cast<type*>(::sluice::simt::shared_memory(sizeof(type) * (count), alignof(type)))

@@ -115,12 +115,14 @@ TEST_F(CudaDevice, MatmulAgreesWithAPlainSum) {
 }
 
 TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
-  const std::size_t heads = 6, kv_heads = 2, head_dim = 64, block_tokens = 16, length = 130;
-  PagedKv kv{nullptr, 12, 1, kv_heads, head_dim, block_tokens};
+  const std::size_t heads = 6, kv_heads = 2, head_dim = 64, block_tokens = 16, length = 1130;
+  const std::size_t num_blocks = (length + block_tokens - 1) / block_tokens;
+  PagedKv kv{nullptr, num_blocks, 1, kv_heads, head_dim, block_tokens};
   const auto cache = random_floats(kv.num_blocks * kv_block_floats(kv) + 16, 5);
   const auto q = random_floats(heads * head_dim, 6);
   std::vector<std::uint32_t> block_table;
-  for (std::uint32_t i = 0; i < 9; ++i) block_table.push_back(11 - i);
+  for (std::uint32_t i = 0; i < num_blocks; ++i)
+    block_table.push_back(static_cast<std::uint32_t>(num_blocks) - 1 - i);
   std::vector<float> aligned(cache.size() + 16), expected(q.size());
   const auto address = reinterpret_cast<std::uintptr_t>(aligned.data());
   kv.data = aligned.data() + (64 - address % 64) % 64 / sizeof(float);

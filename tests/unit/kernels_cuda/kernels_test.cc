@@ -90,7 +90,8 @@ void fill(Cache& cache, std::uint64_t seed) {
 
 TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
   const KvCase cases[] = {{1, 1, 8, 8, 1},    {2, 4, 16, 16, 63},  {2, 2, 32, 16, 64},
-                          {1, 3, 64, 16, 65}, {2, 6, 48, 32, 130}, {1, 2, 256, 8, 20}};
+                          {1, 3, 64, 16, 65}, {2, 6, 48, 32, 130}, {1, 2, 256, 8, 20},
+                          {1, 1, 32, 64, 400}};  // warps with several groups
   for (const KvCase& c : cases) {
     Cache cache(c);
     fill(cache, c.length);

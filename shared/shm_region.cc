@@ -16,6 +16,9 @@
 namespace sluice::shm {
 namespace {
 
+// Page tables at once: the first lap of a ring would pay a fault on either side for every page.
+constexpr int kMapNow = MAP_POPULATE;
+
 // Shrink and grow: the peer's mapping can never fault. Future-write: no second writable mapping and
 // no write(2), while the owner's mapping, made before, stays. Seal: none of this can be undone.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
@@ -88,7 +91,7 @@ Result<Region> Region::create(const RegionIdentity& identity, std::size_t ring_b
   if (::fallocate(region.fd_.get(), 0, 0, static_cast<off_t>(bytes)) != 0)
     return system_error("fallocate of a ring");
   void* const base =
-      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, region.fd_.get(), 0);
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | kMapNow, region.fd_.get(), 0);
   if (base == MAP_FAILED) return system_error("mmap of a ring");
   region.base_ = static_cast<std::byte*>(base);
   region.bytes_ = bytes;
@@ -117,7 +120,7 @@ Result<Region> Region::attach(UniqueFd fd, const RegionIdentity& expected) {
   const auto bytes = static_cast<std::uint64_t>(facts.st_size);
   if (bytes < kRingOffset + kRingBytesMin || bytes > kRingOffset + kRingBytesMax)
     return corrupt("the file's size is out of range");
-  void* const base = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+  void* const base = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | kMapNow, fd.get(), 0);
   if (base == MAP_FAILED) return system_error("mmap of a ring");
   Region region;
   region.fd_ = std::move(fd);

@@ -150,9 +150,10 @@ int bench(const std::string& path, int repeats, const char* text_file) {
     std::ifstream file(text_file, std::ios::binary);
     texts.emplace_back("the text file", std::string(std::istreambuf_iterator<char>(file), {}));
   }
-  for (const auto& [name, text] : texts) {
+  for (const auto& named : texts) {
+    const std::string& text = named.second;
     const Spread time = measure(repeats, 1, [&] { ours(text); });
-    report(name, time, text.size(), ids.size());
+    report(named.first, time, text.size(), ids.size());
     if (!has_library) continue;
     const Spread library_time = measure(repeats, 1, [&] { theirs(text); });
     report("  by the library", library_time, text.size(), pieces.size());

@@ -9,6 +9,7 @@
 #include <sys/time.h>
 
 #include <array>
+#include <cstring>
 #include <memory>
 
 #include "gateway/bench/http_response_parser.h"
@@ -25,13 +26,26 @@ struct FreeContext {
 using Bio = std::unique_ptr<BIO, FreeBio>;
 using Context = std::unique_ptr<SSL_CTX, FreeContext>;
 
-Error failed(const HttpTarget& target, std::string_view what) {
-  char reason[160] = "the connection was closed";
-  if (const unsigned long code = ERR_get_error(); code != 0)
-    ERR_error_string_n(code, reason, sizeof reason);
+// The first error of OpenSSL's queue in words: of the system, of the name look-up, or its own.
+std::string openssl_reason() {
+  const char* data = "";
+  int flags = 0;
+  const unsigned long code = ERR_get_error_all(nullptr, nullptr, nullptr, &data, &flags);
+  std::string reason = "the connection was closed";
+  if (ERR_SYSTEM_ERROR(code)) {
+    reason = std::strerror(ERR_GET_REASON(code));
+  } else if ((flags & ERR_TXT_STRING) != 0 && *data != '\0') {
+    reason = data;
+  } else if (const char* const text = ERR_reason_error_string(code); text != nullptr) {
+    reason = text;
+  }
   ERR_clear_error();
+  return reason;
+}
+
+Error failed(const HttpTarget& target, std::string_view what) {
   return make_error(Errc::io_error, target.host + " port " + target.port + ": " +
-                                        std::string(what) + ": " + reason);
+                                        std::string(what) + ": " + openssl_reason());
 }
 
 Result<Bio> connect_to(const HttpTarget& target, const Context& context) {

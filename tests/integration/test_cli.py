@@ -100,7 +100,8 @@ class CommandLine(unittest.TestCase):
             2, "tenant", "list", environment={"SLUICE_URL": self.environment["SLUICE_URL"]}))
         self.assertIn("URL", self.run_badly(2, "tenant", "list", "--url", "ftp://x"))
         self.assertIn("NAME=VALUE", self.run_badly(2, "quota", "set", "acme", "tokens"))
-        self.assertIn("cannot connect", self.run_badly(1, "tenant", "list", "--url", "http://127.0.0.1:1"))
+        self.assertIn("cannot connect: Connection refused",
+                      self.run_badly(1, "tenant", "list", "--url", "http://127.0.0.1:1"))
         for arguments in (["tenant"], ["quota", "set"], ["tenant", "list", "--nonsense"]):
             self.assertEqual(sluice(*arguments).returncode, 2, arguments)
         for arguments in (["tenant", "--help"], ["quota", "set", "--help"], ["usage", "--help"],

@@ -1,6 +1,6 @@
 // Arguments of the CUDA kernels: plain structs of device pointers, shared by host code, kernels and
-// tests. Each launch works on `rows` rows, one block of threads per row (attention: per row and
-// head).
+// tests. Each launch works on `rows` rows, one block of threads per row (attention: per row, head
+// and chunk).
 #pragma once
 
 #include <cstddef>
@@ -61,7 +61,17 @@ struct AttentionDecodeArgs {
   std::size_t out_stride;
   float scale;             // 1 / sqrt(head_dim)
   std::size_t window = 0;  // positions that a row sees, its own included; 0: all
+  // The positions of a row lie in chunks that are attended to side by side and joined afterwards;
+  // num_chunks cover the longest row of the launch. The order of a row's sums depends on
+  // chunk_tokens: one model, one value. 1 chunk: chunk_tokens does not count, no partials.
+  std::size_t chunk_tokens = 0;  // a multiple of kAttentionChunk
+  std::size_t num_chunks = 1;
+  float* partials = nullptr;  // [rows, num_heads, num_chunks, head_dim + 2]
 };
+
+// Chunks are whole turns of a block's warps.
+inline constexpr std::size_t kAttentionWarps = 4;
+inline constexpr std::size_t kAttentionChunk = kAttentionWarps * kAttentionGroup;
 
 struct SwigluArgs {
   const float* gate_up;  // [rows, 2 inner]: gate, then up

@@ -1,10 +1,10 @@
-// Paged decode attention: one query row against the KV cache of its sequence, one block per (row,
-// query head); rows of a prefill chunk are queries with a causal length each. Online softmax
-// (Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018) over groups of
-// kAttentionGroup positions. Group g belongs to warp g % kAttentionWarps, whose groups follow in
-// ascending order without a barrier; the warps' results are joined in ascending order (Dao et al.:
-// "Flash-Decoding", 2023, within one block). So the order of a sum is a function of the length
-// alone: batch mates and the choice of blocks do not matter.
+// Paged decode attention: one query row against the KV cache of its sequence; rows of a prefill
+// chunk are queries with a causal length each. One block per (row, query head, chunk of positions):
+// Dao et al.: "Flash-Decoding", 2023. Online softmax (Milakov, Gimelshein: "Online normalizer
+// calculation for softmax", 2018) over groups of kAttentionGroup positions. Group g belongs to warp
+// g % kAttentionWarps, whose groups follow in ascending order without a barrier; the results of
+// warps, then of chunks are joined in ascending order. So the order of a sum is a function of the
+// length and of chunk_tokens alone: batch mates and the choice of blocks do not matter.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,6 @@
 
 namespace sluice::krn::cuda {
 
-inline constexpr unsigned kAttentionWarps = 4;
 inline constexpr unsigned kAttentionThreads = kAttentionWarps * kWarpLanes;
 
 // What a warp knows of its groups; each lane holds every 32nd dimension of the output.
@@ -24,6 +23,28 @@ struct AttentionState {
   float normalizer = 0.0f;
   float sums[kHeadDimMax / kWarpLanes] = {};  // unnormalized
 };
+
+// Which positions a row sees, [first, length), and what of that a chunk has.
+struct AttentionRange {
+  std::size_t first, length, begin, end;
+  static __device__ AttentionRange of(const AttentionDecodeArgs& args, std::size_t row,
+                                      std::size_t chunk) {
+    const std::size_t length = args.lengths[row];
+    const std::size_t first = args.window != 0 && length > args.window ? length - args.window : 0;
+    if (args.num_chunks == 1) return {first, length, 0, length};
+    const std::size_t begin = chunk * args.chunk_tokens, end = begin + args.chunk_tokens;
+    return {first, length, begin, end < length ? end : length};
+  }
+  __device__ bool is_empty() const { return begin >= end || end <= first; }
+  __device__ bool is_whole() const { return begin <= first && end == length; }
+};
+
+// [head_dim] sums, the maximum, the normalizer.
+static __device__ inline float* partial_of(const AttentionDecodeArgs& args, std::size_t row,
+                                           std::size_t head, std::size_t chunk) {
+  const std::size_t place = (row * args.num_heads + head) * args.num_chunks + chunk;
+  return args.partials + place * (args.kv.head_dim + 2);
+}
 
 // One group of at most kAttentionGroup positions: scores, exponentials in `weights` (of this warp
 // alone), values.
@@ -83,7 +104,7 @@ static __device__ inline void attend_group(const AttentionDecodeArgs& args, cons
   __syncwarp();  // all lanes have read the weights
 }
 
-// Launch: grid (rows, num_heads), block (kAttentionThreads).
+// Launch: grid (rows, num_heads, num_chunks), block (kAttentionThreads).
 static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   SLUICE_SHARED(float, query, kHeadDimMax);
   SLUICE_SHARED(float, weights, kAttentionWarps* kAttentionGroup);
@@ -92,10 +113,10 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   SLUICE_SHARED(float, outputs, kAttentionWarps* kHeadDimMax);
 
   const std::size_t row = blockIdx.x, head = blockIdx.y, head_dim = args.kv.head_dim;
+  const AttentionRange range = AttentionRange::of(args, row, blockIdx.z);
+  if (range.is_empty()) return;
   const std::size_t kv_head = head / (args.num_heads / args.kv.num_kv_heads);
   const std::uint32_t* table = args.block_tables + args.table_begins[row];
-  const std::size_t length = args.lengths[row];
-  const std::size_t first = args.window != 0 && length > args.window ? length - args.window : 0;
   const unsigned warp = threadIdx.x / kWarpLanes, lane = threadIdx.x % kWarpLanes;
 
   for (std::size_t d = threadIdx.x; d < head_dim; d += kAttentionThreads)
@@ -103,10 +124,11 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   __syncthreads();  // the query is there
 
   AttentionState state;
-  for (std::size_t group = first / kAttentionGroup; group * kAttentionGroup < length; ++group)
+  const std::size_t from = range.begin < range.first ? range.first : range.begin;
+  for (std::size_t group = from / kAttentionGroup; group * kAttentionGroup < range.end; ++group)
     if (group % kAttentionWarps == warp)
       attend_group(args, query, weights + warp * kAttentionGroup, table, kv_head,
-                   group * kAttentionGroup, first, length, state);
+                   group * kAttentionGroup, range.first, range.length, state);
 
   if (lane == 0) {
     maxima[warp] = state.maximum;
@@ -120,12 +142,44 @@ static __global__ void attention_decode_kernel(AttentionDecodeArgs args) {
   __syncthreads();  // the results of all warps are there
   float maximum = maxima[0];
   for (unsigned w = 1; w < kAttentionWarps; ++w) maximum = fmaxf(maximum, maxima[w]);
+  float normalizer = 0.0f;
+  for (unsigned w = 0; w < kAttentionWarps; ++w)  // a warp without a group adds 0
+    normalizer += expf(maxima[w] - maximum) * normalizers[w];
+  float* const partial = range.is_whole() ? nullptr : partial_of(args, row, head, blockIdx.z);
   for (std::size_t d = threadIdx.x; d < head_dim; d += kAttentionThreads) {
+    float sum = 0.0f;
+    for (unsigned w = 0; w < kAttentionWarps; ++w)
+      sum += expf(maxima[w] - maximum) * outputs[w * kHeadDimMax + d];
+    if (partial == nullptr)
+      args.out[row * args.out_stride + head * head_dim + d] = sum / normalizer;
+    else
+      partial[d] = sum;
+  }
+  if (partial != nullptr && threadIdx.x == 0) {
+    partial[head_dim] = maximum;
+    partial[head_dim + 1] = normalizer;
+  }
+}
+
+// After attention_decode_kernel, where there are several chunks. Launch: grid (rows, num_heads),
+// block (row_threads(head_dim)).
+static __global__ void attention_join_kernel(AttentionDecodeArgs args) {
+  const std::size_t row = blockIdx.x, head = blockIdx.y, head_dim = args.kv.head_dim;
+  float maximum = -INFINITY;
+  for (std::size_t chunk = 0; chunk < args.num_chunks; ++chunk) {
+    const AttentionRange range = AttentionRange::of(args, row, chunk);
+    if (range.is_empty()) continue;
+    if (range.is_whole()) return;  // the row is done
+    maximum = fmaxf(maximum, partial_of(args, row, head, chunk)[head_dim]);
+  }
+  for (std::size_t d = threadIdx.x; d < head_dim; d += blockDim.x) {
     float sum = 0.0f, normalizer = 0.0f;
-    for (unsigned w = 0; w < kAttentionWarps; ++w) {
-      const float share = expf(maxima[w] - maximum);  // 0 for a warp without a group
-      sum += share * outputs[w * kHeadDimMax + d];
-      normalizer += share * normalizers[w];
+    for (std::size_t chunk = 0; chunk < args.num_chunks; ++chunk) {
+      if (AttentionRange::of(args, row, chunk).is_empty()) continue;
+      const float* const partial = partial_of(args, row, head, chunk);
+      const float share = expf(partial[head_dim] - maximum);
+      sum += share * partial[d];
+      normalizer += share * partial[head_dim + 1];
     }
     args.out[row * args.out_stride + head * head_dim + d] = sum / normalizer;
   }

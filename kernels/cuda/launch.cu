@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/attention_decode.cuh"
 #include "kernels/cuda/launch_checks.h"
+#include "kernels/cuda/matvec.cuh"
 #include "kernels/cuda/pointwise.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/rope_store.cuh"
@@ -98,9 +99,10 @@ std::string synchronize(DeviceContext& context) {
 
 template <class Args>
 std::string launch(DeviceContext& context, void (*kernel)(Args), const Args& args, std::size_t rows,
-                   std::size_t heads, unsigned threads) {
+                   std::size_t heads, unsigned threads, std::size_t chunks = 1) {
   if (const char* why = wrong(args, rows)) return why;
-  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(heads));
+  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(heads),
+                  static_cast<unsigned>(chunks));
   kernel<<<grid, threads, 0, context.stream>>>(args);
   return text(cudaGetLastError());
 }
@@ -119,7 +121,11 @@ std::string rope_store(DeviceContext& context, const RopeStoreArgs& args, std::s
 
 std::string attention_decode(DeviceContext& context, const AttentionDecodeArgs& args,
                              std::size_t rows) {
-  return launch(context, attention_decode_kernel, args, rows, args.num_heads, kAttentionThreads);
+  std::string why = launch(context, attention_decode_kernel, args, rows, args.num_heads,
+                           kAttentionThreads, args.num_chunks);
+  if (!why.empty() || args.num_chunks == 1) return why;
+  return launch(context, attention_join_kernel, args, rows, args.num_heads,
+                row_threads(args.kv.head_dim));
 }
 
 std::string swiglu(DeviceContext& context, const SwigluArgs& args, std::size_t rows) {
@@ -133,6 +139,14 @@ std::string add(DeviceContext& context, const AddArgs& args, std::size_t rows) {
 // cuBLAS is column-major: y^T [rows, tokens] = w [rows, cols] * x^T [cols, tokens].
 std::string matmul(DeviceContext& context, const MatmulArgs& args) {
   if (const char* why = wrong(args)) return why;
+  if (is_matvec(args)) {
+    const std::size_t blocks = (args.rows + kMatvecRows - 1) / kMatvecRows;
+    const auto kernel = args.tokens == 1   ? matvec_kernel<1>
+                        : args.tokens <= 4 ? matvec_kernel<4>
+                                           : matvec_kernel<kMatvecTokens>;
+    kernel<<<static_cast<unsigned>(blocks), kMatvecThreads, 0, context.stream>>>(args);
+    return text(cudaGetLastError());
+  }
   const float one = 1.0f, zero = 0.0f;
   const int rows = static_cast<int>(args.rows), cols = static_cast<int>(args.cols);
   return text(cublasGemmEx(context.blas, CUBLAS_OP_T, CUBLAS_OP_N, rows,
@@ -150,6 +164,6 @@ constexpr DeviceTable kTable = {
 }  // namespace sluice::krn::cuda
 
 // kDeviceModuleEntry.
-extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_2() {
+extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_3() {
   return &sluice::krn::cuda::kTable;
 }

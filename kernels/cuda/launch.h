@@ -42,8 +42,9 @@ struct DeviceTable {
   std::string (*swiglu)(DeviceContext&, const SwigluArgs&, std::size_t rows);
   std::string (*add)(DeviceContext&, const AddArgs&, std::size_t rows);
   // FP32 throughout: no TF32, no atomics, one stream with a workspace of its own, so that equal
-  // calls give equal bits on one kind of GPU. Which kernel runs depends on the shape, `tokens`
-  // included: a row's bits may change with its batch, and so continuity is `tokens` (P2).
+  // calls give equal bits on one kind of GPU. Few tokens go through our own kernel, more through
+  // cuBLAS, which chooses by shape, `tokens` included: a row's bits may change with its batch, and
+  // so continuity is `tokens` (P2).
   std::string (*matmul)(DeviceContext&, const MatmulArgs&);
 };
 
@@ -54,6 +55,6 @@ const DeviceTable* load_device_module(const std::string& path, std::string& erro
 // The file's name, and the function in it that gives the table: `const DeviceTable* ()`. The number
 // counts the versions of DeviceTable and args.h, so that a stale module is refused.
 inline constexpr char kDeviceModule[] = "sluice_cuda.so";
-inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_2";
+inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_3";
 
 }  // namespace sluice::krn::cuda

@@ -12,6 +12,7 @@ namespace sluice::krn::cuda {
 
 inline constexpr std::size_t kGridRowsMax = INT_MAX;  // gridDim.x
 inline constexpr std::size_t kGridHeadsMax = 65535;   // gridDim.y
+inline constexpr std::size_t kGridChunksMax = 65535;  // gridDim.z
 
 // Threads of a block that works on one row: whole warps, none of them idle, at most 256. A function
 // of the row's size alone, because the order of a sum depends on it.
@@ -58,6 +59,11 @@ inline const char* wrong(const AttentionDecodeArgs& args, std::size_t rows) {
   if (const char* why = wrong_heads(args.kv, args.layer, args.num_heads)) return why;
   const std::size_t width = args.num_heads * args.kv.head_dim;
   if (args.q_stride < width || args.out_stride < width) return "a stride is below its heads";
+  if (args.num_chunks == 0 || args.num_chunks > kGridChunksMax)
+    return "more chunks than a grid has";
+  if (args.num_chunks > 1 && (args.partials == nullptr || args.chunk_tokens == 0 ||
+                              args.chunk_tokens % kAttentionChunk != 0))
+    return "chunks without a place for their results, or of a size that they can't have";
   return wrong_rows(rows, args.q_stride);
 }
 

@@ -169,13 +169,13 @@ std::string synchronize(DeviceContext& context) {
 
 template <class Args>
 std::string launch(DeviceContext& context, void (*kernel)(Args), const Args& args, std::size_t rows,
-                   std::size_t heads, unsigned threads) {
+                   std::size_t heads, unsigned threads, std::size_t chunks = 1) {
   if (is_failing()) return kScripted;
   if (const char* why = wrong(args, rows)) return why;
   const Reachable reachable(context);
-  const auto outcome =
-      simt::launch({static_cast<unsigned>(rows), static_cast<unsigned>(heads)}, {threads},
-                   g_script.order_seed + g_script.num_calls, [&] { kernel(args); });
+  const auto outcome = simt::launch(
+      {static_cast<unsigned>(rows), static_cast<unsigned>(heads), static_cast<unsigned>(chunks)},
+      {threads}, g_script.order_seed + g_script.num_calls, [&] { kernel(args); });
   return outcome.error;
 }
 
@@ -193,7 +193,11 @@ std::string rope_store(DeviceContext& context, const RopeStoreArgs& args, std::s
 
 std::string attention_decode(DeviceContext& context, const AttentionDecodeArgs& args,
                              std::size_t rows) {
-  return launch(context, attention_decode_kernel, args, rows, args.num_heads, kAttentionThreads);
+  std::string why = launch(context, attention_decode_kernel, args, rows, args.num_heads,
+                           kAttentionThreads, args.num_chunks);
+  if (!why.empty() || args.num_chunks == 1) return why;
+  return launch(context, attention_join_kernel, args, rows, args.num_heads,
+                row_threads(args.kv.head_dim));
 }
 
 std::string swiglu(DeviceContext& context, const SwigluArgs& args, std::size_t rows) {

@@ -9,6 +9,14 @@ namespace sluice::eng {
 namespace {
 
 constexpr std::size_t kRowInputs = 5;  // arrays [tokens] in the inputs
+// Positions of a chunk of attention, at least, and the most chunks that a row may have: their
+// results need memory.
+constexpr std::size_t kChunkTokensMin = 2 * krn::cuda::kAttentionChunk;
+constexpr std::size_t kChunksMax = 16;
+
+std::size_t rounded_up(std::size_t value, std::size_t step) {
+  return (value + step - 1) / step * step;
+}
 
 }  // namespace
 
@@ -19,7 +27,10 @@ DeviceTransformer::DeviceTransformer(Device& device, const ModelConfig& config,
       config_(config),
       weights_(std::move(weights)),
       limits_(limits),
-      table_blocks_max_(table_blocks_max) {}
+      table_blocks_max_(table_blocks_max),
+      chunk_tokens_(std::max(kChunkTokensMin,
+                             rounded_up((limits.context_tokens + kChunksMax - 1) / kChunksMax,
+                                        krn::cuda::kAttentionChunk))) {}
 
 Result<DeviceTransformer> DeviceTransformer::make(Device& device, const ModelConfig& config,
                                                   DeviceWeights weights,
@@ -45,6 +56,8 @@ void DeviceTransformer::allocate() {
   normed_ = floats(std::max(tokens, limits_.logit_rows_max), c.hidden_size);
   qkv_ = floats(tokens, c.q_width() + 2 * c.kv_width());
   heads_ = floats(tokens, c.q_width());
+  const std::size_t chunks = (limits_.context_tokens + chunk_tokens_ - 1) / chunk_tokens_;
+  if (chunks > 1) partials_ = floats(tokens * c.num_heads * chunks, c.head_dim + 2);
   delta_ = floats(tokens, c.hidden_size);
   gate_up_ = floats(tokens, 2 * c.intermediate_size);
   gated_ = floats(tokens, c.intermediate_size);
@@ -123,9 +136,11 @@ void DeviceTransformer::upload_inputs(const TokenBatch& batch, std::size_t block
   std::copy(batch.ids.begin(), batch.ids.end(), ids);
   std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), table_begins + n);
   std::uint32_t table_begin = 0;
+  num_chunks_ = 1;
   for (const krn::AttentionSpan& span : batch.spans) {
     const std::size_t end = span.start + span.num_tokens;
     CHECK(end <= limits_.context_tokens);
+    num_chunks_ = std::max(num_chunks_, (end + chunk_tokens_ - 1) / chunk_tokens_);
     const std::size_t num_blocks = (end + block_tokens - 1) / block_tokens;
     CHECK(table_begin + num_blocks <= table_blocks_max_);
     for (std::size_t t = 0; t < span.num_tokens; ++t) {
@@ -200,7 +215,8 @@ void DeviceTransformer::attend(std::size_t layer, const krn::PagedKv& kv) {
   device_->run(device_->table().attention_decode, "attention",
                krn::cuda::AttentionDecodeArgs{qkv_.floats(), heads_.floats(), at_.tables,
                                               at_.table_begins, at_.lengths, kv, layer, c.num_heads,
-                                              q_stride, c.q_width(), scale, c.window_of(layer)},
+                                              q_stride, c.q_width(), scale, c.window_of(layer),
+                                              chunk_tokens_, num_chunks_, partials_.floats()},
                num_tokens_);
 }
 

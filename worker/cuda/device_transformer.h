@@ -45,18 +45,21 @@ class DeviceTransformer {
   DeviceWeights weights_;
   TransformerLimits limits_;
   std::size_t table_blocks_max_;  // blocks in the tables of all spans of a step
+  std::size_t chunk_tokens_;      // positions that a block of attention takes
   std::size_t num_tokens_ = 0;    // of this step
+  std::size_t num_chunks_ = 1;    // of its longest row
 
   // Device memory.
-  DeviceBuffer x_;        // [tokens, hidden_size] residual stream
-  DeviceBuffer normed_;   // [max(tokens, logit rows), hidden_size]
-  DeviceBuffer qkv_;      // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
-  DeviceBuffer heads_;    // [tokens, q_width] attention's output
-  DeviceBuffer delta_;    // [tokens, hidden_size] what a sub-layer adds
-  DeviceBuffer gate_up_;  // [tokens, 2 intermediate_size]
-  DeviceBuffer gated_;    // [tokens, intermediate_size]
-  DeviceBuffer logits_;   // [logit rows, vocab_size]
-  DeviceBuffer cosine_;   // [context_tokens, head_dim / 2]
+  DeviceBuffer x_;         // [tokens, hidden_size] residual stream
+  DeviceBuffer normed_;    // [max(tokens, logit rows), hidden_size]
+  DeviceBuffer qkv_;       // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
+  DeviceBuffer heads_;     // [tokens, q_width] attention's output
+  DeviceBuffer partials_;  // of attention: [tokens, num_heads, chunks, head_dim + 2]
+  DeviceBuffer delta_;     // [tokens, hidden_size] what a sub-layer adds
+  DeviceBuffer gate_up_;   // [tokens, 2 intermediate_size]
+  DeviceBuffer gated_;     // [tokens, intermediate_size]
+  DeviceBuffer logits_;    // [logit rows, vocab_size]
+  DeviceBuffer cosine_;    // [context_tokens, head_dim / 2]
   DeviceBuffer sine_;
   // What a step is about, in one copy:
   //   ids | positions | blocks | lengths | table begins | logit rows | block tables

@@ -98,20 +98,25 @@ TEST_F(CudaDevice, RmsNormAgreesWithTheOracle) {
   for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], 1e-5f);
 }
 
+// Our kernel up to 8 tokens, cuBLAS above and where columns come in no fours.
 TEST_F(CudaDevice, MatmulAgreesWithAPlainSum) {
-  const std::size_t tokens = 5, rows = 48, cols = 64;
-  const auto w = random_floats(rows * cols, 3), x = random_floats(tokens * cols, 4);
-  DeviceArray<float> dw(*context_, w), dx(*context_, x),
-      dy(*context_, std::vector<float>(tokens * rows));
-  ASSERT_EQ(table().matmul(*context_, {dw.data(), dx.data(), dy.data(), tokens, rows, cols}), "");
-  const auto y = dy.host();
-  for (std::size_t t = 0; t < tokens; ++t)
-    for (std::size_t r = 0; r < rows; ++r) {
-      double sum = 0;
-      for (std::size_t c = 0; c < cols; ++c)
-        sum += double{w[r * cols + c]} * double{x[t * cols + c]};
-      ASSERT_NEAR(y[t * rows + r], sum, 1e-3);  // TF32 is off by default; 64 terms of at most 1
-    }
+  const std::size_t rows = 50;
+  for (const auto& [tokens, cols] :
+       {std::pair{1u, 64u}, {2u, 516u}, {5u, 64u}, {8u, 132u}, {9u, 64u}, {3u, 63u}}) {
+    const auto w = random_floats(rows * cols, 3), x = random_floats(tokens * cols, 4);
+    DeviceArray<float> dw(*context_, w), dx(*context_, x),
+        dy(*context_, std::vector<float>(tokens * rows));
+    ASSERT_EQ(table().matmul(*context_, {dw.data(), dx.data(), dy.data(), tokens, rows, cols}), "");
+    const auto y = dy.host();
+    for (std::size_t t = 0; t < tokens; ++t)
+      for (std::size_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        for (std::size_t c = 0; c < cols; ++c)
+          sum += double{w[r * cols + c]} * double{x[t * cols + c]};
+        // TF32 is off: terms of at most 1.
+        ASSERT_NEAR(y[t * rows + r], sum, 1e-3) << tokens << " tokens, " << cols << " columns";
+      }
+  }
 }
 
 TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
@@ -137,13 +142,19 @@ TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
   DeviceArray<std::uint32_t> dtable(*context_, block_table), dbegin(*context_, {0u}),
       dlength(*context_, {std::uint32_t{length}});
   kv.data = dkv.data();
-  ASSERT_EQ(table().attention_decode(*context_,
-                                     {dq.data(), dout.data(), dtable.data(), dbegin.data(),
-                                      dlength.data(), kv, 0, heads, q.size(), q.size(), scale},
-                                     1),
-            "");
-  const auto out = dout.host();
-  for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 1e-5f);
+  constexpr std::size_t kChunk = 2 * kAttentionChunk;
+  DeviceArray<float> dpartials(*context_, std::vector<float>(heads * 3 * (head_dim + 2)));
+  for (const std::size_t num_chunks : {std::size_t{1}, length / kChunk + 1}) {
+    ASSERT_EQ(table().attention_decode(
+                  *context_,
+                  {dq.data(), dout.data(), dtable.data(), dbegin.data(), dlength.data(), kv, 0,
+                   heads, q.size(), q.size(), scale, 0, kChunk, num_chunks, dpartials.data()},
+                  1),
+              "");
+    const auto out = dout.host();
+    for (std::size_t i = 0; i < out.size(); ++i)
+      ASSERT_NEAR(out[i], expected[i], 1e-5f) << num_chunks << " chunks";
+  }
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/attention_decode.cuh"
 #include "kernels/cuda/launch_checks.h"
+#include "kernels/cuda/matvec.cuh"
 #include "kernels/cuda/pointwise.cuh"
 #include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/rope_store.cuh"
@@ -126,6 +127,95 @@ TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
       ASSERT_EQ(out, first) << "length " << c.length << " order " << order;
     }
   }
+}
+
+// Positions in chunks that other blocks attend to, with a window and without; a row whose window
+// lies in one chunk, rows of one and of three.
+TEST(CudaAttentionDecode, ChunksAreJoinedInEveryOrder) {
+  const KvCase c{1, 2, 32, 64, 3 * kAttentionChunk - 70};
+  Cache cache(c);
+  fill(cache, 3);
+  const std::size_t stride = c.num_heads * c.head_dim, num_chunks = 3;
+  const std::vector<std::uint32_t> lengths{static_cast<std::uint32_t>(c.length), 7,
+                                           kAttentionChunk + 1};
+  const std::vector<std::uint32_t> table_begins(lengths.size(), 0);
+  const auto q = random_floats(lengths.size() * stride, 4);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  for (const std::size_t window : {std::size_t{0}, std::size_t{kAttentionChunk - 70}}) {
+    std::vector<float> expected(q.size()), first;
+    for (std::size_t row = 0; row < lengths.size(); ++row) {
+      const AttentionSpan span{row, 1, lengths[row] - 1, cache.table.data()};
+      AttentionJob job{cache.kv,        1,      c.num_heads, scale, q.data(), stride,
+                       expected.data(), stride, &span};
+      job.window = window;
+      oracle().attend(job, {0, 0, 0, 1});
+    }
+    std::vector<float> partials(lengths.size() * c.num_heads * num_chunks * (c.head_dim + 2));
+    for (std::uint64_t order = 0; order < kOrders / 10; ++order) {
+      std::vector<float> out(q.size(), -1);
+      const AttentionDecodeArgs args{q.data(),
+                                     out.data(),
+                                     cache.table.data(),
+                                     table_begins.data(),
+                                     lengths.data(),
+                                     cache.kv,
+                                     1,
+                                     c.num_heads,
+                                     stride,
+                                     stride,
+                                     scale,
+                                     window,
+                                     kAttentionChunk,
+                                     num_chunks,
+                                     partials.data()};
+      ASSERT_EQ(wrong(args, lengths.size()), nullptr);
+      const auto rows = static_cast<unsigned>(lengths.size());
+      const auto heads = static_cast<unsigned>(c.num_heads);
+      auto outcome = simt::launch({rows, heads, num_chunks}, {kAttentionThreads}, order,
+                                  [&] { attention_decode_kernel(args); });
+      ASSERT_TRUE(outcome.ok) << outcome.error;
+      outcome = simt::launch({rows, heads}, {row_threads(c.head_dim)}, order,
+                             [&] { attention_join_kernel(args); });
+      ASSERT_TRUE(outcome.ok) << outcome.error;
+      if (order == 0) {
+        first = out;
+        for (std::size_t i = 0; i < out.size(); ++i)
+          ASSERT_NEAR(out[i], expected[i], 2e-6f) << "window " << window << " at " << i;
+      }
+      ASSERT_EQ(out, first) << "window " << window << " order " << order;
+    }
+  }
+}
+
+TEST(CudaMatvec, EachTokenHasTheBitsThatItHasAlone) {
+  const std::size_t rows = 2 * kMatvecRows - 1, cols = 4 * kMatvecThreads + 52;
+  const auto w = random_floats(rows * cols, 1), x = random_floats(kMatvecTokens * cols, 2);
+  const auto run = [&](std::size_t first_token, std::size_t tokens, std::uint64_t order) {
+    std::vector<float> y(tokens * rows, -1.0f);
+    const MatmulArgs args{w.data(), x.data() + first_token * cols, y.data(), tokens, rows, cols};
+    EXPECT_TRUE(is_matvec(args));
+    const auto outcome = simt::launch({2}, {kMatvecThreads}, order, [&] {
+      if (tokens == 1)
+        matvec_kernel<1>(args);
+      else
+        matvec_kernel<kMatvecTokens>(args);
+    });
+    EXPECT_TRUE(outcome.ok) << outcome.error;
+    return y;
+  };
+  const auto together = run(0, kMatvecTokens - 1, 0);
+  for (std::size_t t = 0; t + 1 < kMatvecTokens; ++t) {
+    const auto alone = run(t, 1, 10 + t);
+    for (std::size_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (std::size_t c = 0; c < cols; ++c)
+        sum += double{w[r * cols + c]} * double{x[t * cols + c]};
+      ASSERT_NEAR(alone[r], sum, 2e-5) << "token " << t << " row " << r;
+      ASSERT_EQ(alone[r], together[t * rows + r]) << "token " << t << " row " << r;
+    }
+  }
+  EXPECT_FALSE(is_matvec({w.data(), x.data(), nullptr, kMatvecTokens + 1, rows, cols}));
+  EXPECT_FALSE(is_matvec({w.data(), x.data(), nullptr, 1, rows, cols - 1}));
 }
 
 TEST(CudaRopeStore, TurnsAndStoresWhereTheOracleReads) {
@@ -268,6 +358,19 @@ TEST(CudaLaunchChecks, RefuseWhatAKernelCannotDo) {
   EXPECT_NE(attention([](A& a) { a.num_heads = 65536; }), nullptr);
   EXPECT_NE(attention([](A& a) { a.q_stride = 63; }), nullptr);
   EXPECT_NE(attention([](A& a) { a.out_stride = 63; }), nullptr);
+  const auto chunks = [&](std::size_t tokens, std::size_t count, float* partials) {
+    return attention([&](A& a) {
+      a.chunk_tokens = tokens;
+      a.num_chunks = count;
+      a.partials = partials;
+    });
+  };
+  EXPECT_EQ(chunks(kAttentionChunk, 2, &value), nullptr);
+  EXPECT_NE(chunks(kAttentionChunk, 2, nullptr), nullptr);
+  EXPECT_NE(chunks(kAttentionChunk + 64, 2, &value), nullptr);
+  EXPECT_NE(chunks(0, 2, &value), nullptr);
+  EXPECT_NE(chunks(kAttentionChunk, 0, &value), nullptr);
+  EXPECT_NE(chunks(kAttentionChunk, 65536, &value), nullptr);
   const RopeStoreArgs rope{&value, &value, &value, &value, &value, &index,           &index,
                            good,   0,      4,      64,     31,     RopePairing::half};
   EXPECT_NE(wrong(rope, 1), nullptr);  // kv_stride is below its heads

@@ -39,6 +39,9 @@ struct MatmulJob {
   std::size_t num_tokens = 0;
   float* y = nullptr;
   std::size_t y_stride = 0;
+  // Quantized weights: all columns of x from quantize() of the same path, or null; then every call
+  // quantizes x for itself.
+  const void* quantized = nullptr;
 };
 
 // New tokens of one sequence: rows [row, row + num_tokens) of q and out, positions start, start
@@ -85,6 +88,11 @@ struct KernelTable {
   const char* name;  // scalar, avx2, avx512, avx512vnni
   // Panels [panel_begin, panel_end) of the output rows.
   void (*matmul)(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end);
+  // Prepares the columns [column_begin, column_end) of x, whole blocks of 32, for matmul() of a job
+  // with quantized weights; `to` [quantized_bytes(num_tokens, cols)], aligned to 4 bytes, has a
+  // form of the path's own.
+  void (*quantize)(const MatmulJob& job, std::size_t column_begin, std::size_t column_end,
+                   void* to);
   // out[i] = (x[i] * r) * weight[i], r = 1 / sqrt(lane sum of squares (fma) / n + eps). out may be
   // x.
   void (*rms_norm)(const float* x, const float* weight, float* out, std::size_t n, float eps);

@@ -12,15 +12,34 @@
 namespace sluice::krn {
 namespace {
 
+// Calls body(first, count) for the rows of `rows` from first_row on that share a panel; `first` is
+// relative to first_row.
+template <class Body>
+void for_each_panel(std::size_t first_row, std::size_t rows, const Body& body) {
+  for (std::size_t r = 0; r < rows;) {
+    const std::size_t left = kLanes - (first_row + r) % kLanes;
+    const std::size_t count = left < rows - r ? left : rows - r;
+    body(r, count);
+    r += count;
+  }
+}
+
+// Some columns of all rows of a panel at a time: what they share stays in the innermost cache.
 template <class Element, class Convert>
 void pack(const char* source, std::size_t source_bytes, std::size_t rows, std::size_t cols,
           std::size_t first_row, Element* panels, Convert convert) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::size_t row = first_row + r;
-    Element* to = panels + row / kLanes * cols * kLanes + row % kLanes;
-    const char* from = source + r * cols * source_bytes;
-    for (std::size_t c = 0; c < cols; ++c) to[c * kLanes] = convert(from + c * source_bytes);
-  }
+  constexpr std::size_t kColumns = 64;
+  for_each_panel(first_row, rows, [&](std::size_t first, std::size_t count) {
+    Element* const panel = panels + (first_row + first) / kLanes * cols * kLanes;
+    for (std::size_t begin = 0; begin < cols; begin += kColumns) {
+      const std::size_t end = cols - begin < kColumns ? cols : begin + kColumns;
+      for (std::size_t r = first; r < first + count; ++r) {
+        Element* const to = panel + (first_row + r) % kLanes;
+        const char* const from = source + r * cols * source_bytes;
+        for (std::size_t c = begin; c < end; ++c) to[c * kLanes] = convert(from + c * source_bytes);
+      }
+    }
+  });
 }
 
 std::uint16_t read_u16(const char* p) {
@@ -159,32 +178,35 @@ void pack_q6_k(const std::uint8_t* from, std::size_t block, const PanelRow& to) 
   }
 }
 
-void pack_quantized_row(const std::uint8_t* from, WeightType type, std::size_t cols, char* panel,
-                        std::size_t lane) {
-  const PanelRow to(panel, type, lane);
+// `count` rows from `from` on become those from `lane` on of one panel, (super-)block by
+// (super-)block for the reason above.
+template <class PackBlock>
+void pack_blocks(const std::uint8_t* from, WeightType type, std::size_t count, std::size_t cols,
+                 char* panel, std::size_t lane, const PackBlock& pack_block) {
   const std::size_t step = has_super_blocks(type) ? kSuperBlock : kQuantBlock;
   const std::size_t bytes = row_bytes(step, type);
+  const std::size_t row = row_bytes(cols, type);
   for (std::size_t column = 0; column < cols; column += step, from += bytes) {
-    const std::size_t block = column / kQuantBlock;
-    switch (type) {
-      case WeightType::q8_0:
-        pack_q8_0(from, block, to);
-        break;
-      case WeightType::q4_0:
-        pack_q4_0(from, block, to);
-        break;
-      case WeightType::q4_k:
-        pack_q4_k(from, block, to);
-        break;
-      case WeightType::q5_k:
-        pack_q5_k(from, block, to);
-        break;
-      case WeightType::q6_k:
-        pack_q6_k(from, block, to);
-        break;
-      default:
-        return;
-    }
+    for (std::size_t r = 0; r < count; ++r)
+      pack_block(from + r * row, column / kQuantBlock, PanelRow(panel, type, lane + r));
+  }
+}
+
+void pack_quantized_rows(const std::uint8_t* from, WeightType type, std::size_t count,
+                         std::size_t cols, char* panel, std::size_t lane) {
+  switch (type) {
+    case WeightType::q8_0:
+      return pack_blocks(from, WeightType::q8_0, count, cols, panel, lane, pack_q8_0);
+    case WeightType::q4_0:
+      return pack_blocks(from, WeightType::q4_0, count, cols, panel, lane, pack_q4_0);
+    case WeightType::q4_k:
+      return pack_blocks(from, WeightType::q4_k, count, cols, panel, lane, pack_q4_k);
+    case WeightType::q5_k:
+      return pack_blocks(from, WeightType::q5_k, count, cols, panel, lane, pack_q5_k);
+    case WeightType::q6_k:
+      return pack_blocks(from, WeightType::q6_k, count, cols, panel, lane, pack_q6_k);
+    default:
+      return;  // excluded by the contract
   }
 }
 
@@ -194,13 +216,13 @@ void pack_rows(const void* source, WeightType source_type, std::size_t rows, std
                std::size_t first_row, void* panels, WeightType panel_type) {
   const char* from = static_cast<const char*>(source);
   if (is_quantized(panel_type)) {
-    for (std::size_t r = 0; r < rows; ++r) {
-      char* panel =
-          static_cast<char*>(panels) + (first_row + r) / kLanes * panel_bytes(cols, panel_type);
-      pack_quantized_row(
-          reinterpret_cast<const std::uint8_t*>(from) + r * row_bytes(cols, panel_type), panel_type,
-          cols, panel, (first_row + r) % kLanes);
-    }
+    for_each_panel(first_row, rows, [&](std::size_t first, std::size_t count) {
+      char* const panel =
+          static_cast<char*>(panels) + (first_row + first) / kLanes * panel_bytes(cols, panel_type);
+      pack_quantized_rows(
+          reinterpret_cast<const std::uint8_t*>(from) + first * row_bytes(cols, panel_type),
+          panel_type, count, cols, panel, (first_row + first) % kLanes);
+    });
     return;
   }
   const std::size_t bytes = weight_bytes(source_type);

@@ -121,6 +121,12 @@ struct PackedMatrix {
   std::size_t cols = 0;  // quantized: a multiple of kQuantBlock or kSuperBlock
 };
 
+// What KernelTable::quantize() writes for so many tokens; cols: whole blocks. Of each block the
+// values, a scale and two sums.
+static constexpr std::size_t quantized_bytes(std::size_t tokens, std::size_t cols) {
+  return tokens * (cols / kQuantBlock) * (kQuantBlock + 12);
+}
+
 // Row stride, in floats, of an activation buffer of `n` columns: whole cache lines and one more, so
 // that the rows of a token tile never fall into the same cache sets.
 static inline std::size_t activation_stride(std::size_t n) {

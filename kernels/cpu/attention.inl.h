@@ -1,6 +1,8 @@
-// Paged causal attention with online softmax over fixed groups of positions. A tile is R query rows
-// (heads that share a KV head, then tokens) that share every load of K and V; each row keeps its
-// own limit, so a tile's make-up changes no row's bits. Order of operations: kernel_table.h.
+// Paged causal attention with online softmax over fixed groups of positions. Up to kRowsTogether
+// query rows (heads that share a KV head, then tokens) go through a group before the next one, so
+// that its K and V come from the innermost caches; a tile of R of them shares every load. Each row
+// keeps its own limit, so neither make-up changes a row's bits. Order of operations:
+// kernel_table.h.
 
 struct QueryRow {
   const float* q;     // [head_dim]
@@ -9,15 +11,37 @@ struct QueryRow {
   std::size_t limit;
 };
 
-// State of R rows over one group of kAttentionGroup positions from `begin`.
+constexpr std::size_t kRowsTogether = 16 * kAttentionRows;
+constexpr std::size_t kGroupVectors = kAttentionGroup / kLanes;
+
+// What rows carry from group to group.
+struct RowStates {
+  alignas(64) float o[kRowsTogether * kHeadDimMax];  // running outputs [row][padded head_dim]
+  float q[kRowsTogether * kHeadDimMax];              // tile by tile, [head_dim][R]
+  float m[kRowsTogether];
+  float sum[kRowsTogether];
+};
+
+// R rows over one group of kAttentionGroup positions.
 template <int R>
-struct GroupState {
-  float e[R][kAttentionGroup];  // scores, then exponentials
-  float o[R][kHeadDimMax];      // running output; only the first head_dim are used
-  float m[R];
-  float sum[R];
+struct GroupTile {
+  alignas(64) float e[R][kAttentionGroup];  // scores, then exponentials
   float keep[R];
   std::size_t n[R];  // positions of this group up to the last that the row sees; 0: it sees none
+  std::size_t n_max;
+  const QueryRow* rows;
+  const float* q;  // [head_dim][R]
+  float* o;        // [R][o_stride]
+  std::size_t o_stride;
+  float* m;    // [R]
+  float* sum;  // [R]
+};
+
+// Of one item.
+struct AttentionPlace {
+  const AttentionJob& job;
+  const AttentionSpan& span;
+  std::size_t kv_head;
 };
 
 template <KvType type>
@@ -36,18 +60,27 @@ SLUICE_INLINE Lanes load_kv(const char* low, const char* high) {
     return load_int8_halves(low, high);
 }
 
+// 16 neighbours.
+template <KvType type>
+SLUICE_INLINE Lanes load_kv(const char* p) {
+  if constexpr (type == KvType::f32)
+    return load(reinterpret_cast<const float*>(p));
+  else if constexpr (type == KvType::f16)
+    return load_f16_weights(p);
+  else
+    return to_floats(load_int8s(p));
+}
+
 // The first n of 16 neighbours; the others are zero and their memory is not touched.
 template <KvType type>
 SLUICE_INLINE Lanes load_first_kv(const char* p, std::size_t n) {
+  if (n == kLanes) return load_kv<type>(p);
   if constexpr (type == KvType::f32) {
-    const float* const from = reinterpret_cast<const float*>(p);
-    return n == kLanes ? load(from) : load_first(from, n);
+    return load_first(reinterpret_cast<const float*>(p), n);
   } else {
-    constexpr std::size_t kHalf = 8 * element_bytes<type>();
-    if (n == kLanes) return load_kv<type>(p, p + kHalf);
-    alignas(64) char rest[2 * kHalf] = {};
+    alignas(64) char rest[kLanes * element_bytes<type>()] = {};
     __builtin_memcpy(rest, p, n * element_bytes<type>());
-    return load_kv<type>(rest, rest + kHalf);
+    return load_kv<type>(rest);
   }
 }
 
@@ -58,93 +91,153 @@ struct KeyPointers {
 };
 
 // Rows of `bytes` an element that begin `offset` behind the head's: its keys, or their scales.
-SLUICE_INLINE KeyPointers key_pointers(const AttentionJob& job, const AttentionSpan& span,
-                                       std::size_t kv_head, std::size_t p, std::size_t end,
+SLUICE_INLINE KeyPointers key_pointers(const AttentionPlace& place, std::size_t p, std::size_t end,
                                        std::size_t offset, std::size_t bytes) {
-  const PagedKv& kv = job.kv;
-  const char* low =
-      kv_head_at(kv, span.blocks[p / kv.block_tokens], job.layer, KvPart::keys, kv_head) + offset +
-      p % kv.block_tokens * bytes;
+  const PagedKv& kv = place.job.kv;
+  const std::size_t layer = place.job.layer;
+  const std::uint32_t* const block = place.span.blocks + p / kv.block_tokens;
+  const char* low = kv_head_at(kv, *block, layer, KvPart::keys, place.kv_head) + offset +
+                    p % kv.block_tokens * bytes;
   if (kv.block_tokens >= kLanes) return {low, low + 8 * bytes};
   if (p + 8 >= end) return {low, low};  // the next block may not exist; its lanes are not used
-  return {low,
-          kv_head_at(kv, span.blocks[p / kv.block_tokens + 1], job.layer, KvPart::keys, kv_head) +
-              offset};
+  return {low, kv_head_at(kv, block[1], layer, KvPart::keys, place.kv_head) + offset};
 }
 
-// Scores of V vectors of positions from p (relative to the group: p - begin).
-template <KvType type, int R, int V>
-static void score_vectors(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
-                          const QueryRow* rows, std::size_t begin, std::size_t offset,
-                          std::size_t end, GroupState<R>& state) {
+// Scores of V vectors of positions from begin + offset. is_whole: blocks hold 16 positions or more.
+template <KvType type, bool is_whole, int R, int V>
+SLUICE_INLINE void score_vectors(const AttentionPlace& place, std::size_t begin, std::size_t offset,
+                                 std::size_t end, GroupTile<R>& tile) {
+  const PagedKv& kv = place.job.kv;
   KeyPointers keys[V];
   for (int v = 0; v < V; ++v) {
     const std::size_t p = begin + offset + static_cast<std::size_t>(v) * kLanes;
-    keys[v] =
-        key_pointers(job, span, kv_head, p, end, kv_scales_bytes(job.kv), element_bytes<type>());
+    keys[v] = key_pointers(place, p, end, kv_scales_bytes(kv), element_bytes<type>());
   }
   Lanes sum[R][V];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = zero();
   }
-  const std::size_t step = job.kv.block_tokens * element_bytes<type>();
-  for (std::size_t d = 0; d < job.kv.head_dim; ++d) {
+  const std::size_t step = kv.block_tokens * element_bytes<type>();
+  const float* q = tile.q;
+  const float* const q_end = q + kv.head_dim * R;
+  for (std::size_t at = 0; q < q_end; q += R, at += step) {
     Lanes k[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
-      k[v] = load_kv<type>(keys[v].low + d * step, keys[v].high + d * step);
-#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      k[v] = is_whole ? load_kv<type>(keys[v].low + at)
+                      : load_kv<type>(keys[v].low + at, keys[v].high + at);
+    }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Lanes q = splat(rows[r].q[d]);
+      const Lanes value = splat(q[r]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = fma(q, k[v], sum[r][v]);
+      for (int v = 0; v < V; ++v) sum[r][v] = fma(value, k[v], sum[r][v]);
     }
   }
-  if constexpr (type == KvType::int8) {
-    for (int v = 0; v < V; ++v) {
-      const std::size_t p = begin + offset + static_cast<std::size_t>(v) * kLanes;
-      const KeyPointers scales = key_pointers(job, span, kv_head, p, end, 0, 4);
-      for (int r = 0; r < R; ++r)
-        sum[r][v] = mul(sum[r][v], load_kv<KvType::f32>(scales.low, scales.high));
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    const std::size_t at = offset + static_cast<std::size_t>(v) * kLanes;
+    Lanes scales = zero();
+    if constexpr (type == KvType::int8) {
+      const KeyPointers scale = key_pointers(place, begin + at, end, 0, 4);
+      scales = load_kv<KvType::f32>(scale.low, scale.high);
     }
-  }
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) {
-      store(state.e[r] + offset + static_cast<std::size_t>(v) * kLanes,
-            mul(sum[r][v], splat(job.scale)));
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Lanes whole = type == KvType::int8 ? mul(sum[r][v], scales) : sum[r][v];
+      store(tile.e[r] + at, mul(whole, splat(place.job.scale)));
     }
   }
 }
 
-// The first `count` scores of row r: before its window.
-template <int R>
-static void hide_scores(GroupState<R>& state, int r, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) state.e[r][i] = -__builtin_inff();
+template <KvType type, bool is_whole, int R>
+SLUICE_INLINE void score_group(const AttentionPlace& place, std::size_t begin, std::size_t end,
+                               GroupTile<R>& tile) {
+  constexpr std::size_t kWide = kAttentionWidth * kLanes;
+  std::size_t i = 0;
+  for (; i + kWide < tile.n_max + kLanes; i += kWide)
+    score_vectors<type, is_whole, R, kAttentionWidth>(place, begin, i, end, tile);
+  for (; i < tile.n_max; i += kLanes)
+    score_vectors<type, is_whole, R, 1>(place, begin, i, end, tile);
 }
 
-// Scores of row r become exponentials; m, sum and keep move on.
+// Scores of row r become exponentials, those of the first `hidden` (before its window) zero; m, sum
+// and keep move on.
 template <int R>
-static void soften(GroupState<R>& state, int r) {
-  const std::size_t n = state.n[r];
+static void soften(GroupTile<R>& tile, int r, std::size_t hidden) {
+  const std::size_t n = tile.n[r];
+  for (std::size_t i = 0; i < hidden; ++i) tile.e[r][i] = -__builtin_inff();
   const Lanes lowest = splat(-__builtin_inff());
-  Lanes highest = splat(state.m[r]);
+  Lanes highest = splat(tile.m[r]);
   for (std::size_t i = 0; i < n; i += kLanes) {
     const std::size_t left = n - i < kLanes ? n - i : kLanes;
-    highest = maximum(keep_first(load(state.e[r] + i), left, lowest), highest);
+    highest = maximum(keep_first(load(tile.e[r] + i), left, lowest), highest);
   }
   const float m = tree_max(highest);
   Lanes sum = zero();
   for (std::size_t i = 0; i < n; i += kLanes) {
     const std::size_t left = n - i < kLanes ? n - i : kLanes;
-    const Lanes e = keep_first(exponential(sub(load(state.e[r] + i), splat(m))), left, zero());
-    store(state.e[r] + i, e);
+    const Lanes e = keep_first(exponential(sub(load(tile.e[r] + i), splat(m))), left, zero());
+    store(tile.e[r] + i, e);
     sum = add(sum, e);
   }
   alignas(64) float keep[kLanes];
-  store(keep, exponential(splat(state.m[r] - m)));
-  state.keep[r] = keep[0];
-  state.sum[r] = __builtin_fmaf(state.sum[r], keep[0], tree_sum(sum));
-  state.m[r] = m;
+  store(keep, exponential(splat(tile.m[r] - m)));
+  tile.keep[r] = keep[0];
+  tile.sum[r] = __builtin_fmaf(tile.sum[r], keep[0], tree_sum(sum));
+  tile.m[r] = m;
+}
+
+// The same for rows that see the whole group, side by side: a row alone would wait for itself.
+template <int R>
+SLUICE_INLINE void soften_whole(GroupTile<R>& tile) {
+  Lanes highest[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) highest[r] = splat(tile.m[r]);
+#pragma GCC unroll 4
+  for (std::size_t v = 0; v < kGroupVectors; ++v) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) highest[r] = maximum(load(tile.e[r] + v * kLanes), highest[r]);
+  }
+  alignas(64) float fall[kLanes] = {};
+  float m[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    m[r] = tree_max(highest[r]);
+    fall[r] = tile.m[r] - m[r];
+  }
+  Lanes sum[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) sum[r] = zero();
+  for (std::size_t v = 0; v < kGroupVectors; ++v) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Lanes e = exponential(sub(load(tile.e[r] + v * kLanes), splat(m[r])));
+      store(tile.e[r] + v * kLanes, e);
+      sum[r] = add(sum[r], e);
+    }
+  }
+  store(fall, exponential(load(fall)));
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    tile.keep[r] = fall[r];
+    tile.sum[r] = __builtin_fmaf(tile.sum[r], fall[r], tree_sum(sum[r]));
+    tile.m[r] = m[r];
+  }
+}
+
+template <int R>
+SLUICE_INLINE void soften_rows(std::size_t begin, GroupTile<R>& tile) {
+  bool is_whole = true;
+  for (int r = 0; r < R; ++r)
+    is_whole = is_whole && tile.n[r] == kAttentionGroup && tile.rows[r].first <= begin;
+  if (is_whole) return soften_whole<R>(tile);
+  for (int r = 0; r < R; ++r) {
+    const std::size_t first = tile.rows[r].first;
+    if (tile.n[r] > 0) soften<R>(tile, r, first > begin ? first - begin : 0);
+  }
 }
 
 // Of a position's V; `scale` is read where the type has any.
@@ -159,18 +252,25 @@ SLUICE_INLINE float value_weight(float e, const char* scale) {
 // o = o * keep, then fma(e[p], v[p], o) for W vectors of dimensions from d; `tail` lanes of the
 // last.
 template <KvType type, int R, int W>
-static void weigh_values(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
-                         std::size_t begin, std::size_t d, std::size_t tail, GroupState<R>& state) {
-  const PagedKv& kv = job.kv;
+SLUICE_INLINE void weigh_values(const AttentionPlace& place, std::size_t begin, std::size_t d,
+                                std::size_t tail, GroupTile<R>& tile) {
+  const PagedKv& kv = place.job.kv;
   constexpr std::size_t kBytes = element_bytes<type>();
-  const std::size_t scales = type == KvType::int8 ? kv.block_tokens * 4 : 0;
+  const std::size_t scales = kv_scales_bytes(kv);
+  const auto head_at = [&](std::size_t i) {
+    return kv_head_at(kv, place.span.blocks[(begin + i) / kv.block_tokens], place.job.layer,
+                      KvPart::values, place.kv_head);
+  };
   Lanes o[R][W];
   std::size_t common = kAttentionGroup;
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    common = state.n[r] < common ? state.n[r] : common;
+    common = tile.n[r] < common ? tile.n[r] : common;
+#pragma GCC unroll 4
     for (int w = 0; w < W; ++w) {
-      const float* from = state.o[r] + d + static_cast<std::size_t>(w) * kLanes;
-      o[r][w] = state.n[r] == 0 ? load(from) : mul(load(from), splat(state.keep[r]));
+      const float* from = tile.o + static_cast<std::size_t>(r) * tile.o_stride + d +
+                          static_cast<std::size_t>(w) * kLanes;
+      o[r][w] = tile.n[r] == 0 ? load(from) : mul(load(from), splat(tile.keep[r]));
     }
   }
   std::size_t i = 0;
@@ -178,8 +278,7 @@ static void weigh_values(const AttentionJob& job, const AttentionSpan& span, std
     const std::size_t slot = (begin + i) % kv.block_tokens;
     const std::size_t block_end = i + kv.block_tokens - slot;
     const std::size_t end = block_end < common ? block_end : common;
-    const char* const head = kv_head_at(kv, span.blocks[(begin + i) / kv.block_tokens], job.layer,
-                                        KvPart::values, kv_head);
+    const char* const head = head_at(i);
     const char* v = head + scales + (slot * kv.head_dim + d) * kBytes;
     const char* scale = head + slot * 4;  // int8 alone
     for (; i < end; ++i, v += kv.head_dim * kBytes, scale += 4) {
@@ -187,89 +286,127 @@ static void weigh_values(const AttentionJob& job, const AttentionSpan& span, std
 #pragma GCC unroll 4
       for (int w = 0; w < W; ++w) {
         const char* from = v + static_cast<std::size_t>(w) * kLanes * kBytes;
-        value[w] = load_first_kv<type>(from, w + 1 < W ? kLanes : tail);
+        value[w] = w + 1 < W ? load_kv<type>(from) : load_first_kv<type>(from, tail);
       }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const Lanes e = splat(value_weight<type>(state.e[r][i], scale));
+        const Lanes e = splat(value_weight<type>(tile.e[r][i], scale));
 #pragma GCC unroll 4
         for (int w = 0; w < W; ++w) o[r][w] = fma(e, value[w], o[r][w]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    for (i = common; i < state.n[r]; ++i) {  // rows that see further than the shortest
+    for (i = common; i < tile.n[r]; ++i) {  // rows that see further than the shortest
       const std::size_t slot = (begin + i) % kv.block_tokens;
-      const char* const head = kv_head_at(kv, span.blocks[(begin + i) / kv.block_tokens], job.layer,
-                                          KvPart::values, kv_head);
+      const char* const head = head_at(i);
       const char* v = head + scales + (slot * kv.head_dim + d) * kBytes;
+#pragma GCC unroll 4
       for (int w = 0; w < W; ++w) {
-        const Lanes value = load_first_kv<type>(v + static_cast<std::size_t>(w) * kLanes * kBytes,
-                                                w + 1 < W ? kLanes : tail);
-        o[r][w] = fma(splat(value_weight<type>(state.e[r][i], head + slot * 4)), value, o[r][w]);
+        const char* from = v + static_cast<std::size_t>(w) * kLanes * kBytes;
+        const Lanes value = w + 1 < W ? load_kv<type>(from) : load_first_kv<type>(from, tail);
+        o[r][w] = fma(splat(value_weight<type>(tile.e[r][i], head + slot * 4)), value, o[r][w]);
       }
     }
+#pragma GCC unroll 4
     for (int w = 0; w < W; ++w) {
-      store(state.o[r] + d + static_cast<std::size_t>(w) * kLanes, o[r][w]);
+      store(tile.o + static_cast<std::size_t>(r) * tile.o_stride + d +
+                static_cast<std::size_t>(w) * kLanes,
+            o[r][w]);
     }
   }
 }
 
+// R rows from row `at` of the states over the group from `begin`.
 template <KvType type, int R>
-static void attend_tile(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
-                        const QueryRow* rows) {
-  const std::size_t head_dim = job.kv.head_dim;
-  GroupState<R> state;
+static void attend_tile(const AttentionPlace& place, const QueryRow* rows, std::size_t at,
+                        std::size_t begin, RowStates& states) {
+  const PagedKv& kv = place.job.kv;
+  GroupTile<R> tile;
+  tile.n_max = 0;
+  std::size_t end = 0;
+  for (int r = 0; r < R; ++r) {
+    const QueryRow& row = rows[at + static_cast<std::size_t>(r)];
+    const std::size_t seen = row.limit > begin ? row.limit - begin : 0;
+    tile.n[r] = row.first >= begin + kAttentionGroup ? 0
+                : seen < kAttentionGroup             ? seen
+                                                     : kAttentionGroup;
+    tile.n_max = tile.n[r] > tile.n_max ? tile.n[r] : tile.n_max;
+    end = row.limit > end ? row.limit : end;
+  }
+  if (tile.n_max == 0) return;
+  tile.rows = rows + at;
+  tile.q = states.q + at * kv.head_dim;
+  tile.o_stride = (kv.head_dim + kLanes - 1) / kLanes * kLanes;
+  tile.o = states.o + at * tile.o_stride;
+  tile.m = states.m + at;
+  tile.sum = states.sum + at;
+  if (kv.block_tokens >= kLanes)
+    score_group<type, true, R>(place, begin, end, tile);
+  else
+    score_group<type, false, R>(place, begin, end, tile);
+  soften_rows<R>(begin, tile);
+  constexpr std::size_t kWide = kAttentionWidth * kLanes;
+  std::size_t d = 0;
+  for (; d + kWide <= kv.head_dim; d += kWide)
+    weigh_values<type, R, kAttentionWidth>(place, begin, d, kLanes, tile);
+  for (; d < kv.head_dim; d += kLanes) {
+    const std::size_t tail = kv.head_dim - d < kLanes ? kv.head_dim - d : kLanes;
+    weigh_values<type, R, 1>(place, begin, d, tail, tile);
+  }
+}
+
+// The rows from `at` on, in tiles of R and a smaller one.
+template <KvType type, int R>
+static void attend_tiles(const AttentionPlace& place, const QueryRow* rows, std::size_t at,
+                         std::size_t num_rows, std::size_t begin, RowStates& states) {
+  for (; at + R <= num_rows; at += R) attend_tile<type, R>(place, rows, at, begin, states);
+  if constexpr (R > 1) {
+    if (at < num_rows) attend_tiles<type, R - 1>(place, rows, at, num_rows, begin, states);
+  }
+}
+
+// q of the rows as attend_tiles() takes them.
+static void lay_out_queries(const QueryRow* rows, std::size_t num_rows, std::size_t head_dim,
+                            float* to) {
+  std::size_t at = 0;
+  for (std::size_t size = kAttentionRows; size > 0; --size) {
+    for (; at + size <= num_rows; at += size, to += head_dim * size) {
+      for (std::size_t r = 0; r < size; ++r) {
+        for (std::size_t d = 0; d < head_dim; ++d) to[d * size + r] = rows[at + r].q[d];
+      }
+    }
+  }
+}
+
+// At most kRowsTogether rows.
+template <KvType type>
+static void attend_rows(const AttentionPlace& place, const QueryRow* rows, std::size_t num_rows) {
+  if (num_rows == 0) return;
+  const std::size_t head_dim = place.job.kv.head_dim;
+  const std::size_t o_stride = (head_dim + kLanes - 1) / kLanes * kLanes;
+  RowStates states;
+  lay_out_queries(rows, num_rows, head_dim, states.q);
   std::size_t first = rows[0].first;
   std::size_t limit = 0;
-  for (int r = 0; r < R; ++r) {
+  for (std::size_t r = 0; r < num_rows; ++r) {
     first = rows[r].first < first ? rows[r].first : first;
     limit = rows[r].limit > limit ? rows[r].limit : limit;
-    state.m[r] = -__builtin_inff();
-    state.sum[r] = 0;
-    for (std::size_t d = 0; d < head_dim; d += kLanes) store(state.o[r] + d, zero());
+    states.m[r] = -__builtin_inff();
+    states.sum[r] = 0;
   }
+  for (std::size_t i = 0; i < num_rows * o_stride; i += kLanes) store(states.o + i, zero());
   for (std::size_t begin = first / kAttentionGroup * kAttentionGroup; begin < limit;
        begin += kAttentionGroup) {
-    const std::size_t count = limit - begin < kAttentionGroup ? limit - begin : kAttentionGroup;
-    constexpr std::size_t kWide = kAttentionWidth * kLanes;
-    std::size_t i = 0;
-    for (; i + kWide < count + kLanes; i += kWide) {
-      score_vectors<type, R, kAttentionWidth>(job, span, kv_head, rows, begin, i, limit, state);
-    }
-    for (; i < count; i += kLanes) {
-      score_vectors<type, R, 1>(job, span, kv_head, rows, begin, i, limit, state);
-    }
-    for (int r = 0; r < R; ++r) {
-      const std::size_t seen = rows[r].limit > begin ? rows[r].limit - begin : 0;
-      const std::size_t hidden = rows[r].first > begin ? rows[r].first - begin : 0;
-      state.n[r] = hidden >= kAttentionGroup ? 0 : seen < kAttentionGroup ? seen : kAttentionGroup;
-      if (state.n[r] > 0) hide_scores<R>(state, r, hidden);
-      if (state.n[r] > 0) soften<R>(state, r);
-    }
-    std::size_t d = 0;
-    for (; d + kWide <= head_dim; d += kWide) {
-      weigh_values<type, R, kAttentionWidth>(job, span, kv_head, begin, d, kLanes, state);
-    }
-    for (; d < head_dim; d += kLanes) {
-      const std::size_t tail = head_dim - d < kLanes ? head_dim - d : kLanes;
-      weigh_values<type, R, 1>(job, span, kv_head, begin, d, tail, state);
-    }
+    attend_tiles<type, kAttentionRows>(place, rows, 0, num_rows, begin, states);
   }
-  for (int r = 0; r < R; ++r) {
+  for (std::size_t r = 0; r < num_rows; ++r) {
+    const float* const o = states.o + r * o_stride;
     for (std::size_t d = 0; d < head_dim; d += kLanes) {
       const std::size_t n = head_dim - d < kLanes ? head_dim - d : kLanes;
-      store_first(rows[r].out + d, div(load(state.o[r] + d), splat(state.sum[r])), n);
+      store_first(rows[r].out + d, div(load(o + d), splat(states.sum[r])), n);
     }
-  }
-}
-
-template <KvType type, int R>
-static void attend_rows(const AttentionJob& job, const AttentionSpan& span, std::size_t kv_head,
-                        const QueryRow* rows, std::size_t num_rows) {
-  for (; num_rows >= R; num_rows -= R, rows += R) attend_tile<type, R>(job, span, kv_head, rows);
-  if constexpr (R > 1) {
-    if (num_rows > 0) attend_rows<type, R - 1>(job, span, kv_head, rows, num_rows);
   }
 }
 
@@ -277,8 +414,8 @@ template <KvType type>
 static void attend_typed(const AttentionJob& job, const AttentionItem& item) {
   const AttentionSpan& span = job.spans[item.span];
   const std::size_t group = job.num_heads / job.kv.num_kv_heads;
-  constexpr std::size_t kRowsMax = 64;  // handed on at a time
-  QueryRow rows[kRowsMax];
+  const AttentionPlace place{job, span, item.kv_head};
+  QueryRow rows[kRowsTogether];
   std::size_t n = 0;
   for (std::size_t t = item.token_begin; t < item.token_end; ++t) {
     for (std::size_t g = 0; g < group; ++g) {
@@ -287,13 +424,13 @@ static void attend_typed(const AttentionJob& job, const AttentionItem& item) {
       rows[n++] = {job.q + (span.row + t) * job.q_stride + column,
                    job.out + (span.row + t) * job.out_stride + column,
                    job.window != 0 && limit > job.window ? limit - job.window : 0, limit};
-      if (n == kRowsMax) {
-        attend_rows<type, kAttentionRows>(job, span, item.kv_head, rows, n);
+      if (n == kRowsTogether) {
+        attend_rows<type>(place, rows, n);
         n = 0;
       }
     }
   }
-  attend_rows<type, kAttentionRows>(job, span, item.kv_head, rows, n);
+  attend_rows<type>(place, rows, n);
 }
 
 static void attend(const AttentionJob& job, const AttentionItem& item) {

@@ -23,7 +23,7 @@ SLUICE_INLINE Lanes exponential(Lanes x) {
   const Lanes r = fma(n, splat(-kLn2Low), fma(n, splat(-kLn2High), y));
   Lanes p = splat(kExpCoefficients[0]);
   for (int i = 1; i < 8; ++i) p = fma(p, r, splat(kExpCoefficients[i]));
-  return zero_below(mul(p, power_of_two(n)), x, splat(kExpMin));
+  return zero_below(scale_by_power(p, n), x, splat(kExpMin));
 }
 
 static void rms_norm(const float* x, const float* weight, float* out, std::size_t n, float eps) {

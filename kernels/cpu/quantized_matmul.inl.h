@@ -8,18 +8,51 @@
 //   panel p: [block][group][16 rows][4] ...
 //   tile of x: [block][group][T tokens] words of 4 int8
 
-constexpr std::size_t kQuantWords = 96 * 256;  // laid out at a time, 96 KiB
-constexpr std::size_t kQuantTokens = 96;
-constexpr std::size_t kQuantColumns = 1024;  // of K, when several tiles share the panels
+constexpr std::size_t kQuantTokens = 96;     // that share the panels while they are in a cache
+constexpr std::size_t kQuantColumns = 1024;  // of K, when several tiles do
+constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
 constexpr int kQuantGroups = static_cast<int>(kQuantBlock / 4);
 constexpr std::size_t kGroupBytes = kLanes * 4;
 
-struct LaidOut {
-  alignas(64) std::int32_t words[kQuantWords];
-  float scales[kQuantWords / 8];
+// x of some tokens and blocks, tile by tile: one that begins at token t lies t * num_blocks behind
+// each beginning, and block b of it T * b further on (of words so many times kQuantGroups).
+struct QuantizedTokens {
+  std::int32_t* words;
+  float* scales;
   // q8_0, q4_0: what the sum starts from. q6_k: that of each half. q4_k, q5_k: minus the sum
   // of x.
-  std::int32_t starts[2][kQuantWords / 8];
+  std::int32_t* starts[2];
+  std::size_t num_blocks;
+  std::size_t first_block;
+};
+
+// Where they lie in quantized_bytes(tokens, cols).
+static QuantizedTokens quantized_tokens_at(void* memory, std::size_t tokens, std::size_t blocks) {
+  std::int32_t* const words = static_cast<std::int32_t*>(memory);
+  float* const scales = reinterpret_cast<float*>(words + tokens * blocks * kQuantGroups);
+  std::int32_t* const starts = reinterpret_cast<std::int32_t*>(scales + tokens * blocks);
+  return {words, scales, {starts, starts + tokens * blocks}, blocks, 0};
+}
+
+// A walk over panels that are fetched from memory while others are multiplied: of each the bytes
+// of some blocks, in the order of their addresses, so that the hardware's own prefetcher sees a
+// stream and runs ahead.
+struct Fetch {
+  const char* at;          // the next line to fetch
+  std::size_t lines_left;  // of its panel
+  std::size_t lines;       // of a panel
+  std::size_t skip;        // bytes from the end of them to the next panel's
+  std::size_t panels_left;
+
+  void lines_ahead(std::size_t count) {
+    for (; count > 0 && panels_left > 0; --count, at += 64) {
+      __builtin_prefetch(at, 0, 2);
+      if (--lines_left > 0) continue;
+      lines_left = lines;
+      at += skip;
+      --panels_left;
+    }
+  }
 };
 
 // One K block of one token tile against the panels from `panel` on. The pointers are the tile's.
@@ -32,6 +65,8 @@ struct QuantRange {
   std::size_t panel;
   std::size_t block_begin;  // of 32 columns; a multiple of blocks_together()
   std::size_t block_end;
+  std::size_t tiles;  // that share what the fetch brings
+  Fetch* fetch;
 };
 
 // One block of one token tile.
@@ -224,6 +259,8 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       total[p][t] = range.block_begin == 0 ? zero() : load_first(from, p + 1 < P ? kLanes : tail);
     }
   }
+  // So many cache lines are multiplied from one step to the next; shared evenly, rounded up.
+  const std::size_t lines = (P * together_bytes(type) / 64 + range.tiles - 1) / range.tiles;
   TileBlock x{range.words, range.scales, range.starts, range.second_starts};
   for (std::size_t block = range.block_begin; block < range.block_end;
        block += blocks_together(type)) {
@@ -237,6 +274,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       x.second_starts += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
+    range.fetch->lines_ahead(lines);
   }
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
@@ -251,7 +289,9 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
 
 template <WeightType type, int P, int T>
 static void quantized_panels(const MatmulJob& job, QuantRange range, std::size_t panels) {
-  for (; panels >= P; panels -= P, range.panel += P) quantized_tile<type, P, T>(job, range);
+  for (; panels >= P; panels -= P, range.panel += P) {
+    quantized_tile<type, P, T>(job, range);
+  }
   if constexpr (P > 1) {
     if (panels > 0) quantized_panels<type, P / 2, T>(job, range, panels);
   }
@@ -267,18 +307,26 @@ static void quantized_tokens(const MatmulJob& job, const QuantRange& range, std:
   }
 }
 
-// Quantizes the blocks [begin, end) of the tokens [token, token + tokens) as one tile from block
-// `at` of the buffers on.
+// Tiles of nearly equal size.
+constexpr std::size_t num_tiles(std::size_t tokens, WeightType type) {
+  const std::size_t most = quant_tokens(type);
+  return (tokens + most - 1) / most;
+}
+
+// Quantizes the blocks [begin, end) of the tokens [token, token + tokens) as one tile, token `at`
+// of the buffers.
 template <WeightType type>
-static void lay_out_quantized(const MatmulJob& job, std::size_t token, std::size_t tokens,
-                              std::size_t begin, std::size_t end, LaidOut& to, std::size_t at) {
+static void quantize_tile(const MatmulJob& job, std::size_t token, std::size_t tokens,
+                          std::size_t begin, std::size_t end, const QuantizedTokens& to,
+                          std::size_t at) {
   constexpr std::size_t kWords = kQuantBlock / 4;
+  const std::size_t first = at * to.num_blocks + (begin - to.first_block) * tokens;
   for (std::size_t t = 0; t < tokens; ++t) {
     const float* x = job.x + (token + t) * job.x_stride;
     for (std::size_t b = begin; b < end; ++b) {
       QuantizedBlock block;
       quantize(x + b * kQuantBlock, block);
-      const std::size_t place = at + (b - begin) * tokens + t;
+      const std::size_t place = first + (b - begin) * tokens + t;
       to.scales[place] = block.scale;
       const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
       if constexpr (type == WeightType::q8_0) to.starts[0][place] = kQ8Start * sum;
@@ -288,9 +336,103 @@ static void lay_out_quantized(const MatmulJob& job, std::size_t token, std::size
         to.starts[0][place] = -32 * block.half_sums[0];
         to.starts[1][place] = -32 * block.half_sums[1];
       }
-      std::int32_t* const words = to.words + (at + (b - begin) * tokens) * kWords + t;
+      std::int32_t* const words = to.words + (place - t) * kWords + t;
       for (std::size_t g = 0; g < kWords; ++g)
         __builtin_memcpy(words + g * tokens, block.values + g * 4, 4);
+    }
+  }
+}
+
+// At most kQuantTokens tokens from `token`; the buffers' first token is `at`.
+template <WeightType type>
+static void quantize_tiles(const MatmulJob& job, std::size_t token, std::size_t tokens,
+                           std::size_t begin, std::size_t end, const QuantizedTokens& to,
+                           std::size_t at) {
+  const std::size_t tiles = num_tiles(tokens, type);
+  for (std::size_t tile = 0; tile < tiles; ++tile) {
+    const std::size_t first = tokens * tile / tiles;
+    quantize_tile<type>(job, token + first, tokens * (tile + 1) / tiles - first, begin, end, to,
+                        at + first);
+  }
+}
+
+template <WeightType type>
+static void quantize_typed(const MatmulJob& job, std::size_t begin, std::size_t end, void* to) {
+  const QuantizedTokens x = quantized_tokens_at(to, job.num_tokens, job.w.cols / kQuantBlock);
+  for (std::size_t token = 0; token < job.num_tokens; token += kQuantTokens) {
+    const std::size_t left = job.num_tokens - token;
+    quantize_tiles<type>(job, token, left < kQuantTokens ? left : kQuantTokens, begin, end, x,
+                         token);
+  }
+}
+
+static void quantize_columns(const MatmulJob& job, std::size_t column_begin, std::size_t column_end,
+                             void* to) {
+  const std::size_t begin = column_begin / kQuantBlock;
+  const std::size_t end = column_end / kQuantBlock;
+  switch (job.w.type) {
+    case WeightType::q8_0:
+      return quantize_typed<WeightType::q8_0>(job, begin, end, to);
+    case WeightType::q4_0:
+      return quantize_typed<WeightType::q4_0>(job, begin, end, to);
+    case WeightType::q4_k:
+      return quantize_typed<WeightType::q4_k>(job, begin, end, to);
+    case WeightType::q5_k:
+      return quantize_typed<WeightType::q5_k>(job, begin, end, to);
+    case WeightType::q6_k:
+      return quantize_typed<WeightType::q6_k>(job, begin, end, to);
+    case WeightType::f32:
+    case WeightType::bf16:
+    case WeightType::f16:
+      return;
+  }
+}
+
+// The panels [panel_begin, panel_end) times the blocks [begin, end) of x; x has the tokens
+// from `at` on.
+template <WeightType type>
+static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std::size_t at,
+                            std::size_t token, std::size_t tokens, std::size_t panel_begin,
+                            std::size_t panel_end, std::size_t begin, std::size_t end) {
+  const std::size_t tiles = num_tiles(tokens, type);
+  const std::size_t blocks = job.w.cols / kQuantBlock;
+  const std::size_t panel_size = panel_bytes(job.w.cols, type);
+  for (std::size_t panel = panel_begin; panel < panel_end; panel += kGroupPanels) {
+    const std::size_t left = panel_end - panel;
+    const std::size_t together = left < kGroupPanels ? left : kGroupPanels;
+    // Several tiles leave memory idle while they share what is in a cache: ahead lie the next
+    // group's panels, or behind the last group the first one's next blocks.
+    Fetch fetch{};
+    if (tiles > 1) {
+      const bool is_last = left <= kGroupPanels;
+      const std::size_t ahead = is_last ? panel_begin : panel + kGroupPanels;
+      const std::size_t first = is_last ? end : begin;
+      const std::size_t last =
+          is_last ? (blocks - end < end - begin ? blocks : 2 * end - begin) : end;
+      if (first < last) {
+        const std::size_t from = scales_at(first, type);
+        const std::size_t bytes = scales_at(last + blocks_together(type) - 1, type) - from;
+        const std::size_t ahead_left = panel_end - ahead;
+        fetch = {static_cast<const char*>(job.w.panels) + ahead * panel_size + from, bytes / 64,
+                 bytes / 64, panel_size - bytes,
+                 ahead_left < kGroupPanels ? ahead_left : kGroupPanels};
+      }
+    }
+    for (std::size_t tile = 0; tile < tiles; ++tile) {
+      const std::size_t first = tokens * tile / tiles;
+      const std::size_t size = tokens * (tile + 1) / tiles - first;
+      const std::size_t offset = (at + first) * x.num_blocks + (begin - x.first_block) * size;
+      const QuantRange range{x.words + offset * (kQuantBlock / 4),
+                             x.scales + offset,
+                             x.starts[0] + offset,
+                             x.starts[1] + offset,
+                             token + first,
+                             panel,
+                             begin,
+                             end,
+                             tiles,
+                             &fetch};
+      quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
     }
   }
 }
@@ -299,38 +441,32 @@ static void lay_out_quantized(const MatmulJob& job, std::size_t token, std::size
 template <WeightType type>
 static void quantized_block(const MatmulJob& job, std::size_t token, std::size_t tokens,
                             std::size_t panel_begin, std::size_t panel_end) {
-  LaidOut laid_out;  // 132 KiB
   const std::size_t blocks = job.w.cols / kQuantBlock;
-  constexpr std::size_t kTokens = quant_tokens(type);
-  const std::size_t tiles = (tokens + kTokens - 1) / kTokens;
-  // Whole super-blocks.
-  const std::size_t step = (tiles == 1 ? kQuantWords * 4 / tokens : kQuantColumns) / kSuperBlock *
-                           (kSuperBlock / kQuantBlock);
+  const std::size_t tiles = num_tiles(tokens, type);
+  // Whole super-blocks. One tile reads its weights once: long streams.
+  const std::size_t step = (tiles == 1 ? kQuantBlocks / tokens : kQuantColumns / kQuantBlock) /
+                           (kSuperBlock / kQuantBlock) * (kSuperBlock / kQuantBlock);
+  alignas(64) char memory[quantized_bytes(kQuantTokens, kQuantColumns)];  // 132 KiB
   for (std::size_t begin = 0; begin < blocks; begin += step) {
     const std::size_t end = blocks - begin < step ? blocks : begin + step;
-    for (std::size_t tile = 0; tile < tiles; ++tile) {
-      const std::size_t first = tokens * tile / tiles;
-      lay_out_quantized<type>(job, token + first, tokens * (tile + 1) / tiles - first, begin, end,
-                              laid_out, first * step);
-    }
-    for (std::size_t panel = panel_begin; panel < panel_end; panel += kGroupPanels) {
-      const std::size_t left = panel_end - panel;
-      for (std::size_t tile = 0; tile < tiles; ++tile) {
-        const std::size_t first = tokens * tile / tiles;
-        const std::size_t at = first * step;
-        const QuantRange range{laid_out.words + at * (kQuantBlock / 4),
-                               laid_out.scales + at,
-                               laid_out.starts[0] + at,
-                               laid_out.starts[1] + at,
-                               token + first,
-                               panel,
-                               begin,
-                               end};
-        quantized_tokens<type, quant_tokens(type)>(job, range,
-                                                   left < kGroupPanels ? left : kGroupPanels,
-                                                   tokens * (tile + 1) / tiles - first);
-      }
-    }
+    QuantizedTokens x = quantized_tokens_at(memory, tokens, end - begin);
+    x.first_block = begin;
+    quantize_tiles<type>(job, token, tokens, begin, end, x, 0);
+    multiply_blocks<type>(job, x, 0, token, tokens, panel_begin, panel_end, begin, end);
+  }
+}
+
+// The same where x is quantized already.
+template <WeightType type>
+static void prepared_block(const MatmulJob& job, std::size_t token, std::size_t tokens,
+                           std::size_t panel_begin, std::size_t panel_end) {
+  const std::size_t blocks = job.w.cols / kQuantBlock;
+  const QuantizedTokens x =
+      quantized_tokens_at(const_cast<void*>(job.quantized), job.num_tokens, blocks);
+  const std::size_t step = num_tiles(tokens, type) == 1 ? blocks : kQuantColumns / kQuantBlock;
+  for (std::size_t begin = 0; begin < blocks; begin += step) {
+    const std::size_t end = blocks - begin < step ? blocks : begin + step;
+    multiply_blocks<type>(job, x, token, token, tokens, panel_begin, panel_end, begin, end);
   }
 }
 
@@ -338,7 +474,10 @@ template <WeightType type>
 static void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   for (std::size_t token = 0; token < job.num_tokens; token += kQuantTokens) {
     const std::size_t left = job.num_tokens - token;
-    quantized_block<type>(job, token, left < kQuantTokens ? left : kQuantTokens, panel_begin,
-                          panel_end);
+    const std::size_t tokens = left < kQuantTokens ? left : kQuantTokens;
+    if (job.quantized != nullptr)
+      prepared_block<type>(job, token, tokens, panel_begin, panel_end);
+    else
+      quantized_block<type>(job, token, tokens, panel_begin, panel_end);
   }
 }

@@ -88,6 +88,10 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
   }
 }
 
+// matmul() quantizes block by block, where it needs one.
+void quantize_columns(const MatmulJob& /*job*/, std::size_t /*column_begin*/,
+                      std::size_t /*column_end*/, void* /*to*/) {}
+
 void matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
   if (is_quantized(job.w.type)) return quantized_matmul(job, panel_begin, panel_end);
   const std::size_t row_end = std::min(panel_end * kLanes, job.w.rows);
@@ -213,6 +217,7 @@ void attend(const AttentionJob& job, const AttentionItem& item) {
 
 }  // namespace
 
-const KernelTable kScalarKernels = {"scalar", matmul, rms_norm, rope, swiglu, add, widen, attend};
+const KernelTable kScalarKernels = {"scalar", matmul, quantize_columns, rms_norm, rope, swiglu, add,
+                                    widen,    attend};
 
 }  // namespace sluice::krn

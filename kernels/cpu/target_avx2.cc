@@ -26,8 +26,9 @@ namespace {
 }  // namespace
 }  // namespace avx2
 
-const KernelTable kAvx2Kernels = {"avx2",       avx2::matmul,   avx2::rms_norm, avx2::rope,
-                                  avx2::swiglu, avx2::add_rows, avx2::widen,    avx2::attend};
+const KernelTable kAvx2Kernels = {"avx2",         avx2::matmul, avx2::quantize_columns,
+                                  avx2::rms_norm, avx2::rope,   avx2::swiglu,
+                                  avx2::add_rows, avx2::widen,  avx2::attend};
 
 const LimitProbe kAvx2Probe = {2 * kLanes * avx2::kProbeChains, avx2::fma_chains, avx2::read_sum,
                                8 * kLanes* avx2::kProbeChains, avx2::int8_chains};

@@ -26,9 +26,9 @@ namespace {
 }  // namespace
 }  // namespace avx512
 
-const KernelTable kAvx512Kernels = {"avx512",      avx512::matmul, avx512::rms_norm,
-                                    avx512::rope,  avx512::swiglu, avx512::add_rows,
-                                    avx512::widen, avx512::attend};
+const KernelTable kAvx512Kernels = {"avx512",         avx512::matmul, avx512::quantize_columns,
+                                    avx512::rms_norm, avx512::rope,   avx512::swiglu,
+                                    avx512::add_rows, avx512::widen,  avx512::attend};
 
 const LimitProbe kAvx512Probe = {2 * kLanes * avx512::kProbeChains, avx512::fma_chains,
                                  avx512::read_sum, 8 * kLanes* avx512::kProbeChains,

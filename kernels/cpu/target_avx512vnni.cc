@@ -27,9 +27,10 @@ namespace {
 }  // namespace
 }  // namespace avx512vnni
 
-const KernelTable kAvx512VnniKernels = {"avx512vnni",      avx512vnni::matmul, avx512vnni::rms_norm,
-                                        avx512vnni::rope,  avx512vnni::swiglu, avx512vnni::add_rows,
-                                        avx512vnni::widen, avx512vnni::attend};
+const KernelTable kAvx512VnniKernels = {
+    "avx512vnni",         avx512vnni::matmul, avx512vnni::quantize_columns,
+    avx512vnni::rms_norm, avx512vnni::rope,   avx512vnni::swiglu,
+    avx512vnni::add_rows, avx512vnni::widen,  avx512vnni::attend};
 
 const LimitProbe kAvx512VnniProbe = {2 * kLanes * avx512vnni::kProbeChains, avx512vnni::fma_chains,
                                      avx512vnni::read_sum, 8 * kLanes* avx512vnni::kProbeChains,

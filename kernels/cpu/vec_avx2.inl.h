@@ -112,9 +112,9 @@ SLUICE_INLINE __m256 power_of_two(__m256 n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
-// 2^n for integral n in the range of normal numbers.
-SLUICE_INLINE Lanes power_of_two(Lanes n) {
-  return {power_of_two(n.low), power_of_two(n.high)};
+// a * 2^n for integral n in the range of normal numbers.
+SLUICE_INLINE Lanes scale_by_power(Lanes a, Lanes n) {
+  return mul(a, {power_of_two(n.low), power_of_two(n.high)});
 }
 // 0 where x < bound, a elsewhere (also where x is a NaN).
 SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {

@@ -91,10 +91,9 @@ SLUICE_INLINE Lanes maximum(Lanes a, Lanes b) {
 SLUICE_INLINE Lanes round_even(Lanes a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-// 2^n for integral n in the range of normal numbers.
-SLUICE_INLINE Lanes power_of_two(Lanes n) {
-  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+// a * 2^n for integral n in the range of normal numbers.
+SLUICE_INLINE Lanes scale_by_power(Lanes a, Lanes n) {
+  return {_mm512_scalef_ps(a.v, n.v)};
 }
 // 0 where x < bound, a elsewhere (also where x is a NaN).
 SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {

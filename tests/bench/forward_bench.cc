@@ -51,9 +51,19 @@ double now_seconds(clockid_t clock = CLOCK_MONOTONIC) {
 }
 
 // The table that the engine would use, and the same behind timers.
-enum Kernel : std::size_t { kMatmul, kAttend, kNorm, kRope, kSwiglu, kAdd, kEmbed, kKernels };
-constexpr std::array<const char*, kKernels> kNames{"matmul", "attend", "norm", "rope",
-                                                   "swiglu", "add",    "embed"};
+enum Kernel : std::size_t {
+  kMatmul,
+  kQuantize,
+  kAttend,
+  kNorm,
+  kRope,
+  kSwiglu,
+  kAdd,
+  kEmbed,
+  kKernels
+};
+constexpr std::array<const char*, kKernels> kNames{"matmul", "quantize", "attend", "norm",
+                                                   "rope",   "swiglu",   "add",    "embed"};
 const krn::KernelTable* timed = nullptr;
 std::array<std::atomic<std::uint64_t>, kKernels> spent;  // ns over all threads
 
@@ -76,6 +86,10 @@ krn::KernelTable with_timers(const krn::KernelTable& kernels) {
   table.matmul = [](const krn::MatmulJob& job, std::size_t begin, std::size_t end) {
     const Timer timer(kMatmul);
     timed->matmul(job, begin, end);
+  };
+  table.quantize = [](const krn::MatmulJob& job, std::size_t begin, std::size_t end, void* to) {
+    const Timer timer(kQuantize);
+    timed->quantize(job, begin, end, to);
   };
   table.attend = [](const krn::AttentionJob& job, const krn::AttentionItem& item) {
     const Timer timer(kAttend);

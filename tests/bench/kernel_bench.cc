@@ -7,7 +7,9 @@
 // one thread time is that thread's CPU time, so that neighbours on the machine count less; with
 // more it is wall clock.
 //
-//   kernel_bench [--threads N] [--repeats N] [--kernels NAME] [--only probe|kernels|model]
+//   kernel_bench [--threads N] [--repeats N] [--kernels NAME] [--only PART]
+//
+// PART: probe, kernels (or one of matmul, attention, pointwise, pack), model.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -152,9 +154,18 @@ void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::
     const std::vector<float> x(tokens * x_stride, 0.5f);
     std::vector<float> y(tokens * y_stride);
     const double flops = 2.0 * static_cast<double>(rows * cols * tokens);
+    krn::MatmulJob job{w, x.data(), x_stride, tokens, y.data(), y_stride};
+    std::vector<std::int32_t> quantized(krn::quantized_bytes(tokens, cols) / 4);
+    if (krn::is_quantized(type)) job.quantized = quantized.data();
+    constexpr std::size_t kColumns = 512;  // of x, as the engine cuts it
     const Sample got = rate(flops / 1e9, options, [&] {
+      if (krn::is_quantized(type)) {
+        team.parallel_for(cols / kColumns, 1, [&](std::size_t begin, std::size_t end) {
+          kernels.quantize(job, begin * kColumns, end * kColumns, quantized.data());
+        });
+      }
       team.parallel_for(groups, 1, [&](std::size_t begin, std::size_t end) {
-        kernels.matmul({w, x.data(), x_stride, tokens, y.data(), y_stride}, begin * 8, end * 8);
+        kernels.matmul(job, begin * 8, end * 8);
       });
     });
     const double gbytes = got.median * 1e9 / flops * static_cast<double>(bytes) / 1e9;
@@ -389,7 +400,10 @@ int main(int argc, char** argv) {
   std::printf("kernels %s, threads %zu, repeats %d (median, range)\n", kernels->name,
               options.threads, options.repeats);
   const Limits limits = probe(options, team);
-  if (options.only.empty() || options.only == "kernels") {
+  const auto wants = [&](const char* part) {
+    return options.only.empty() || options.only == "kernels" || options.only == part;
+  };
+  if (wants("matmul")) {
     for (const krn::WeightType type : kTypes)
       bench_matmul(options, *kernels, team, limits, 8192, 2048, type);
     bench_matmul(options, *kernels, team, limits, 1024, 384, krn::WeightType::f32);
@@ -398,14 +412,19 @@ int main(int argc, char** argv) {
                                        krn::WeightType::q4_0, krn::WeightType::q6_k}) {
       bench_matmul(options, *kernels, team, limits, 32000, 2048, type);
     }
+  }
+  if (wants("attention")) {
     for (const krn::KvType type : {krn::KvType::f32, krn::KvType::f16, krn::KvType::int8}) {
       for (const AttentionShape& shape :
            {AttentionShape{1, 1, 128, type}, AttentionShape{1, 1, 4096, type},
-            AttentionShape{32, 1, 1024, type}, AttentionShape{1, 256, 1024, type}}) {
+            AttentionShape{32, 1, 1024, type}, AttentionShape{1, 256, 1024, type},
+            AttentionShape{1, 256, 4096, type}}) {
         bench_attention(options, *kernels, team, limits, shape);
       }
     }
-    bench_pointwise(options, *kernels, team, limits);
+  }
+  if (wants("pointwise")) bench_pointwise(options, *kernels, team, limits);
+  if (wants("pack")) {
     for (const krn::WeightType type : kTypes) bench_pack(options, team, limits, type);
   }
   if (options.only.empty() || options.only == "model") {

@@ -67,7 +67,7 @@ class Server:
 
     name = "llama.cpp"
 
-    def __init__(self, tools, model, slots, context):
+    def __init__(self, tools, model, slots, context, options=()):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -75,7 +75,7 @@ class Server:
         begin = time.monotonic()
         self.process = subprocess.Popen(
             [tools.folder / "llama-server", "-m", model, "-t", tools.threads, "--host", "127.0.0.1", "--port",
-             str(self.port), "-np", str(slots), "-c", str(slots * context), "--no-warmup"],
+             str(self.port), "-np", str(slots), "-c", str(slots * context), "--no-warmup", *options],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() - begin > 300:

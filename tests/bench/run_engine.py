@@ -13,7 +13,8 @@ http        8 clients, prompts of 111 tokens, 64 out, against llama-server -np 8
 busy        decode beside a thread that counts in a loop: the share of its undisturbed rate that each keeps
 load        from the start of the process until it is ready, the file in the page cache: seconds
 perplexity  of --text in chunks of 512, once: sluice perplexity against llama-perplexity
-greedy      20 prompts cut from --text, up to 200 tokens each at temperature 0: how many agree to their end
+greedy      20 prompts cut from --text, 200 tokens each at temperature 0, end tokens forbidden: how many
+            agree to their end
 tiny        64 clients, 64 tokens each, streamed, on --tiny: server CPU per request
 
 DIR holds llama-bench, llama-batched-bench, llama-server and llama-perplexity. Which parts a file goes
@@ -72,6 +73,7 @@ class Model:
         facts = dict(re.fullmatch(r"(\S+) +(.*)", line).groups() for line in run.stdout.splitlines())
         self.type = re.match(r"\w+", facts["matrices"]).group(0)
         self.context = int(facts["context_tokens"])
+        self.end_ids = [int(id) for id in facts.get("end_ids", "").split() if id.isdigit()]
         embedding = int(facts["vocabulary"]) * int(facts["hidden_size"])
         kind = re.fullmatch(r"(tied|separate).*?(F32|F16|BF16)?", facts["embeddings"])
         is_tied = kind.group(1) == "tied"
@@ -285,32 +287,33 @@ class Bench:
         print("    " + verdict)
 
     def greedy(self, model, engine):
-        rival = llama_cpp.Server(self.tools, model.path, 1, min(model.context, 1024))
+        # K and V in F32, as Sluice keeps them by default: binary16 alone turns near ties.
+        rival = llama_cpp.Server(self.tools, model.path, 1, min(model.context, 1024),
+                                 ("--cache-type-k", "f32", "--cache-type-v", "f32", "-fa", "off"))
         words = pathlib.Path(self.options.text).read_text(encoding="utf-8").split()
         prompts, tokens = 20, 200
-        equal = prefix = compared = 0
+        equal = prefix = 0
         try:
             for i in range(prompts):
                 begin = i * len(words) // prompts
                 prompt = engine.server.server.post(
                     "/tokenize", {"model": "m", "prompt": " ".join(words[begin:begin + 12])}).json()["tokens"]
                 ours = engine.server.server.post("/v1/completions", {
-                    "model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0,
-                    "return_token_ids": True}).json()["choices"][0]["token_ids"]
+                    "model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "return_token_ids": True,
+                    "logit_bias": {str(id): -100 for id in model.end_ids}}).json()["choices"][0]["token_ids"]
                 theirs = yardsticks.post_json(rival.port, "/completion", {
                     "prompt": prompt, "n_predict": tokens, "temperature": 0, "return_tokens": True,
-                    "cache_prompt": False, "top_k": 1})["tokens"]
-                ended = min(len(ours), len(theirs))
-                if abs(len(ours) - len(theirs)) == 1:  # one of them tells the end token, too
-                    ours, theirs = ours[:ended], theirs[:ended]
-                same = next((k for k, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-                equal += ours == theirs
+                    "logit_bias": [[id, False] for id in model.end_ids], "cache_prompt": False, "top_k": 1})["tokens"]
+                if len(ours) != tokens or len(theirs) != tokens:
+                    raise SystemExit(f"{len(ours)} and {len(theirs)} tokens, expected {tokens}")
+                same = next((k for k, (a, b) in enumerate(zip(ours, theirs)) if a != b), tokens)
+                equal += same == tokens
                 prefix += same
-                compared += ended
         finally:
             rival.stop()
-        self.report[f"greedy {model.type}"] = {"prompts": prompts, "equal": equal, "tokens": compared, "tokens_equal": prefix}
-        print(f"  greedy {model.type}   {equal} of {prompts} agree to their end; {prefix} of {compared} tokens stand "
+        self.report[f"greedy {model.type}"] = {"prompts": prompts, "equal": equal, "tokens": prompts * tokens,
+                                               "tokens_equal": prefix}
+        print(f"  greedy {model.type}   {equal} of {prompts} agree to their end; {prefix} of {prompts * tokens} tokens stand "
               "before a first difference", flush=True)
 
     def tiny(self, model):

@@ -70,8 +70,8 @@ Result<ModelFile> ModelFile::open(const std::string& directory, const std::strin
   return ModelFile(std::move(fd), name, static_cast<std::uint64_t>(status.st_size));
 }
 
-// At the end of what was hashed, which position_ may be behind of.
-Result<void> ModelFile::read_hashed(std::span<std::uint8_t> out) {
+// At the end of what was read so far, which position_ may be behind of.
+Result<void> ModelFile::read_fresh(std::span<std::uint8_t> out) {
   const std::uint64_t begin = std::max(position_, ahead_begin_ + ahead_.size());
   std::size_t done = 0;
   while (done < out.size()) {
@@ -84,22 +84,33 @@ Result<void> ModelFile::read_hashed(std::span<std::uint8_t> out) {
     }
     done += static_cast<std::size_t>(n);
   }
-  CHECK(EVP_DigestUpdate(hash_.get(), out.data(), out.size()) == 1);
   return {};
 }
 
+void ModelFile::take_digest(std::span<const std::uint8_t> bytes) {
+  CHECK(EVP_DigestUpdate(hash_.get(), bytes.data(), bytes.size()) == 1);
+}
+
 Result<void> ModelFile::read(std::span<std::uint8_t> out) {
+  const auto fresh = read_undigested(out);
+  if (!fresh) return fresh.error();
+  take_digest(*fresh);
+  return {};
+}
+
+Result<std::span<const std::uint8_t>> ModelFile::read_undigested(std::span<std::uint8_t> out) {
   const std::uint64_t ahead_end = ahead_begin_ + ahead_.size();
   std::size_t known = 0;
   if (position_ < ahead_end) {
     known = std::min<std::uint64_t>(out.size(), ahead_end - position_);
     std::memcpy(out.data(), ahead_.data() + (position_ - ahead_begin_), known);
   }
-  if (known < out.size()) {
-    if (auto fresh = read_hashed(out.subspan(known)); !fresh) return fresh;
+  const std::span<std::uint8_t> fresh = out.subspan(known);
+  if (!fresh.empty()) {
+    if (const Result<void> read = read_fresh(fresh); !read) return read.error();
   }
   position_ += out.size();
-  return {};
+  return std::span<const std::uint8_t>(fresh);
 }
 
 Result<void> ModelFile::skip_to(std::uint64_t position) {
@@ -120,11 +131,11 @@ Result<std::string_view> ModelFile::peek(std::uint64_t count) {
   const std::size_t used = position_ - ahead_begin_;
   const std::size_t wanted = used + std::min(count, bytes_ - std::min(bytes_, position_));
   if (wanted > ahead_.size()) {
-    // Grows only once the bytes are there: read_hashed goes on behind what ahead_ holds.
+    // Grows only once the bytes are there: read_fresh goes on behind what ahead_ holds.
     std::string fresh(wanted - ahead_.size(), '\0');
-    const Result<void> read =
-        read_hashed({reinterpret_cast<std::uint8_t*>(fresh.data()), fresh.size()});
-    if (!read) return read.error();
+    const std::span bytes(reinterpret_cast<std::uint8_t*>(fresh.data()), fresh.size());
+    if (const Result<void> read = read_fresh(bytes); !read) return read.error();
+    take_digest(bytes);
     ahead_ += fresh;
   }
   return std::string_view(ahead_).substr(used, wanted - used);

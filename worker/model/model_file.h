@@ -3,7 +3,7 @@
 // kills the process with SIGBUS, here it is an error; and the bytes can't change between hash and
 // use.
 //
-// Every error says file and reason (Errc::bad_file, io_error). One thread.
+// Every error says file and reason (Errc::bad_file, io_error). One thread, but for take_digest().
 #pragma once
 
 #include <array>
@@ -40,6 +40,12 @@ class ModelFile {
   std::uint64_t position() const { return position_; }
   // The next out.size() bytes; an error when the file ends before.
   Result<void> read(std::span<std::uint8_t> out);
+  // The same, but the digest lags behind: of the bytes that are returned, the last of `out` (what
+  // peek() saw is in it), the caller takes it with take_digest(), piece by piece in the order of
+  // reading. That may be on another thread beside further calls of read_undigested(); all is
+  // taken before another function reads or finish() is called.
+  Result<std::span<const std::uint8_t>> read_undigested(std::span<std::uint8_t> out);
+  void take_digest(std::span<const std::uint8_t> bytes);
   // Reads up to a position behind or at this one, for the digest alone.
   Result<void> skip_to(std::uint64_t position);
   // The next `count` bytes, or what the file has left, without taking them: read() gives the same
@@ -55,14 +61,14 @@ class ModelFile {
   };
 
   ModelFile(UniqueFd fd, std::string name, std::uint64_t bytes);
-  Result<void> read_hashed(std::span<std::uint8_t> out);
+  Result<void> read_fresh(std::span<std::uint8_t> out);
 
   UniqueFd fd_;
   std::string name_;
   std::uint64_t bytes_ = 0;
   std::uint64_t position_ = 0;
   std::unique_ptr<evp_md_ctx_st, FreeContext> hash_;
-  std::string ahead_;  // hashed bytes from ahead_begin_ on
+  std::string ahead_;  // digested bytes from ahead_begin_ on
   std::uint64_t ahead_begin_ = 0;
 };
 

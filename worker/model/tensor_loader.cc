@@ -12,8 +12,9 @@
 namespace sluice::eng {
 namespace {
 
-constexpr std::size_t kPieceBytes = 4u
-                                    << 20;  // read, hashed and packed at a time; at least one row
+// Read, digested and packed at a time; at least one row. Small enough that a piece is still in a
+// cache when the last thread takes it.
+constexpr std::size_t kPieceBytes = 1u << 20;
 
 krn::WeightType type_of(const TensorInfo& tensor) {
   return tensor.dtype == Dtype::f32    ? krn::WeightType::f32
@@ -125,9 +126,25 @@ class TensorLoader::Converter {
 };
 
 TensorLoader::TensorLoader(const WeightPlan& plan, std::uint8_t* memory, std::size_t packers)
-    : plan_(plan), memory_(memory), pieces_(packers + 1) {
+    : plan_(plan), memory_(memory), pieces_(packers == 0 ? 1 : 2 * packers + 4) {
   for (Piece& piece : pieces_) free_.push_back(&piece);
-  for (std::size_t i = 0; i < packers; ++i) packers_.emplace_back([this] { run_packer(); });
+  if (packers == 0) {
+    converter_ = std::make_unique<Converter>();
+    return;
+  }
+  threads_.emplace_back([this] {
+    serve(undigested_, has_undigested_, [this](Piece& piece) {
+      piece.file->take_digest(piece.undigested);
+      const std::lock_guard lock(mutex_);
+      --num_undigested_;
+    });
+  });
+  for (std::size_t i = 0; i < packers; ++i) {
+    threads_.emplace_back([this] {
+      Converter converter;
+      serve(packable_, has_packable_, [&](Piece& piece) { pack(piece, converter); });
+    });
+  }
 }
 
 TensorLoader::~TensorLoader() {
@@ -139,19 +156,32 @@ Result<void> TensorLoader::finish() {
     const std::lock_guard lock(mutex_);
     is_closed_ = true;
   }
-  has_ready_.notify_all();
-  for (std::thread& packer : packers_) packer.join();
-  packers_.clear();
+  has_packable_.notify_all();
+  has_undigested_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
   if (failure_) return *failure_;
   return {};
 }
 
+// Whole panels where a row is short enough: they are packed fastest.
 std::uint64_t TensorLoader::piece_bytes(const TensorInfo& tensor) {
   const std::size_t row_bytes = row_bytes_of(tensor);
-  return std::max<std::size_t>(kPieceBytes / row_bytes, 1) * row_bytes;
+  const std::size_t rows = kPieceBytes / row_bytes;
+  return (rows < krn::kLanes ? std::max<std::size_t>(rows, 1) : rows - rows % krn::kLanes) *
+         row_bytes;
 }
 
-Result<void> TensorLoader::read_piece(ModelFile& file, const Place& place) {
+Result<void> TensorLoader::skip_to(ModelFile& file, std::uint64_t position) {
+  CHECK(position >= file.position());
+  while (file.position() < position) {
+    const std::size_t bytes = std::min<std::uint64_t>(kPieceBytes, position - file.position());
+    if (auto read = read_piece(file, {}, bytes); !read) return read;
+  }
+  return {};
+}
+
+Result<void> TensorLoader::read_piece(ModelFile& file, const Place& place, std::size_t bytes) {
   Piece* piece = nullptr;
   {
     std::unique_lock lock(mutex_);
@@ -161,39 +191,53 @@ Result<void> TensorLoader::read_piece(ModelFile& file, const Place& place) {
     free_.pop_back();
   }
   piece->place = place;
-  piece->file = file.name();
+  piece->file = &file;
   piece->number = next_number_++;
-  piece->bytes.resize(std::min(piece_bytes(*place.tensor), place.tensor->bytes - place.at));
-  const Result<void> read = file.read(piece->bytes);
-  if (read && packers_.empty()) {
-    if (!converter_) converter_ = std::make_unique<Converter>();
-    pack(*piece, *converter_);
+  if (piece->memory.size() < bytes) piece->memory.resize(bytes);
+  piece->bytes = std::span(piece->memory).first(bytes);
+  const auto undigested = file.read_undigested(piece->bytes);
+  if (undigested && threads_.empty()) {
+    file.take_digest(*undigested);
+    if (place.tensor != nullptr) pack(*piece, *converter_);
   }
   const std::lock_guard lock(mutex_);
-  if (read && !packers_.empty()) {
-    ready_.push_back(piece);
-    has_ready_.notify_one();
-  } else {
+  if (!undigested || threads_.empty()) {
     free_.push_back(piece);
+    if (!undigested) return undigested.error();
+    return {};
   }
-  return read;
+  piece->undigested = *undigested;
+  piece->uses = place.tensor != nullptr ? 2 : 1;
+  ++num_undigested_;
+  undigested_.push_back(piece);
+  has_undigested_.notify_one();
+  if (place.tensor == nullptr) return {};
+  packable_.push_back(piece);
+  has_packable_.notify_one();
+  return {};
 }
 
-void TensorLoader::run_packer() {
-  Converter converter;
+void TensorLoader::wait_for_digest() {
+  std::unique_lock lock(mutex_);
+  has_free_.wait(lock, [&] { return num_undigested_ == 0; });
+}
+
+template <class Work>
+void TensorLoader::serve(std::deque<Piece*>& queue, std::condition_variable& has_some,
+                         const Work& work) {
   for (;;) {
     Piece* piece = nullptr;
     {
       std::unique_lock lock(mutex_);
-      has_ready_.wait(lock, [&] { return !ready_.empty() || is_closed_; });
-      if (ready_.empty()) return;
-      piece = ready_.front();
-      ready_.pop_front();
+      has_some.wait(lock, [&] { return !queue.empty() || is_closed_; });
+      if (queue.empty()) return;
+      piece = queue.front();
+      queue.pop_front();
     }
-    pack(*piece, converter);
+    work(*piece);
     {
       const std::lock_guard lock(mutex_);
-      free_.push_back(piece);
+      if (--piece->uses == 0) free_.push_back(piece);
     }
     has_free_.notify_one();
   }
@@ -211,10 +255,10 @@ void TensorLoader::pack(Piece& piece, Converter& converter) {
       const std::lock_guard lock(mutex_);
       if (failure_ && failure_number_ < piece.number) return;
       failure_number_ = piece.number;
-      failure_ =
-          make_error(Errc::bad_file, printable(piece.file) + ": tensor '" + printable(tensor.name) +
-                                         "' holds values that are not finite, or too large "
-                                         "for its type");
+      failure_ = make_error(Errc::bad_file, printable(piece.file->name()) + ": tensor '" +
+                                                printable(tensor.name) +
+                                                "' holds values that are not finite, or too large "
+                                                "for its type");
       return;
     }
     put(rows->data, rows->type, placement, piece.place.at / row_bytes,

@@ -15,6 +15,7 @@ constexpr std::size_t kGrainProducts = 128 * 1024;
 constexpr std::size_t kGrainElements = 16 * 1024;
 constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul
 constexpr std::size_t kTokenPiece = 96;     // tokens of one piece of a long matmul
+constexpr std::size_t kColumnPiece = 512;   // of one piece of quantizing
 constexpr std::size_t kTokensPerItem = 16;  // of one piece of attention
 
 std::size_t pieces(std::size_t n, std::size_t piece) {
@@ -57,8 +58,11 @@ bool Transformer::allocate() {
       {&gate_up_, tokens, krn::activation_stride(2 * c.intermediate_size)},
       {&logits_, limits_.logit_rows_max, c.vocab_size},
   };
+  const std::size_t rows = std::max(tokens, limits_.logit_rows_max);
+  const std::size_t cols = std::max({c.hidden_size, c.q_width(), c.intermediate_size});
+  const std::size_t quantized = krn::quantized_bytes(rows, cols) / sizeof(float) + krn::kLanes;
   const std::size_t table = limits_.context_tokens * (c.head_dim / 2);
-  std::size_t floats = 2 * table;
+  std::size_t floats = 2 * table + quantized;
   for (const Wanted& w : wanted) floats += w.count * w.stride + krn::kLanes;
   memory_ = krn::AlignedBuffer::allocate(floats * sizeof(float));
   if (memory_.empty()) return false;
@@ -68,6 +72,8 @@ bool Transformer::allocate() {
     // To the next cache line: the logits' stride is not a multiple of one.
     next += (w.count * w.stride + krn::kLanes - 1) / krn::kLanes * krn::kLanes;
   }
+  quantized_ = reinterpret_cast<char*>(next);
+  next += quantized / krn::kLanes * krn::kLanes;
   cosine_ = next;
   sine_ = next + table;
   positions_.resize(tokens);
@@ -154,28 +160,64 @@ void Transformer::norm(const Rows& from, const float* weight, const Rows& to,
       });
 }
 
-// Pieces are (token piece, panel group) with the group running fastest; neighbouring groups of one
-// token piece go in one call, which lays out the tokens once.
+Transformer::MatmulPieces Transformer::split(std::size_t num_tokens) {
+  const std::size_t count = pieces(num_tokens, kTokenPiece);
+  return {count, pieces(num_tokens, count)};
+}
+
+krn::MatmulJob Transformer::piece_of(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
+                                     std::size_t num_tokens, std::size_t first) const {
+  const std::size_t tokens = std::min(split(num_tokens).tokens, num_tokens - first);
+  return {w,
+          from.row(first),
+          from.stride,
+          tokens,
+          to.row(first),
+          to.stride,
+          krn::is_quantized(w.type) ? quantized_ + krn::quantized_bytes(first, w.cols) : nullptr};
+}
+
+// Once for all panels: every group of them would quantize the same rows again.
+void Transformer::quantize(const krn::PackedMatrix& w, const Rows& from, std::size_t num_tokens) {
+  const MatmulPieces split_tokens = split(num_tokens);
+  const std::size_t parts = pieces(w.cols, kColumnPiece);
+  team_->parallel_for(
+      parts * split_tokens.count,
+      grain(kGrainElements, std::min(kColumnPiece, w.cols) * split_tokens.tokens),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t piece = begin; piece < end; ++piece) {
+          const std::size_t column = piece % parts * kColumnPiece;
+          const krn::MatmulJob job =
+              piece_of(w, from, from, num_tokens, piece / parts * split_tokens.tokens);
+          kernels_->quantize(
+              job, column, std::min(column + kColumnPiece, w.cols),
+              quantized_ + krn::quantized_bytes(piece / parts * split_tokens.tokens, w.cols));
+        }
+      });
+}
+
 void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
                          std::size_t num_tokens) {
   if (num_tokens == 0) return;
+  if (krn::is_quantized(w.type)) quantize(w, from, num_tokens);
+  multiply(w, from, to, num_tokens);
+}
+
+// Pieces are (token piece, panel group) with the group running fastest; neighbouring groups of one
+// token piece go in one call, which shares what they read.
+void Transformer::multiply(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
+                           std::size_t num_tokens) {
   const std::size_t panels = krn::num_panels(w.rows);
   const std::size_t groups = pieces(panels, kPanelGroup);
-  const std::size_t token_pieces = pieces(num_tokens, kTokenPiece);
-  const std::size_t tokens = pieces(num_tokens, token_pieces);
-  const std::size_t cost = kPanelGroup * krn::kLanes * w.cols * tokens;
-  team_->parallel_for(groups * token_pieces, grain(kGrainProducts, cost),
+  const MatmulPieces split_tokens = split(num_tokens);
+  const std::size_t cost = kPanelGroup * krn::kLanes * w.cols * split_tokens.tokens;
+  team_->parallel_for(groups * split_tokens.count, grain(kGrainProducts, cost),
                       [&](std::size_t begin, std::size_t end) {
                         for (std::size_t piece = begin; piece < end;) {
                           const std::size_t group = piece % groups;
-                          const std::size_t first = piece / groups * tokens;
                           const std::size_t together = std::min(groups - group, end - piece);
-                          const krn::MatmulJob job{w,
-                                                   from.row(first),
-                                                   from.stride,
-                                                   std::min(tokens, num_tokens - first),
-                                                   to.row(first),
-                                                   to.stride};
+                          const krn::MatmulJob job = piece_of(w, from, to, num_tokens,
+                                                              piece / groups * split_tokens.tokens);
                           kernels_->matmul(job, group * kPanelGroup,
                                            std::min((group + together) * kPanelGroup, panels));
                           piece += together;

@@ -56,12 +56,24 @@ class Transformer {
     float* row(std::size_t t) const { return data + t * stride; }
   };
 
+  // The tokens of a matmul in `count` pieces of at most `tokens`.
+  struct MatmulPieces {
+    std::size_t count;
+    std::size_t tokens;
+  };
+
   Transformer(const ModelWeights& weights, const krn::KernelTable& kernels, krn::ThreadPool& team,
               const TransformerLimits& limits);
   bool allocate();
   void embed(const TokenBatch& batch);
   void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
   void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
+  static MatmulPieces split(std::size_t num_tokens);
+  krn::MatmulJob piece_of(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
+                          std::size_t num_tokens, std::size_t first) const;
+  void quantize(const krn::PackedMatrix& w, const Rows& from, std::size_t num_tokens);
+  void multiply(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
+                std::size_t num_tokens);
   void matmul(const FusedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
   void rotate_and_store(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
   void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
@@ -74,14 +86,15 @@ class Transformer {
   krn::ThreadPool* team_;
   TransformerLimits limits_;
   krn::AlignedBuffer memory_;
-  Rows x_;                   // [tokens, hidden_size] residual stream
-  Rows normed_;              // [tokens, hidden_size]
-  Rows qkv_;                 // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
-  Rows heads_;               // [tokens, q_width] attention's output
-  Rows delta_;               // [tokens, hidden_size] what a sub-layer adds; at last hidden()
-  Rows gate_up_;             // [tokens, 2 intermediate_size]
-  Rows logits_;              // [logit rows, vocab_size], stride = vocab_size
-  float* cosine_ = nullptr;  // [context_tokens, head_dim / 2]
+  Rows x_;                     // [tokens, hidden_size] residual stream
+  Rows normed_;                // [tokens, hidden_size]
+  Rows qkv_;                   // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
+  Rows heads_;                 // [tokens, q_width] attention's output
+  Rows delta_;                 // [tokens, hidden_size] what a sub-layer adds; at last hidden()
+  Rows gate_up_;               // [tokens, 2 intermediate_size]
+  Rows logits_;                // [logit rows, vocab_size], stride = vocab_size
+  char* quantized_ = nullptr;  // the input of the matmul under way
+  float* cosine_ = nullptr;    // [context_tokens, head_dim / 2]
   float* sine_ = nullptr;
   std::vector<std::uint32_t> positions_;   // [tokens]
   std::vector<std::uint32_t> span_of_;     // [tokens]

@@ -71,7 +71,8 @@ struct ModelWeights {
 
 struct LoadOptions {
   MatrixForm matrices = MatrixForm::stored;
-  std::size_t threads = 1;  // 2 and more: so many pack while the caller's thread reads and hashes
+  // 2 and more: so many pack, and one takes the digest, while the caller's thread reads.
+  std::size_t threads = 1;
   // Called on the caller's thread each time that a piece was read.
   std::function<void(std::uint64_t bytes_read, std::uint64_t bytes_total)> on_progress;
 };

@@ -328,6 +328,26 @@ TEST_F(Weights, TheDigestCoversEveryFile) {
   EXPECT_NE(digest(), first);
 }
 
+// Longer than one piece, between tensors and at the end.
+TEST_F(Weights, TheDigestCoversIgnoredTensorsWhateverTheThreads) {
+  write("config.json", kConfig);
+  std::vector<Tensor> tensors = good_tensors();
+  tensors.insert(tensors.begin() + 6, {"model.layers.0.self_attn.rotary_emb.inv_freq", {400'000}});
+  tensors.push_back({"model.rotary_emb.inv_freq", {300'000}});
+  const std::string file = file_of(tensors);
+  write("model.safetensors", file);
+  const std::string lines = eng::hex_of(eng::sha256_of(kConfig)) + "  config.json\n" +
+                            eng::hex_of(eng::sha256_of(file)) + "  model.safetensors\n";
+  for (const std::size_t threads : {1u, 2u, 4u}) {
+    const auto weights =
+        eng::load_weights(directory_.path(), {eng::MatrixForm::stored, threads, {}});
+    ASSERT_TRUE(weights.has_value()) << weights.error().detail;
+    EXPECT_EQ(weights->digest, eng::sha256_of(lines)) << threads;
+    EXPECT_EQ(static_cast<const float*>(weights->embedding)[19], 20.0f);
+    EXPECT_EQ(weights->layers.at(0).mlp_norm[0], 400'073.0f);
+  }
+}
+
 TEST_F(Weights, EveryTruncationIsRefused) {
   write_good();
   const std::string whole = file_of(good_tensors());

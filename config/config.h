@@ -118,6 +118,12 @@ struct Tenant {
   TenantLimits limits;
   bool operator==(const Tenant&) const = default;
 };
+// One tenant of a configuration that is made or replaced, or is gone.
+struct TenantUpdate {
+  std::string name;
+  std::optional<Tenant> tenant;  // of this name; nothing: there is none any longer
+  bool operator==(const TenantUpdate&) const = default;
+};
 
 struct Cors {
   std::vector<std::string> origins;  // exact, or "*"; empty: localhost on any port

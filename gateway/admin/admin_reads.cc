@@ -103,12 +103,12 @@ std::string etag_of(std::int64_t version) {
 }
 
 bool AdminService::is_configured(const std::string& tenant) const {
-  return std::any_of(base_.tenants.begin(), base_.tenants.end(),
-                     [&](const cfg::Tenant& t) { return t.name == tenant; });
+  return configured_.contains(tenant);
 }
 
 std::optional<ManagedTenant> AdminService::find(const std::string& id) const {
   for (const cfg::Tenant& configured : base_.tenants) {
+    if (!is_configured(id)) break;
     if (configured.name != id) continue;
     ManagedTenant tenant;
     tenant.fields.id = configured.name;
@@ -121,9 +121,22 @@ std::optional<ManagedTenant> AdminService::find(const std::string& id) const {
     tenant.limits = configured.limits;
     return tenant;
   }
-  const auto at = directory_.tenants.find(id);
-  if (at == directory_.tenants.end()) return std::nullopt;
+  const auto at = directory_.tenants().find(id);
+  if (at == directory_.tenants().end()) return std::nullopt;
   return at->second;
+}
+
+// Those of a page and one more, so that the page knows whether something follows.
+std::map<std::string, ManagedTenant> AdminService::tenants_behind(const std::string& after,
+                                                                  std::size_t count) const {
+  std::map<std::string, ManagedTenant> found;
+  auto managed = directory_.tenants().upper_bound(after);
+  for (std::size_t i = 0; i < count && managed != directory_.tenants().end(); ++i, ++managed)
+    found.insert(*managed);
+  auto configured = configured_.upper_bound(after);
+  for (std::size_t i = 0; i < count && configured != configured_.end(); ++i, ++configured)
+    found.insert_or_assign(configured->first, *find(configured->first));
+  return found;
 }
 
 std::string AdminService::quota_json(const ManagedTenant& tenant) const {
@@ -134,9 +147,10 @@ std::string AdminService::quota_json(const ManagedTenant& tenant) const {
   return out;
 }
 
-std::map<std::string, BreakerStatus> AdminService::breakers() const {
+std::map<std::string, BreakerStatus> AdminService::breakers_behind(const std::string& after,
+                                                                   std::size_t count) const {
   std::map<std::string, BreakerStatus> by_id;
-  for (BreakerStatus& status : hooks_.fleet->breakers()) {
+  for (BreakerStatus& status : hooks_.fleet->breakers(after, count)) {
     std::string id = status.id;
     by_id.emplace(std::move(id), std::move(status));
   }
@@ -159,9 +173,8 @@ AdminAnswer AdminService::read(const AdminCall& call) const {
   const std::int64_t now = hooks_.unix_s();
   switch (call.noun) {
     case AdminNoun::tenants: {
-      std::map<std::string, ManagedTenant> all = directory_.tenants;
-      for (const cfg::Tenant& t : base_.tenants) all[t.name] = *find(t.name);
-      answer.body = list_json(all, *page, [&](std::string& out, const ManagedTenant& tenant) {
+      const auto found = tenants_behind(page->after, page->limit + 1);
+      answer.body = list_json(found, *page, [&](std::string& out, const ManagedTenant& tenant) {
         append_tenant(out, tenant,
                       is_configured(tenant.fields.id) ? Source::configuration : Source::rest);
       });
@@ -182,26 +195,30 @@ AdminAnswer AdminService::read(const AdminCall& call) const {
     case AdminNoun::tenant_keys: {
       if (!find(call.id)) return failure(not_found("tenant"));
       std::map<std::string, ManagedKey> keys;
-      for (const auto& [id, key] : directory_.keys)
-        if (key.tenant == call.id) keys.emplace(id, key);
+      for (const std::string& id : directory_.keys_of(call.id))
+        keys.emplace(id, directory_.keys().at(id));
       answer.body = list_json(
           keys, *page, [&](std::string& out, const ManagedKey& key) { append_key(out, key, now); });
       return answer;
     }
     case AdminNoun::key: {
-      const auto key = directory_.keys.find(call.id);
-      if (key == directory_.keys.end()) return failure(not_found("key"));
+      const auto key = directory_.keys().find(call.id);
+      if (key == directory_.keys().end()) return failure(not_found("key"));
       append_key(answer.body, key->second, now);
       answer.version = key->second.version;
       return answer;
     }
     case AdminNoun::breakers:
-      answer.body = list_json(breakers(), *page, append_breaker);
+      answer.body = list_json(breakers_behind(page->after, page->limit + 1), *page, append_breaker);
       return answer;
     case AdminNoun::breaker:
     case AdminNoun::breaker_open:
-    case AdminNoun::breaker_reset:
-      return one_json(breakers(), call.id, "breaker", append_breaker);
+    case AdminNoun::breaker_reset: {
+      const std::optional<BreakerStatus> status = hooks_.fleet->breaker(call.id);
+      if (!status) return failure(not_found("breaker"));
+      append_breaker(answer.body, *status);
+      return answer;
+    }
     case AdminNoun::workers:
       answer.body = list_json(workers(), *page, append_worker);
       return answer;

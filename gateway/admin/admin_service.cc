@@ -13,6 +13,7 @@ AdminService::AdminService(DirectoryStore store, Directory directory, cfg::Confi
     : store_(std::move(store)),
       directory_(std::move(directory)),
       base_(std::move(base)),
+      configured_(configured_parents(base_)),
       parser_(seed) {}
 
 AdminService::~AdminService() = default;
@@ -30,6 +31,7 @@ Result<std::unique_ptr<AdminService>> AdminService::open(const std::string& stat
   if (!admin_keys) return admin_keys.error();
   std::unique_ptr<AdminService> service(
       new AdminService(std::move(*store), std::move(*directory), std::move(base), seed));
+  service->expired_until_ = unix_s;
   service->store_path_ = state_dir + "/store.db";
   service->hash_secret_ = std::move(*secret);
   service->admin_keys_ = std::move(*admin_keys);
@@ -112,6 +114,7 @@ void AdminService::finish_write(const Result<void>& stored, Plan& plan, const Ad
                                 const AdminDone& done) {
   is_writing_ = false;
   if (stored) {
+    const std::vector<std::string> affected = directory_.affected_by(plan.change);
     directory_.apply(plan.change);
     if (plan.action) {
       hooks_.fleet->act(*plan.action, call.id);
@@ -119,7 +122,7 @@ void AdminService::finish_write(const Result<void>& stored, Plan& plan, const Ad
       plan.answer.body = std::move(now.body);
       plan.answer.error = std::move(now.error);
     } else {
-      hooks_.changed();
+      hooks_.changed(updates_of(affected));
     }
   } else {
     plan.answer = {};
@@ -131,7 +134,27 @@ void AdminService::finish_write(const Result<void>& stored, Plan& plan, const Ad
   begin_next_write();
 }
 
+void AdminService::set_base(cfg::Config base) {
+  base_ = std::move(base);
+  configured_ = configured_parents(base_);
+}
+
+std::vector<cfg::TenantUpdate> AdminService::updates_of(
+    const std::vector<std::string>& tenants) const {
+  std::vector<cfg::TenantUpdate> updates;
+  for (const std::string& tenant : tenants)
+    if (!is_configured(tenant))
+      updates.push_back(directory_.update_of(tenant, configured_, hooks_.unix_s()));
+  return updates;
+}
+
 // ---- what happened by itself
+
+std::vector<cfg::TenantUpdate> AdminService::take_expired(std::int64_t unix_s) {
+  const std::set<std::string> tenants = directory_.expiring(expired_until_, unix_s);
+  expired_until_ = std::max(expired_until_, unix_s);
+  return updates_of({tenants.begin(), tenants.end()});
+}
 
 void AdminService::record(std::string action, std::string target, std::string detail) {
   if (events_.size() >= kAdminEventsMax) {

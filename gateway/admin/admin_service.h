@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,7 +76,8 @@ struct AdminHooks {
   std::function<void(std::function<void()>)> post;  // from any thread
   std::function<std::int64_t()> unix_s;
   std::function<std::optional<AccountQuota>(const std::string& tenant)> tenant_quota;
-  std::function<void()> changed;  // directory() differs: apply it
+  // What a write made of single tenants: applied before the write is answered.
+  std::function<void(std::span<const cfg::TenantUpdate>)> changed;
   Fleet* fleet = nullptr;
 };
 
@@ -91,8 +93,12 @@ class AdminService {
   const std::string& first_admin_key() const { return first_admin_key_; }
   const std::string& hash_secret() const { return hash_secret_; }
   const Directory& directory() const { return directory_; }
+  // Declared or made over REST. Without any, merged() has none and every caller is the default one.
+  bool has_tenants() const { return !configured_.empty() || !directory_.tenants().empty(); }
   cfg::Config merged(std::int64_t unix_s) const { return directory_.merged(base_, unix_s); }
-  void set_base(cfg::Config base) { base_ = std::move(base); }
+  void set_base(cfg::Config base);
+  // Keys whose time came since the last call, or since open(): what is left of their tenants.
+  std::vector<cfg::TenantUpdate> take_expired(std::int64_t unix_s);
   // Keys that `sluice admin-key` made or took away meanwhile. REQUIRES: the hooks.
   void reload_admin_keys();
   // Something that happened by itself, for the audit log. Bounded: at kAdminEventsMax that wait the
@@ -121,9 +127,13 @@ class AdminService {
   bool is_configured(const std::string& tenant) const;
   std::optional<ManagedTenant> find(const std::string& tenant) const;
   std::string quota_json(const ManagedTenant& tenant) const;
-  std::map<std::string, BreakerStatus> breakers() const;
+  std::map<std::string, ManagedTenant> tenants_behind(const std::string& after,
+                                                      std::size_t count) const;
+  std::map<std::string, BreakerStatus> breakers_behind(const std::string& after,
+                                                       std::size_t count) const;
   std::map<std::string, WorkerStatus> workers() const;
 
+  std::vector<cfg::TenantUpdate> updates_of(const std::vector<std::string>& tenants) const;
   void begin_next_write();
   void finish_write(const Result<void>& stored, Plan& plan, const AdminCall& call,
                     const AdminDone& done);
@@ -152,6 +162,8 @@ class AdminService {
   std::optional<UsageReport> usage_report_;  // likewise; opened by the first report
   Directory directory_;
   cfg::Config base_;
+  ConfiguredParents configured_;  // of base_
+  std::int64_t expired_until_ = 0;
   AdminParser parser_;
   std::vector<AdminKey> admin_keys_;
   std::string hash_secret_, first_admin_key_;

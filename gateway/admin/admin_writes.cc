@@ -48,8 +48,8 @@ Result<AdminService::Plan> AdminService::plan(AdminCall& call) {
   answer.fingerprint =
       hex(hash_key(hash_secret_, std::to_string(static_cast<int>(call.noun)) + '\n' + call.id +
                                      '\n' + call.if_match + '\n' + call.body));
-  const auto known = directory_.answers.find(answer.id);
-  if (known != directory_.answers.end() &&
+  const auto known = directory_.answers().find(answer.id);
+  if (known != directory_.answers().end() &&
       known->second.unix_s + kIdempotentSeconds > answer.unix_s) {
     if (known->second.fingerprint != answer.fingerprint)
       return make_error(Errc::conflict, "this Idempotency-Key was used for another request",
@@ -107,7 +107,7 @@ Result<AdminService::Plan> AdminService::plan_once(AdminCall& call) {
 AdminService::Plan AdminService::plan_for(const AdminCall& call, std::string action,
                                           std::string target) const {
   Plan plan;
-  plan.change.revision = directory_.revision + 1;
+  plan.change.revision = directory_.revision() + 1;
   plan.change.audit = {hooks_.unix_s(), call.actor, std::move(action), std::move(target), "{}"};
   return plan;
 }
@@ -129,8 +129,8 @@ Result<ManagedTenant> AdminService::writable(const std::string& id) const {
   if (is_configured(id))
     return make_error(Errc::read_only,
                       "this tenant is declared in the configuration file and is changed there");
-  const auto at = directory_.tenants.find(id);
-  if (at == directory_.tenants.end()) return not_found("tenant");
+  const auto at = directory_.tenants().find(id);
+  if (at == directory_.tenants().end()) return not_found("tenant");
   return at->second;
 }
 
@@ -148,18 +148,7 @@ Result<void> AdminService::check_parent(const TenantFields& fields) const {
     if (++above >= cfg::kTenantDepthMax) break;
     up = tenant->fields.parent;
   }
-  std::size_t below = 0;
-  for (const auto& [id, tenant] : directory_.tenants) {
-    std::size_t steps = 0;
-    std::string up = id;
-    while (up != fields.id && !up.empty() && steps < cfg::kTenantDepthMax) {
-      const std::optional<ManagedTenant> at = find(up);
-      up = at ? at->fields.parent : std::string();
-      ++steps;
-    }
-    if (up == fields.id) below = std::max(below, steps);
-  }
-  if (above + 1 + below > cfg::kTenantDepthMax)
+  if (above + 1 + directory_.levels_below(fields.id) > cfg::kTenantDepthMax)
     return wrong("at most " + std::to_string(cfg::kTenantDepthMax) +
                  " levels of tenants are allowed");
   return {};
@@ -173,8 +162,9 @@ Result<AdminService::Plan> AdminService::create_tenant(AdminCall& call) {
   if (find(tenant.fields.id))
     return make_error(Errc::already_exists, "there is a tenant of this id", "id");
   if (const Result<void> parent = check_parent(tenant.fields); !parent) return parent.error();
-  if (directory_.tenants.size() + base_.tenants.size() >= cfg::kTenantsMax)
-    return make_error(Errc::invalid_value, "there are as many tenants as may be: 1000");
+  if (directory_.tenants().size() + base_.tenants.size() >= kManagedTenantsMax)
+    return make_error(Errc::invalid_value,
+                      "there are as many tenants as may be: " + std::to_string(kManagedTenantsMax));
   tenant.created_at = hooks_.unix_s();
   Plan plan = plan_for(call, "tenant.create", tenant.fields.id);
   tenant.version = plan.answer.version = plan.change.revision;
@@ -206,9 +196,8 @@ Result<AdminService::Plan> AdminService::erase_tenant(const AdminCall& call) {
   const Result<ManagedTenant> tenant = writable(call.id);
   if (!tenant) return tenant.error();
   if (const Result<void> match = check_match(call, tenant->version); !match) return match.error();
-  for (const auto& [id, other] : directory_.tenants)
-    if (other.fields.parent == call.id)
-      return make_error(Errc::conflict, "it is the parent of the tenant '" + id + "'");
+  if (const std::set<std::string>& below = directory_.below(call.id); !below.empty())
+    return make_error(Errc::conflict, "it is the parent of the tenant '" + *below.begin() + "'");
   Plan plan = plan_for(call, "tenant.delete", call.id);
   plan.change.erased_tenant = call.id;
   plan.answer.body = "{\"object\":\"tenant\",\"id\":\"" + call.id + "\",\"deleted\":true}";
@@ -310,8 +299,8 @@ Result<AdminService::Plan> AdminService::plan_key(const AdminCall& call, Managed
 
 // PATCH changes, DELETE revokes; POST .../rotate makes another and lets this one expire.
 Result<AdminService::Plan> AdminService::change_key(AdminCall& call) {
-  const auto at = directory_.keys.find(call.id);
-  if (at == directory_.keys.end()) return not_found("key");
+  const auto at = directory_.keys().find(call.id);
+  if (at == directory_.keys().end()) return not_found("key");
   ManagedKey key = at->second;
   if (const Result<void> match = check_match(call, key.version); !match) return match.error();
   if (call.noun == AdminNoun::key_rotate) return rotate_key(call, std::move(key));

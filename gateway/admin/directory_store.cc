@@ -60,7 +60,7 @@ Result<Directory> DirectoryStore::load() {
   const Result<bool> found = row->step();
   if (!found) return found.error();
   if (!*found) return bad_row("revision", "1");
-  directory.revision = row->integer(0);
+  directory.set_revision(row->integer(0));
   return directory;
 }
 
@@ -82,7 +82,7 @@ Result<void> DirectoryStore::load_tenants(Directory& directory) {
     if (!parser.read_tenant(fields, tenant.fields) || tenant.fields.id != id ||
         !parser.read_quota(limits, tenant.limits))
       return bad_row("tenants", id);
-    directory.tenants.emplace(id, std::move(tenant));
+    directory.put(std::move(tenant));
   }
 }
 
@@ -94,9 +94,8 @@ Result<void> DirectoryStore::load_answers(Directory& directory) {
     const Result<bool> row = rows->step();
     if (!row) return row.error();
     if (!*row) return {};
-    const std::string id = rows->text(0);
-    directory.answers[id] = {
-        id, rows->text(1), rows->integer(2), rows->integer(3), rows->integer(4), rows->text(5)};
+    directory.put(IdempotentAnswer{rows->text(0), rows->text(1), rows->integer(2), rows->integer(3),
+                                   rows->integer(4), rows->text(5)});
   }
 }
 
@@ -116,10 +115,10 @@ Result<void> DirectoryStore::load_keys(Directory& directory) {
     key.revoked_at = rows->integer(4);
     key.version = rows->integer(6);
     std::string fields = rows->text(5);
-    if (!read_digest(rows->text(2), key.digest) || !directory.tenants.contains(key.tenant) ||
+    if (!read_digest(rows->text(2), key.digest) || !directory.tenants().contains(key.tenant) ||
         !parser.read_key(fields, key.fields))
       return bad_row("keys", key.public_id);
-    directory.keys.emplace(key.public_id, std::move(key));
+    directory.put(std::move(key));
   }
 }
 

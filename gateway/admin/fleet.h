@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,7 +57,10 @@ enum class FleetAction : std::uint8_t {
 class Fleet {
  public:
   virtual ~Fleet() = default;
-  virtual std::vector<BreakerStatus> breakers() const = 0;
+  // By id, ascending: those behind `after` (empty: from the first), at most `count_max`.
+  virtual std::vector<BreakerStatus> breakers(const std::string& after,
+                                              std::size_t count_max) const = 0;
+  virtual std::optional<BreakerStatus> breaker(const std::string& id) const = 0;
   virtual std::vector<WorkerStatus> workers() const = 0;
   // On the breaker or worker of that id; one that is gone meanwhile is left alone.
   virtual void act(FleetAction action, const std::string& id) = 0;

@@ -73,22 +73,31 @@ Result<void> Ledger::check_spec(AccountId id, const AccountSpec& spec) const {
       return invalid("unknown model", "temporary");
     }
   }
-  // What hangs below moves with it. Accounts are few against requests: a plain search.
+  // What hangs below moves with it.
   if (id.value == accounts_.size() || accounts_[id.value].spec.parent == spec.parent) return {};
-  std::size_t below = 0;
-  for (std::uint32_t i = 0; i < accounts_.size(); ++i) {
-    std::size_t steps = 0;
-    std::optional<AccountId> up = AccountId{i};
-    while (up && *up != id) {
-      up = accounts_[up->value].spec.parent;
-      ++steps;
-    }
-    if (up) below = std::max(below, steps);
-  }
-  if (depth + below > kAccountDepthMax) {
+  if (depth + levels_below(id.value) > kAccountDepthMax) {
     return invalid("at most " + std::to_string(kAccountDepthMax) + " levels are allowed", "parent");
   }
   return {};
+}
+
+std::size_t Ledger::levels_below(std::uint32_t account) const {
+  std::size_t levels = 0;
+  for (const std::uint32_t child : accounts_[account].below) {
+    levels = std::max(levels, 1 + levels_below(child));
+  }
+  return levels;
+}
+
+void Ledger::hang(std::uint32_t account, std::optional<AccountId> parent) {
+  const std::optional<AccountId> former = accounts_[account].spec.parent;
+  if (former == parent) return;
+  if (former) std::erase(accounts_[former->value].below, account);
+  if (parent) accounts_[parent->value].below.push_back(account);
+}
+
+void Ledger::note_change(std::uint32_t account) {
+  if (!std::exchange(accounts_[account].has_changed, true)) changed_.push_back(account);
 }
 
 Result<void> Ledger::set_account(AccountId id, const AccountSpec& spec) {
@@ -99,11 +108,12 @@ Result<void> Ledger::set_account(AccountId id, const AccountSpec& spec) {
   for (const TemporaryLimits& old : account.spec.temporary) {
     ends_.erase({old.until_unix_s, id.value});
   }
+  hang(id.value, spec.parent);
   account.spec = spec;
   for (const TemporaryLimits& fresh : spec.temporary) ends_.insert({fresh.until_unix_s, id.value});
   next_turn_ = Tick::min();  // ends in the past are dropped by the next advance()
   refresh(id.value);
-  limits_changed_ = true;
+  note_change(id.value);
   return {};
 }
 
@@ -193,7 +203,7 @@ void Ledger::rebuild_ends() {
       ends_.insert({temporary.until_unix_s, i});
     }
     refresh(i);
-    limits_changed_ = true;
+    note_change(i);
   }
 }
 
@@ -206,7 +216,7 @@ void Ledger::advance(Tick now) {
     const std::uint32_t account = ends_.begin()->second;
     ends_.erase(ends_.begin());
     refresh(account);
-    limits_changed_ = true;
+    note_change(account);
   }
   next_turn_ = is_calendar_set_ ? tick_of(day_start_unix_ms(day_ + 1)) : Tick::max();
   if (const std::optional<Tick> end = next_change()) next_turn_ = std::min(next_turn_, *end);

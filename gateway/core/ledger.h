@@ -112,8 +112,6 @@ class Ledger {
   // Temporary limits end and periods turn; open() and the like do it too.
   void advance(Tick now);
   std::optional<Tick> next_change() const;  // the next end of a temporary limit
-  // Limits were lowered or standings changed since the last call: ask fault() of what is open.
-  bool take_limits_changed() { return std::exchange(limits_changed_, false); }
 
   // ---- requests
   // `typical`: measured duration of a request, for the Retry-After of concurrency.
@@ -171,6 +169,10 @@ class Ledger {
 
   // ---- after limits changed
   std::vector<Reservation::Key> open_newest_first() const;
+  // Of them, those below accounts whose limits or standing changed since the last call: ask fault()
+  // of each. O(open reservations), and nothing where nothing changed.
+  std::vector<Reservation::Key> take_affected_newest_first();
+  bool have_limits_changed() const { return !changed_.empty(); }
   // Why this reservation may not go on. Nothing: it may, or it has ended.
   std::optional<Error> fault(Reservation::Key key, Tick now) const;
   std::uint64_t tag(Reservation::Key key) const;  // REQUIRES: open
@@ -230,8 +232,10 @@ class Ledger {
   struct Account {
     AccountSpec spec;
     Counters own;
-    std::vector<ModelSet> models;  // places are stable
+    std::vector<ModelSet> models;      // places are stable
+    std::vector<std::uint32_t> below;  // accounts whose parent this is
     std::uint64_t shadow_refusals = 0;
+    bool has_changed = false;  // is in changed_
   };
   struct Minute {  // the windows of one set of counters
     std::array<RateWindow, kMinuteKinds> windows;
@@ -286,6 +290,9 @@ class Ledger {
   // ledger.cc
   Path path_of(AccountId id, std::uint32_t model) const;
   Result<void> check_spec(AccountId id, const AccountSpec& spec) const;
+  std::size_t levels_below(std::uint32_t account) const;
+  void hang(std::uint32_t account, std::optional<AccountId> parent);
+  void note_change(std::uint32_t account);
   void refresh(std::uint32_t account);
   LimitAt limit_at(const AccountSpec& spec, std::uint32_t model, LimitKind kind,
                    std::int64_t unix_s) const;
@@ -377,8 +384,8 @@ class Ledger {
   DayNumber day_ = 0;
   MonthNumber month_ = 0;
   bool is_calendar_set_ = false;
-  Tick next_turn_ = Tick::min();  // of the calendar or a temporary limit
-  bool limits_changed_ = false;
+  Tick next_turn_ = Tick::min();        // of the calendar or a temporary limit
+  std::vector<std::uint32_t> changed_;  // accounts, each once
   LeaseBook* leases_ = nullptr;
 };
 

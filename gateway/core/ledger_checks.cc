@@ -305,6 +305,26 @@ std::vector<Reservation::Key> Ledger::open_newest_first() const {
   return keys;
 }
 
+std::vector<Reservation::Key> Ledger::take_affected_newest_first() {
+  if (changed_.empty()) return {};
+  const auto is_affected = [&](const Reservation::Key& key) {
+    const std::span<const Level> path = open_[key.index].path.span();
+    return std::any_of(path.begin(), path.end(),
+                       [&](const Level& level) { return accounts_[level.account].has_changed; });
+  };
+  std::vector<Reservation::Key> keys;
+  for (std::uint32_t i = 0; i < open_.size(); ++i) {
+    const Reservation::Key key{i, open_[i].generation};
+    if (open_[i].generation % 2 == 1 && is_affected(key)) keys.push_back(key);
+  }
+  std::sort(keys.begin(), keys.end(), [&](const Reservation::Key& a, const Reservation::Key& b) {
+    return open_[a.index].order > open_[b.index].order;
+  });
+  for (const std::uint32_t account : changed_) accounts_[account].has_changed = false;
+  changed_.clear();
+  return keys;
+}
+
 std::optional<Error> Ledger::fault(Reservation::Key key, Tick now) const {
   if (key.index >= open_.size() || key.generation % 2 == 0) return std::nullopt;
   const Open& open = open_[key.index];
@@ -406,12 +426,18 @@ void Ledger::check_invariants() const {
     CHECK(counters.requests == expected.requests && counters.kv_tokens == expected.kv_tokens);
     CHECK(counters.day.day <= day_ && counters.month.month <= month_);
   };
+  std::size_t num_hanging = 0, num_with_parent = 0;
   for (std::size_t i = 0; i < accounts_.size(); ++i) {
     check(accounts_[i].own, held[i][0]);
+    for (const std::uint32_t child : accounts_[i].below)
+      CHECK(accounts_[child].spec.parent == AccountId{static_cast<std::uint32_t>(i)});
+    num_hanging += accounts_[i].below.size();
+    num_with_parent += accounts_[i].spec.parent ? 1 : 0;
     for (std::size_t m = 0; m < accounts_[i].models.size(); ++m) {
       check(accounts_[i].models[m].counters, held[i][1 + m]);
     }
   }
+  CHECK(num_hanging == num_with_parent);
   for (std::size_t i = 0; i < minutes_.size(); ++i) {
     const Account& owner = accounts_[minutes_[i].account];
     const Counters& counters =

@@ -610,23 +610,15 @@ LimitsView ServingCore::limits(AccountId account, Tick now) const {
 // What the shell hands over was validated by the configuration: an error here is our own bug.
 void ServingCore::set_limits(const CoreLimits& limits) {
   CHECK(limits.accounts.size() >= ledger_.num_accounts());
-  // Whoever gets another parent leaves the old one first: between two trees there may be a cycle.
-  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
-    const bool is_new = i >= ledger_.num_accounts();
-    if (!is_new && ledger_.spec(AccountId{i}).parent == limits.accounts[i].parent) continue;
-    AccountSpec alone = limits.accounts[i];
-    alone.parent.reset();
-    CHECK(ledger_.set_account(AccountId{i}, alone).has_value());
-  }
-  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
-    CHECK(ledger_.set_account(AccountId{i}, limits.accounts[i]).has_value());
-  }
+  std::vector<std::pair<AccountId, AccountSpec>> accounts;
+  accounts.reserve(limits.accounts.size());
+  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i)
+    accounts.emplace_back(AccountId{i}, limits.accounts[i]);
+  set_accounts(accounts);
   for (std::uint32_t i = 0; i < limits.prices.size(); ++i) {
     CHECK(ledger_.set_prices(i, limits.prices[i]).has_value());
   }
-  predictors_.resize(std::size_t{limits.num_tenants} * params_.num_models);
-  breaker_.set_tenants(limits.num_tenants);
-  queue_.set_tenants(limits.num_tenants);
+  set_num_tenants(limits.num_tenants);
   for (std::uint32_t i = 0; i < limits.num_tenants; ++i) {
     const std::uint32_t weight = i < limits.weights.size() ? limits.weights[i] : 1;
     breaker_.set_weight(TenantId{i}, weight);
@@ -634,10 +626,27 @@ void ServingCore::set_limits(const CoreLimits& limits) {
   }
 }
 
+void ServingCore::set_accounts(std::span<const std::pair<AccountId, AccountSpec>> accounts) {
+  // Whoever gets another parent leaves the old one first: between two trees there may be a cycle.
+  for (const auto& [id, spec] : accounts) {
+    const bool is_new = id.value >= ledger_.num_accounts();
+    if (!is_new && ledger_.spec(id).parent == spec.parent) continue;
+    AccountSpec alone = spec;
+    alone.parent.reset();
+    CHECK(ledger_.set_account(id, alone).has_value());
+  }
+  for (const auto& [id, spec] : accounts) CHECK(ledger_.set_account(id, spec).has_value());
+}
+
+void ServingCore::set_num_tenants(std::uint32_t num_tenants) {
+  predictors_.resize(std::size_t{num_tenants} * params_.num_models);
+  breaker_.set_tenants(num_tenants);
+  queue_.set_tenants(num_tenants);
+}
+
 // The newest go first: they are those that would not have been admitted.
 void ServingCore::enforce_limits(Tick now) {
-  if (!ledger_.take_limits_changed()) return;
-  for (const Reservation::Key key : ledger_.open_newest_first()) {
+  for (const Reservation::Key key : ledger_.take_affected_newest_first()) {
     std::optional<Error> error = ledger_.fault(key, now);
     if (!error) continue;
     fail_request(static_cast<std::uint32_t>(ledger_.tag(key)), std::move(*error),
@@ -663,6 +672,20 @@ void ServingCore::reload(const CoreLimits& limits, const QueueParams& queue, Dur
   params_.queue.requests_max = queue.requests_max;
   params_.queue.tokens_max = queue.tokens_max;
   params_.queue_wait_max = wait_max;
+}
+
+void ServingCore::change_limits(const LimitsChange& change, Tick now) {
+  set_accounts(change.accounts);
+  std::size_t num_tenants = breaker_.num_tenants();
+  for (const auto& [tenant, weight] : change.weights)
+    num_tenants = std::max<std::size_t>(num_tenants, tenant.value + 1);
+  set_num_tenants(static_cast<std::uint32_t>(num_tenants));
+  for (const auto& [tenant, weight] : change.weights) {
+    breaker_.set_weight(tenant, weight);
+    queue_.set_weight(tenant, weight);
+  }
+  ledger_.advance(now);
+  enforce_limits(now);
 }
 
 void ServingCore::drain(Tick now, Duration timeout) {

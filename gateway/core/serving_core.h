@@ -25,6 +25,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gateway/core/counters.h"
@@ -53,6 +54,13 @@ struct CoreLimits {
   std::vector<Prices> prices;  // by model; empty: all 0
   std::uint32_t num_tenants = 1;
   std::vector<std::uint32_t> weights{};  // by tenant; those that are missing: 1
+};
+
+// What one write changes of them: what it does not name stays. New accounts and tenants have the
+// next numbers and come in order.
+struct LimitsChange {
+  std::vector<std::pair<AccountId, AccountSpec>> accounts;  // each once
+  std::vector<std::pair<TenantId, std::uint32_t>> weights;
 };
 
 struct CoreParams {
@@ -182,6 +190,8 @@ class ServingCore {
   // Never fewer accounts or tenants. Requests that may not go on under the new limits end at once,
   // newest first.
   void reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max, Tick now);
+  // The same for few accounts, in time that grows with them and with the live requests alone.
+  void change_limits(const LimitsChange& change, Tick now);
   void set_tenant_breaker(const TenantBreakerParams& params) { breaker_.set_params(params); }
   void set_worker_breaker(const WorkerBreakerParams& params) { worker_breaker_.set_params(params); }
   // Until reset. What the tenant runs ends at once with tenant_circuit_open.
@@ -257,6 +267,8 @@ class ServingCore {
   std::uint32_t take_request_slot();
   Ask ask_of(const GenerationSpec& spec, TenantId tenant, AccountId account) const;
   void set_limits(const CoreLimits& limits);
+  void set_accounts(std::span<const std::pair<AccountId, AccountSpec>> accounts);
+  void set_num_tenants(std::uint32_t num_tenants);
   void enforce_limits(Tick now);
   OutputPredictor& predictor(TenantId tenant, std::uint32_t model);
   std::uint32_t take_sequence_slot(SequenceId id);

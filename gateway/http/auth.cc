@@ -56,28 +56,36 @@ Auth::Auth(const cfg::Config& config, std::string hash_secret)
   std::map<std::string_view, const cfg::Tenant*> by_name;
   for (const cfg::Tenant& tenant : config.tenants) by_name.emplace(tenant.name, &tenant);
   for (std::size_t i = 0; i < config.tenants.size(); ++i) {
-    const bool is_blocked = is_blocked_anywhere(config.tenants[i], by_name);
-    for (std::size_t k = 0; k < config.tenants[i].keys.size(); ++k) {
-      const cfg::ApiKey& key = config.tenants[i].keys[k];
-      keys_.push_back({key.sha256,
-                       {TenantId(static_cast<std::uint32_t>(i)), static_cast<std::uint32_t>(k)},
-                       scope_bits(key.scopes),
-                       is_blocked});
-    }
+    set_tenant(TenantId(static_cast<std::uint32_t>(i)), config.tenants[i].keys,
+               is_blocked_anywhere(config.tenants[i], by_name));
   }
-  std::sort(keys_.begin(), keys_.end(),
-            [](const Key& a, const Key& b) { return a.digest < b.digest; });
   // Tenants that were made over REST are no invitation, also while none of them has a key.
   is_open_ = keys_.empty() && (hash_secret_.empty() || config.tenants.empty());
 }
 
-const Auth::Key* Auth::find(const std::array<std::uint8_t, 32>& digest) const {
-  const auto at = std::lower_bound(
-      keys_.begin(), keys_.end(), digest,
-      [](const Key& key, const std::array<std::uint8_t, 32>& d) { return key.digest < d; });
-  if (at == keys_.end() || CRYPTO_memcmp(at->digest.data(), digest.data(), digest.size()) != 0)
+void Auth::set_tenant(TenantId number, const std::vector<cfg::ApiKey>& keys, bool is_blocked) {
+  if (number.value >= of_tenant_.size()) of_tenant_.resize(number.value + 1);
+  std::vector<Digest>& digests = of_tenant_[number.value];
+  for (const Digest& digest : digests) {
+    const auto at = keys_.find(digest);
+    if (at != keys_.end() && at->second.caller.tenant == number) keys_.erase(at);
+  }
+  digests.clear();
+  for (std::uint32_t k = 0; k < keys.size(); ++k) {
+    const Digest& digest = keys[k].sha256;
+    keys_.insert_or_assign(digest,
+                           Key{digest, {number, k}, scope_bits(keys[k].scopes), is_blocked});
+    digests.push_back(digest);
+  }
+  is_open_ = keys_.empty() && hash_secret_.empty();
+}
+
+const Auth::Key* Auth::find(const Digest& digest) const {
+  const auto at = keys_.find(digest);
+  if (at == keys_.end() ||
+      CRYPTO_memcmp(at->second.digest.data(), digest.data(), digest.size()) != 0)
     return nullptr;
-  return &*at;
+  return &at->second;
 }
 
 // Both tables are always asked, so that known, wrong and unknown keys take the same path.

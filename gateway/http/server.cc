@@ -134,6 +134,14 @@ void Server::recheck_keys() {
   for (std::size_t i = state_->sessions.size(); i-- > 0;) state_->sessions[i]->recheck_key();
 }
 
+void Server::recheck_keys(std::vector<TenantId> of) {
+  std::sort(of.begin(), of.end());
+  for (std::size_t i = state_->sessions.size(); i-- > 0;) {
+    Session& session = *state_->sessions[i];
+    if (std::binary_search(of.begin(), of.end(), session.tenant())) session.recheck_key();
+  }
+}
+
 std::size_t Server::num_sessions() const {
   return state_->sessions.size();
 }

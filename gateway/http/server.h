@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gateway/http/service.h"
 
@@ -32,6 +33,7 @@ class Server {
   void close_all();
   // After the keys have changed: ends the requests whose key is gone.
   void recheck_keys();
+  void recheck_keys(std::vector<TenantId> of);  // of these tenants alone
   std::size_t num_sessions() const;
 
  private:

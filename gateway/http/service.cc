@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "config/settings.h"
+
 namespace sluice::gw {
 
 void IdSource::append_hex(std::string& out, int words) {
@@ -29,6 +31,38 @@ Service::Service(cfg::Config configuration, std::vector<ServedModel> served,
       started_unix_s(unix_s_now),
       started(time.now()) {
   default_tenant_.limits = config.default_limits;
+  number_tenants();
+}
+
+void Service::number_tenants() {
+  tenant_numbers_.clear();
+  for (std::uint32_t i = 0; i < config.tenants.size(); ++i)
+    tenant_numbers_.emplace(config.tenants[i].name, TenantId{i});
+}
+
+bool Service::is_blocked(const cfg::Tenant& tenant) const {
+  const cfg::Tenant* at = &tenant;
+  for (std::size_t depth = 0; depth < cfg::kTenantDepthMax && !at->blocked; ++depth) {
+    const auto up = tenant_numbers_.find(at->parent);
+    if (up == tenant_numbers_.end()) return false;
+    at = &config.tenants[up->second.value];
+  }
+  return at->blocked;
+}
+
+void Service::update(TenantId number, const cfg::TenantUpdate& update) {
+  if (number.value >= config.tenants.size()) config.tenants.resize(number.value + 1);
+  cfg::Tenant& tenant = config.tenants[number.value];
+  if (update.tenant) {
+    tenant = *update.tenant;
+    tenant_numbers_.insert_or_assign(update.name, number);
+  } else {
+    tenant = {};
+    tenant.name.clear();
+    tenant.blocked = true;
+    tenant_numbers_.erase(update.name);
+  }
+  auth.set_tenant(number, tenant.keys, is_blocked(tenant));
 }
 
 void Service::reload(const cfg::Config& fresh) {
@@ -37,6 +71,7 @@ void Service::reload(const cfg::Config& fresh) {
   config.cors = fresh.cors;
   config.http = fresh.http;
   default_tenant_.limits = fresh.default_limits;
+  number_tenants();
   auth = Auth(config, admin == nullptr ? std::string() : admin->hash_secret());
 }
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -65,6 +66,11 @@ struct Service {
 
   // Keys, limits and CORS of a new configuration; the rest stays as it was at the start.
   void reload(const cfg::Config& fresh);
+  // One tenant of it, behind its parent. A tenant that is gone keeps its number, with an empty name
+  // and without keys.
+  void update(TenantId number, const cfg::TenantUpdate& update);
+  // By name, ascending; those of config.tenants that are not gone.
+  const std::map<std::string, TenantId>& tenant_numbers() const { return tenant_numbers_; }
   void set_admin(AdminService& service);
 
   // Seconds since 1970 by the monotonic clock: never runs backwards.
@@ -82,7 +88,11 @@ struct Service {
   std::uint32_t context_tokens(std::uint32_t model) const;
 
  private:
+  void number_tenants();
+  bool is_blocked(const cfg::Tenant& tenant) const;
+
   cfg::Tenant default_tenant_;  // without configured tenants
+  std::map<std::string, TenantId> tenant_numbers_;
 };
 
 }  // namespace sluice::gw

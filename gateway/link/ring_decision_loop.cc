@@ -78,11 +78,9 @@ LimitSet limit_set(const cfg::LimitValues& limits) {
 static_assert(static_cast<int>(cfg::QuotaMode::synchronous) ==
               static_cast<int>(LeaseMode::synchronous));
 
-using ModelNumbers = std::map<std::string, std::uint32_t>;
-
 // Overrides of models that are not served (any more) act on nothing.
 AccountSpec account_spec(const cfg::Limits& limits, ReservationMode mode,
-                         const ModelNumbers& models) {
+                         const std::map<std::string, std::uint32_t>& models) {
   AccountSpec spec;
   spec.mode = mode;
   spec.is_shadow = limits.shadow;
@@ -169,16 +167,25 @@ RingDecisionLoop::~RingDecisionLoop() {
   settled_.stop(journal_);
 }
 
+TenantId RingDecisionLoop::number_inside(const std::string& tenant) {
+  const TenantId next{static_cast<std::uint32_t>(tenant_names_.size())};
+  const TenantId number = tenants_inside_.emplace(tenant, next).first->second;
+  if (number != next) return number;
+  tenant_names_.push_back(tenant);
+  Salt salt{};
+  CHECK(::getrandom(salt.words, sizeof salt.words, 0) == static_cast<ssize_t>(sizeof salt.words));
+  salts_.push_back(salt);
+  return number;
+}
+
 // The account of a tenant (no key) or of its key, new ones at the end.
-AccountId RingDecisionLoop::account_of(const std::string& tenant, const cfg::ApiKey* key,
-                                       CoreLimits& limits) {
+AccountId RingDecisionLoop::account_of(const std::string& tenant, const cfg::ApiKey* key) {
   const std::string digest =
       key == nullptr ? std::string() : std::string(key->sha256.begin(), key->sha256.end());
   const std::string key_name = key == nullptr ? std::string() : key->name;
   const auto next = static_cast<std::uint32_t>(accounts_.size());
   const AccountId id = accounts_.emplace(std::pair(tenant, digest), AccountId{next}).first->second;
   if (id.value == next) {
-    limits.accounts.emplace_back();
     account_names_.push_back({account_digest(tenant, digest), tenant, key_name});
   } else if (account_names_[id.value].key == key_name) {
     return id;
@@ -188,52 +195,58 @@ AccountId RingDecisionLoop::account_of(const std::string& tenant, const cfg::Api
   return id;
 }
 
-// Assigns inner numbers to new names and returns the limits by inner number. What left the
-// configuration keeps its number, without the right to go on.
+// What left the configuration keeps its number, without the right to go on.
+AccountSpec RingDecisionLoop::spec_without_rights(AccountId account) const {
+  AccountSpec spec = core_->ledger().spec(account);
+  spec.standing = Standing::revoked;
+  spec.parent.reset();  // what runs knows its path; nothing new comes this way
+  return spec;
+}
+
+// Numbers the tenant and its keys; what they may spend, its account first. Its parent's account is
+// the caller's to set.
+void RingDecisionLoop::map_tenant(std::uint32_t outside, const cfg::Tenant& tenant,
+                                  AccountSpecs& specs) {
+  inner_tenants_[outside] = number_inside(tenant.name);
+  TenantAccounts& accounts = caller_accounts_[outside];
+  accounts.tenant = account_of(tenant.name, nullptr);
+  const auto mode = static_cast<ReservationMode>(tenant.limits.reserve);
+  AccountSpec spec = account_spec(tenant.limits, mode, models_);
+  if (tenant.blocked) spec.standing = Standing::blocked;
+  specs.emplace_back(accounts.tenant, std::move(spec));
+  accounts.keys.clear();
+  for (const cfg::ApiKey& key : tenant.keys) {
+    const AccountId id = account_of(tenant.name, &key);
+    accounts.keys.push_back(id);
+    specs.emplace_back(id, account_spec(key.limits, mode, models_));
+    specs.back().second.parent = accounts.tenant;
+  }
+}
+
+// Assigns inner numbers to new names and returns the limits by inner number.
 CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
-  std::vector<cfg::Tenant> tenants = config.tenants;
-  if (tenants.empty()) {
-    tenants.emplace_back();
-    tenants.back().limits = config.default_limits;
-  }
+  std::vector<cfg::Tenant> defaults;
+  has_tenants_ = !config.tenants.empty();
+  if (!has_tenants_) defaults.emplace_back().limits = config.default_limits;
+  const std::vector<cfg::Tenant>& tenants = has_tenants_ ? config.tenants : defaults;
   CoreLimits limits;
-  limits.accounts.resize(accounts_.size());
-  for (std::uint32_t i = 0; i < limits.accounts.size(); ++i) {
-    limits.accounts[i] = core_->ledger().spec(AccountId{i});
-    limits.accounts[i].standing = Standing::revoked;
-    limits.accounts[i].parent.reset();  // what runs knows its path; nothing new comes this way
-  }
-  ModelNumbers models;
+  for (std::uint32_t i = 0; i < accounts_.size(); ++i)
+    limits.accounts.push_back(spec_without_rights(AccountId{i}));
+  models_.clear();
   for (const cfg::Model& model : config.models) {
-    if (models.size() < facts_.size())  // models are those of the start
-      models.emplace(model.name, static_cast<std::uint32_t>(models.size()));
+    if (models_.size() < facts_.size())  // models are those of the start
+      models_.emplace(model.name, static_cast<std::uint32_t>(models_.size()));
   }
-  inner_tenants_.clear();
-  caller_accounts_.clear();
-  for (const cfg::Tenant& tenant : tenants) {
-    const auto found = std::find(tenant_names_.begin(), tenant_names_.end(), tenant.name);
-    const auto index = static_cast<std::uint32_t>(found - tenant_names_.begin());
-    if (found == tenant_names_.end()) {
-      tenant_names_.push_back(tenant.name);
-      Salt salt{};
-      CHECK(::getrandom(salt.words, sizeof salt.words, 0) ==
-            static_cast<ssize_t>(sizeof salt.words));
-      salts_.push_back(salt);
-    }
-    inner_tenants_.push_back(TenantId{index});
-    TenantAccounts& accounts = caller_accounts_.emplace_back();
-    accounts.tenant = account_of(tenant.name, nullptr, limits);
-    const auto mode = static_cast<ReservationMode>(tenant.limits.reserve);
-    AccountSpec& spec = limits.accounts[accounts.tenant.value];
-    spec = account_spec(tenant.limits, mode, models);
-    if (tenant.blocked) spec.standing = Standing::blocked;
-    for (const cfg::ApiKey& key : tenant.keys) {
-      const AccountId id = account_of(tenant.name, &key, limits);
-      accounts.keys.push_back(id);
-      limits.accounts[id.value] = account_spec(key.limits, mode, models);
-      limits.accounts[id.value].parent = accounts.tenant;
-    }
+  outside_.clear();
+  inner_tenants_.assign(tenants.size(), TenantId{});
+  caller_accounts_.assign(tenants.size(), {});
+  AccountSpecs specs;
+  for (std::uint32_t i = 0; i < tenants.size(); ++i) {
+    outside_.emplace(tenants[i].name, i);
+    map_tenant(i, tenants[i], specs);
   }
+  limits.accounts.resize(accounts_.size());
+  for (auto& [id, spec] : specs) limits.accounts[id.value] = std::move(spec);
   for (std::size_t i = 0; i < tenants.size(); ++i) {
     if (tenants[i].parent.empty()) continue;
     const auto at = accounts_.find({tenants[i].parent, std::string()});
@@ -249,6 +262,47 @@ CoreLimits RingDecisionLoop::map_tenants(const cfg::Config& config) {
   for (std::size_t i = 0; i < tenants.size(); ++i)
     limits.weights[inner_tenants_[i].value] = tenants[i].weight;
   return limits;
+}
+
+void RingDecisionLoop::apply(std::span<const cfg::TenantUpdate> updates) {
+  CHECK(has_tenants_);
+  LimitsChange change;
+  std::vector<TenantChange> changes;
+  for (const cfg::TenantUpdate& update : updates) {
+    const auto next = static_cast<std::uint32_t>(inner_tenants_.size());
+    const auto known = outside_.find(update.name);
+    if (known == outside_.end() && !update.tenant) continue;
+    const std::uint32_t outside = known == outside_.end() ? next : known->second;
+    if (outside == next) {
+      outside_.emplace(update.name, next);
+      inner_tenants_.emplace_back();
+      caller_accounts_.emplace_back();
+    }
+    TenantAccounts former = caller_accounts_[outside];
+    const std::size_t first = change.accounts.size();
+    if (update.tenant) {
+      map_tenant(outside, *update.tenant, change.accounts);
+      if (const std::string& parent = update.tenant->parent; !parent.empty()) {
+        const auto at = accounts_.find({parent, std::string()});
+        CHECK(at != accounts_.end());  // the directory blocks those without
+        change.accounts[first].second.parent = at->second;
+      }
+      change.weights.emplace_back(inner_tenants_[outside], update.tenant->weight);
+    } else {
+      change.accounts.emplace_back(former.tenant, spec_without_rights(former.tenant));
+      caller_accounts_[outside].keys.clear();
+    }
+    const std::vector<AccountId>& keys = caller_accounts_[outside].keys;
+    for (const AccountId key : former.keys)
+      if (std::find(keys.begin(), keys.end(), key) == keys.end())
+        change.accounts.emplace_back(key, spec_without_rights(key));
+    changes.push_back({TenantId{outside}, update});
+  }
+  core_->change_limits(change, now_);
+  if (settled_.writer() != nullptr)
+    settled_.writer()->name_accounts(std::exchange(unstored_names_, {}));
+  if (hooks.tenants_changed) hooks.tenants_changed(changes);
+  carry_out();
 }
 
 AccountId RingDecisionLoop::account(Caller caller) const {

@@ -54,12 +54,20 @@ struct ModelGauges {
   std::uint32_t workers_up = 0;
 };
 
+// A tenant of the configuration that was made, replaced or is gone. `number`: what callers name it
+// by (Caller::tenant); the same for its name until the next whole configuration.
+struct TenantChange {
+  TenantId number;
+  const cfg::TenantUpdate& update;
+};
+
 // What the HTTP side hears of the parent; called on the loop's thread, each may be empty.
 struct LoopHooks {
   // Adds what is not in the file to a new configuration, before it is applied.
   std::function<cfg::Config(const cfg::Config&)> complete;
-  std::function<void(const cfg::Config&)> reload;  // after limits were swapped
-  std::function<void()> drain;                     // take no new connections
+  std::function<void(const cfg::Config&)> reload;                      // after limits were swapped
+  std::function<void(std::span<const TenantChange>)> tenants_changed;  // likewise
+  std::function<void()> drain;                                         // take no new connections
   std::function<void(const BreakerEvent&, const std::string& tenant)> breaker_moved;
   std::function<void(const WorkerBreakerEvent&)> worker_breaker_moved;
   // The store of shared limits; `reason`: why it is not connected.
@@ -86,6 +94,10 @@ class RingDecisionLoop final : public DecisionLoop {
   bool is_stopped() const { return stopped_; }
   // Limits, tenants and keys of `config` act from now on, also on what runs.
   void apply(const cfg::Config& config);
+  // The same for single tenants, each behind its parent, in time that does not grow with the
+  // others. REQUIRES: the configuration has tenants.
+  void apply(std::span<const cfg::TenantUpdate> updates);
+  bool has_tenants() const { return has_tenants_; }
   // Nothing where no tenant had this name since the start.
   std::optional<AccountQuota> quota_of(const std::string& tenant) const;
   void say_ready(std::uint16_t port);
@@ -172,7 +184,11 @@ class RingDecisionLoop final : public DecisionLoop {
 
   void set_breakers(const cfg::Breakers& config);
   CoreLimits map_tenants(const cfg::Config& config);
-  AccountId account_of(const std::string& tenant, const cfg::ApiKey* key, CoreLimits& limits);
+  using AccountSpecs = std::vector<std::pair<AccountId, AccountSpec>>;
+  TenantId number_inside(const std::string& tenant);
+  AccountId account_of(const std::string& tenant, const cfg::ApiKey* key);
+  void map_tenant(std::uint32_t outside, const cfg::Tenant& tenant, AccountSpecs& specs);
+  AccountSpec spec_without_rights(AccountId account) const;
   std::optional<Error> store_refusal(AccountId account);
   template <class Ask>
   Result<LeaseState> lease(QuotaWaiter& waiter, Ask ask);
@@ -194,7 +210,11 @@ class RingDecisionLoop final : public DecisionLoop {
   // Tenants keep their number inside for as long as the process lives, found again by name; outside
   // they are indices of the current configuration.
   std::vector<std::string> tenant_names_;
-  std::vector<TenantId> inner_tenants_;  // [outside] -> inside
+  std::map<std::string, TenantId> tenants_inside_;  // by name
+  std::vector<TenantId> inner_tenants_;             // [outside] -> inside
+  std::map<std::string, std::uint32_t> outside_;    // by name, also of tenants that are gone
+  std::map<std::string, std::uint32_t> models_;     // by name
+  bool has_tenants_ = false;                        // otherwise there is the default one
   // Accounts likewise, by tenant and digest of the key (its name may move to another key); a
   // tenant's own has no digest.
   std::map<std::pair<std::string, std::string>, AccountId> accounts_;

@@ -292,22 +292,38 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
     admin->reload_admin_keys();
     return admin->merged(unix_s_now());
   };
+  loop.hooks.tenants_changed = [&](std::span<const TenantChange> changes) {
+    std::vector<TenantId> numbers;
+    for (const TenantChange& change : changes) {
+      service.update(change.number, change.update);
+      numbers.push_back(change.number);
+    }
+    server.recheck_keys(std::move(numbers));
+  };
   // Keys end when their time comes: one timer for the next one.
   boost::asio::steady_timer expiry(io);
-  std::function<void()> apply_directory = [&] {
-    loop.apply(admin->merged(unix_s_now()));
+  std::function<void()> await_expiry;
+  const auto apply_updates = [&](std::span<const cfg::TenantUpdate> updates) {
+    // Between no tenants and some the default one comes or goes, too.
+    if (admin->has_tenants() && loop.has_tenants())
+      loop.apply(updates);
+    else
+      loop.apply(admin->merged(unix_s_now()));
+    await_expiry();
+  };
+  await_expiry = [&] {
     const std::optional<std::int64_t> next = admin->directory().next_expiry(unix_s_now());
     if (!next) return;
     expiry.expires_after(std::chrono::seconds(std::min<std::int64_t>(*next - unix_s_now(), 3600)));
     expiry.async_wait([&](const boost::system::error_code& error) {
-      if (!error) apply_directory();
+      if (!error) apply_updates(admin->take_expired(unix_s_now()));
     });
   };
   RingFleet fleet(loop, service);
   admin->set_hooks({[&io](std::function<void()> job) { boost::asio::post(io, std::move(job)); },
                     unix_s_now, [&](const std::string& tenant) { return loop.quota_of(tenant); },
-                    apply_directory, &fleet});
-  if (admin->directory().next_expiry(unix_s_now())) apply_directory();
+                    apply_updates, &fleet});
+  await_expiry();
   // Once in the life of a state directory, and not through the log.
   if (!admin->first_admin_key().empty())
     std::fprintf(stderr, "sluice: the first admin key, shown only now: %s\n",

@@ -52,28 +52,57 @@ void fill(BreakerStatus& status, const View& view, Name reason_name, const Servi
 
 }  // namespace
 
-std::vector<BreakerStatus> RingFleet::breakers() const {
+BreakerStatus RingFleet::status_of(const std::string& tenant, TenantId number) const {
+  const TenantBreakerView view = loop_.breaker(number);
+  BreakerStatus status;
+  status.kind = "tenant";
+  status.subject = tenant;
+  status.id = std::string(kTenantPrefix) + tenant;
+  status.refused = view.refused;
+  fill(status, view, breaker_reason_name, service_);
+  return status;
+}
+
+BreakerStatus RingFleet::status_of(WorkerId worker) const {
+  BreakerStatus status;
+  status.kind = "worker";
+  status.subject = std::to_string(worker.value);
+  status.id = std::string(kWorkerPrefix) + status.subject;
+  fill(status, loop_.core().worker_breaker().view(worker), worker_breaker_reason_name, service_);
+  return status;
+}
+
+// "tenant:..." comes before "worker:...", and either by its name.
+std::vector<BreakerStatus> RingFleet::breakers(const std::string& after,
+                                               std::size_t count_max) const {
   std::vector<BreakerStatus> found;
+  const std::map<std::string, TenantId>& numbers = service_.tenant_numbers();
   // Without configured tenants there is the default one.
-  const std::size_t num_tenants = std::max<std::size_t>(1, service_.config.tenants.size());
-  for (std::uint32_t i = 0; i < num_tenants; ++i) {
-    const TenantBreakerView view = loop_.breaker(TenantId{i});
-    BreakerStatus& status = found.emplace_back();
-    status.kind = "tenant";
-    status.subject = service_.tenant(TenantId{i}).name;
-    status.id = std::string(kTenantPrefix) + status.subject;
-    status.refused = view.refused;
-    fill(status, view, breaker_reason_name, service_);
-  }
+  const std::map<std::string, TenantId> defaults{{service_.tenant(TenantId{0}).name, TenantId{0}}};
+  const std::map<std::string, TenantId>& tenants = numbers.empty() ? defaults : numbers;
+  auto at = tenants.begin();
+  if (after.starts_with(kTenantPrefix))
+    at = tenants.upper_bound(after.substr(kTenantPrefix.size()));
+  else if (after > kTenantPrefix)
+    at = tenants.end();
+  for (; at != tenants.end() && found.size() < count_max; ++at)
+    found.push_back(status_of(at->first, at->second));
+  std::vector<std::pair<std::string, WorkerId>> workers;
   for (std::uint32_t i = 0; i < loop_.num_workers(); ++i) {
-    BreakerStatus& status = found.emplace_back();
-    status.kind = "worker";
-    status.subject = std::to_string(i);
-    status.id = std::string(kWorkerPrefix) + status.subject;
-    fill(status, loop_.core().worker_breaker().view(WorkerId{i}), worker_breaker_reason_name,
-         service_);
+    const std::string id = std::string(kWorkerPrefix) + std::to_string(i);
+    if (id > after) workers.emplace_back(id, WorkerId{i});
   }
+  std::sort(workers.begin(), workers.end());
+  for (std::size_t i = 0; i < workers.size() && found.size() < count_max; ++i)
+    found.push_back(status_of(workers[i].second));
   return found;
+}
+
+std::optional<BreakerStatus> RingFleet::breaker(const std::string& id) const {
+  if (const auto tenant = find_tenant(id)) return status_of(service_.tenant(*tenant).name, *tenant);
+  if (!id.starts_with(kWorkerPrefix)) return std::nullopt;
+  const auto worker = find_worker(id.substr(kWorkerPrefix.size()));
+  return worker ? std::optional(status_of(*worker)) : std::nullopt;
 }
 
 std::vector<WorkerStatus> RingFleet::workers() const {
@@ -112,10 +141,10 @@ std::vector<WorkerStatus> RingFleet::workers() const {
 std::optional<TenantId> RingFleet::find_tenant(const std::string& id) const {
   if (!id.starts_with(kTenantPrefix)) return std::nullopt;
   const std::string name = id.substr(kTenantPrefix.size());
-  const std::size_t num_tenants = std::max<std::size_t>(1, service_.config.tenants.size());
-  for (std::uint32_t i = 0; i < num_tenants; ++i)
-    if (service_.tenant(TenantId{i}).name == name) return TenantId{i};
-  return std::nullopt;
+  const std::map<std::string, TenantId>& numbers = service_.tenant_numbers();
+  if (numbers.empty() && name == service_.tenant(TenantId{0}).name) return TenantId{0};
+  const auto at = numbers.find(name);
+  return at == numbers.end() ? std::nullopt : std::optional(at->second);
 }
 
 std::optional<WorkerId> RingFleet::find_worker(const std::string& number) const {

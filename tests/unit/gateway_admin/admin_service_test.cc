@@ -24,7 +24,12 @@ constexpr std::int64_t kNow = 1'800'000'000;
 
 class FakeFleet final : public Fleet {
  public:
-  std::vector<BreakerStatus> breakers() const override {
+  std::vector<BreakerStatus> breakers(const std::string& after, std::size_t) const override {
+    if (after >= "tenant:acme") return {};
+    return {*breaker("tenant:acme")};
+  }
+  std::optional<BreakerStatus> breaker(const std::string& id) const override {
+    if (id != "tenant:acme") return std::nullopt;
     BreakerStatus status;
     status.id = "tenant:acme";
     status.kind = "tenant";
@@ -32,7 +37,7 @@ class FakeFleet final : public Fleet {
     status.state = is_open ? "open" : "closed";
     status.reason = is_open ? "operator_open" : "none";
     status.is_forced = is_open;
-    return {status};
+    return status;
   }
   std::vector<WorkerStatus> workers() const override {
     WorkerStatus status;
@@ -80,7 +85,12 @@ class Admin : public ::testing::Test {
     };
     hooks.unix_s = [this] { return now_; };
     hooks.tenant_quota = [](const std::string&) { return std::optional(AccountQuota{}); };
-    hooks.changed = [this] { ++num_changes_; };
+    hooks.changed = [this](std::span<const cfg::TenantUpdate> updates) {
+      ++num_changes_;
+      for (const cfg::TenantUpdate& update : updates) apply(update);
+    };
+    applied_.clear();
+    for (cfg::Tenant& tenant : service_->merged(now_).tenants) applied_[tenant.name] = tenant;
     hooks.fleet = &fleet_;
     service_->set_hooks(std::move(hooks));
   }
@@ -94,6 +104,15 @@ class Admin : public ::testing::Test {
                    [&](AdminAnswer& done) { answer = std::move(done); });
     while (!answer) run_posted();
     return std::move(*answer);
+  }
+  void apply(const cfg::TenantUpdate& update) {
+    if (update.tenant && !update.tenant->parent.empty()) {
+      EXPECT_TRUE(applied_.contains(update.tenant->parent)) << update.name << " before its parent";
+    }
+    if (update.tenant)
+      applied_[update.name] = *update.tenant;
+    else
+      applied_.erase(update.name);
   }
   void run_posted() {
     std::unique_lock lock(mutex_);
@@ -130,6 +149,7 @@ class Admin : public ::testing::Test {
   std::deque<std::function<void()>> posted_;
   FakeFleet fleet_;
   int num_changes_ = 0;
+  std::map<std::string, cfg::Tenant> applied_;  // what the updates add up to
 };
 
 TEST_F(Admin, TheFirstAdminKeyIsShownOnceAndKeepsWorking) {
@@ -247,9 +267,9 @@ TEST_F(Admin, BadBodiesAreRefusedAndChangeNothing) {
             Errc::request_too_large);
   EXPECT_EQ(num_changes_, 0);
   open();
-  EXPECT_EQ(service_->directory().tenants.size(), 1u);
-  EXPECT_EQ(service_->directory().tenants.at("acme").limits, cfg::TenantLimits{});
-  EXPECT_TRUE(service_->directory().keys.empty());
+  EXPECT_EQ(service_->directory().tenants().size(), 1u);
+  EXPECT_EQ(service_->directory().tenants().at("acme").limits, cfg::TenantLimits{});
+  EXPECT_TRUE(service_->directory().keys().empty());
 }
 
 TEST_F(Admin, ZeroAllowsNothingAndNullIsNoLimit) {
@@ -342,16 +362,16 @@ TEST_F(Admin, AnIdempotencyKeyMakesOnce) {
   ASSERT_TRUE(replay.is_replayed);
   EXPECT_EQ(member(replay.body, "id"), member(made.body, "id"));
   EXPECT_NE(replay.body.find(R"("key":null)"), std::string::npos) << "a secret is shown once";
-  EXPECT_EQ(service_->directory().keys.size(), 1u);
+  EXPECT_EQ(service_->directory().keys().size(), 1u);
   // A failed one is no answer, and a day later the key is free again.
   EXPECT_EQ(post_once(AdminNoun::tenants, "", R"({"id":"acme"})", "k-3").error->code,
             Errc::already_exists);
   EXPECT_FALSE(post_once(AdminNoun::tenants, "", R"({"id":"third"})", "k-3").error);
   now_ += kIdempotentSeconds;
   EXPECT_FALSE(post_once(AdminNoun::tenants, "", R"({"id":"fourth"})", "k-1").error);
-  EXPECT_EQ(service_->directory().answers.size(), 1u) << "old ones are dropped";
+  EXPECT_EQ(service_->directory().answers().size(), 1u) << "old ones are dropped";
   open();
-  EXPECT_EQ(service_->directory().answers.size(), 1u);
+  EXPECT_EQ(service_->directory().answers().size(), 1u);
 }
 
 TEST_F(Admin, OfTwoEqualPostsAtOnceOneMakes) {
@@ -383,14 +403,14 @@ TEST_F(Admin, AWriteThatCannotBeStoredChangesNothing) {
             Errc::quota_store_unavailable);
   EXPECT_EQ(num_changes_, 0);
   EXPECT_TRUE(fleet_.acts.empty()) << "what is not in the audit log is not done";
-  EXPECT_EQ(service_->directory().tenants.at("acme").limits, cfg::TenantLimits{});
+  EXPECT_EQ(service_->directory().tenants().at("acme").limits, cfg::TenantLimits{});
   {
     Result<Sqlite> other = Sqlite::open(folder_ + "/store.db");
     ASSERT_TRUE(other && other->execute("ALTER TABLE gone RENAME TO audit"));
   }
   ASSERT_FALSE(call(AdminNoun::tenant, "PATCH", "acme", R"({"weight":2})").error) << "it recovers";
   open();
-  EXPECT_EQ(service_->directory().tenants.at("acme").limits, cfg::TenantLimits{});
+  EXPECT_EQ(service_->directory().tenants().at("acme").limits, cfg::TenantLimits{});
 }
 
 // Fills limits with random values within their ranges: a visitor of the settings' table.
@@ -496,7 +516,7 @@ TEST_F(Admin, KeysAreChangedWithTheirETag) {
   EXPECT_EQ(call(AdminNoun::key, "DELETE", id, "", etag).error->code, Errc::precondition_failed);
   EXPECT_EQ(service_->merged(now_).tenants[1].keys.size(), 1u);
   open();
-  EXPECT_EQ(service_->directory().keys.at(id).fields.scopes.size(), 1u);
+  EXPECT_EQ(service_->directory().keys().at(id).fields.scopes.size(), 1u);
 }
 
 TEST_F(Admin, KeysThatAreOverMakeRoom) {
@@ -506,9 +526,9 @@ TEST_F(Admin, KeysThatAreOverMakeRoom) {
     made = call(AdminNoun::key_rotate, "POST", member(made.body, "id"));
     ASSERT_FALSE(made.error) << i << ": " << made.error->detail;
   }
-  EXPECT_EQ(service_->directory().keys.size(), kEndedKeysMax + 1);
+  EXPECT_EQ(service_->directory().keys().size(), kEndedKeysMax + 1);
   open();
-  EXPECT_EQ(service_->directory().keys.size(), kEndedKeysMax + 1);
+  EXPECT_EQ(service_->directory().keys().size(), kEndedKeysMax + 1);
   EXPECT_EQ(service_->directory().num_valid_keys("acme", now_), 1u);
 }
 
@@ -519,7 +539,7 @@ TEST_F(Admin, AStaleETagIsRefused) {
   const AdminAnswer stale = call(AdminNoun::quota, "PATCH", "acme", R"({"shadow":false})", "\"1\"");
   ASSERT_TRUE(stale.error);
   EXPECT_EQ(stale.error->code, Errc::precondition_failed);
-  EXPECT_TRUE(service_->directory().tenants.at("acme").limits.shadow);
+  EXPECT_TRUE(service_->directory().tenants().at("acme").limits.shadow);
 }
 
 TEST_F(Admin, KeysRotateExpireAndEnd) {
@@ -537,7 +557,7 @@ TEST_F(Admin, KeysRotateExpireAndEnd) {
   EXPECT_TRUE(service_->merged(now_).tenants[1].blocked);
   ASSERT_FALSE(call(AdminNoun::tenant, "DELETE", "acme").error);
   open();
-  EXPECT_TRUE(service_->directory().keys.empty());
+  EXPECT_TRUE(service_->directory().keys().empty());
   EXPECT_EQ(service_->merged(now_), base_);
 }
 
@@ -633,6 +653,107 @@ TEST_F(Admin, UsageByPeriodTenantKeyAndModelAsJsonAndCsv) {
   const AdminAnswer unknown = call(AdminNoun::tenant_usage, "GET", "nobody");
   ASSERT_TRUE(unknown.error);
   EXPECT_EQ(unknown.error->code, Errc::not_found);
+}
+
+// Random writes and the passing of time: what the gateway was told of single tenants adds up to the
+// whole, and a write tells of no tenant but its own and those below.
+TEST_F(Admin, UpdatesOfSingleTenantsAddUpToTheWhole) {
+  const std::uint64_t seed = test::test_seed(1);
+  SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
+  std::uint64_t rolls = 0;
+  const auto dice = [&](std::uint64_t bound) { return mix64(seed ^ mix64(++rolls)) % bound; };
+  const auto name = [&] { return "t" + std::to_string(dice(8)); };
+  base_.tenants.emplace_back().name = "t0";  // hides one of the same id later on
+  base_.tenants.back().parent = "declared";
+  int writes = 0, refused = 0;
+  std::size_t most_at_once = 0;
+  for (int i = 0; i < 400; ++i) {
+    const std::string id = name();
+    const std::string parent = dice(3) == 0 ? "null" : "\"" + name() + "\"";
+    AdminAnswer answer;
+    const int changes = num_changes_;
+    switch (dice(8)) {
+      case 0:
+      case 1:
+        answer = call(AdminNoun::tenants, "POST", "",
+                      "{\"id\":\"" + id + "\",\"parent\":" + parent + "}");
+        break;
+      case 2:
+        answer = call(
+            AdminNoun::tenant, "PATCH", id,
+            "{\"parent\":" + parent + ",\"is_blocked\":" + (dice(3) == 0 ? "true" : "false") + "}");
+        break;
+      case 3:
+        answer = call(AdminNoun::quota, "PATCH", id,
+                      "{\"requests_per_minute\":" + std::to_string(dice(100)) + "}");
+        break;
+      case 4:
+        answer = call(AdminNoun::tenant_keys, "POST", id,
+                      "{\"name\":\"k\",\"expires_at\":" +
+                          (dice(2) == 0 ? "null" : std::to_string(now_ + 1 + dice(50))) + "}");
+        break;
+      case 5: {
+        const auto& keys = service_->directory().keys();
+        if (keys.empty()) continue;
+        const std::string key = std::next(keys.begin(), dice(keys.size()))->first;
+        answer = dice(2) == 0 ? call(AdminNoun::key, "DELETE", key)
+                              : call(AdminNoun::key_rotate, "POST", key, "{\"overlap_seconds\":5}");
+        break;
+      }
+      case 6:
+        if (dice(3) == 0) answer = call(AdminNoun::tenant, "DELETE", id);
+        break;
+      default:
+        now_ += static_cast<std::int64_t>(dice(30));
+        for (const cfg::TenantUpdate& update : service_->take_expired(now_)) apply(update);
+        if (dice(8) == 0) open();  // the next gateway
+        if (dice(16) == 0) {       // another configuration file: everything is told anew
+          if (dice(2) == 0)
+            base_.tenants.resize(1);
+          else if (base_.tenants.size() == 1)
+            base_.tenants.emplace_back().name = "t0";
+          service_->set_base(base_);
+          applied_.clear();
+          for (cfg::Tenant& t : service_->merged(now_).tenants) applied_[t.name] = t;
+        }
+    }
+    (answer.error ? refused : writes) += 1;
+    if (answer.error) {
+      ASSERT_EQ(num_changes_, changes);
+    }
+    std::map<std::string, cfg::Tenant> whole;
+    for (cfg::Tenant& tenant : service_->merged(now_).tenants) whole[tenant.name] = tenant;
+    // A key may be over that nobody has asked for yet.
+    for (const cfg::TenantUpdate& update : service_->take_expired(now_)) apply(update);
+    ASSERT_EQ(applied_.size(), whole.size());
+    for (const auto& [tenant, expected] : whole)
+      ASSERT_TRUE(applied_.at(tenant) == expected) << tenant << " after " << i << " events";
+    most_at_once = std::max(most_at_once, whole.size());
+  }
+  EXPECT_GT(writes, 100);
+  EXPECT_GT(refused, 10);
+  EXPECT_GT(most_at_once, 4u);
+}
+
+TEST_F(Admin, AWriteTellsOfItsTenantAndOfWhatHangsBelow) {
+  for (const char* id : {"a", "b", "c", "d"}) make_tenant(id);
+  const auto parent = [&](const char* id, const char* of) {
+    EXPECT_FALSE(
+        call(AdminNoun::tenant, "PATCH", id, std::string("{\"parent\":\"") + of + "\"}").error);
+  };
+  parent("b", "a");
+  parent("c", "b");
+  const Directory& directory = service_->directory();
+  DirectoryChange change;
+  change.tenant = directory.tenants().at("a");
+  EXPECT_EQ(directory.affected_by(change), std::vector<std::string>{"a"}) << "its quota alone";
+  change.tenant->fields.is_blocked = true;
+  EXPECT_EQ(directory.affected_by(change), (std::vector<std::string>{"a", "b", "c"}));
+  change.tenant->fields.id = "e";
+  EXPECT_EQ(directory.affected_by(change), std::vector<std::string>{"e"});
+  change = {};
+  change.keys.emplace_back().tenant = "d";
+  EXPECT_EQ(directory.affected_by(change), std::vector<std::string>{"d"});
 }
 
 TEST_F(Admin, PagesAndTheAuditLog) {

@@ -212,11 +212,11 @@ TEST(Ledger, ATemporaryLimitEndsByItself) {
   auto large = w.open(200, 100);
   ASSERT_TRUE(large);
   const Reservation::Key key = large->key();
-  w.ledger.take_limits_changed();
+  w.ledger.take_affected_newest_first();
   ASSERT_EQ(w.ledger.next_change(), w.now + seconds(10));
   w.now += seconds(10);
   w.ledger.advance(w.now);
-  EXPECT_TRUE(w.ledger.take_limits_changed());
+  EXPECT_TRUE(w.ledger.have_limits_changed());
   ASSERT_TRUE(w.ledger.fault(key, w.now)) << "what runs holds more than is allowed now";
   w.ledger.close(std::move(*large), PromptUse::computed);
   EXPECT_EQ(w.refused(200, 100), Errc::request_exceeds_quota_capacity);
@@ -367,9 +367,8 @@ TEST(Ledger, ALoweredLimitNamesTheNewestUntilTheRestFits) {
   AccountSpec lower;
   lower.limits = only(LimitKind::tokens_per_minute, 500);
   w.set(kTenant, lower);
-  ASSERT_TRUE(w.ledger.take_limits_changed());
   std::size_t stopped = 0;
-  for (const Reservation::Key key : w.ledger.open_newest_first()) {
+  for (const Reservation::Key key : w.ledger.take_affected_newest_first()) {
     if (!w.ledger.fault(key, w.now)) continue;
     EXPECT_EQ(key.index, open[3 - stopped].key().index);
     EXPECT_EQ(w.ledger.fault(key, w.now)->code, Errc::tokens_rate_limited);
@@ -378,6 +377,31 @@ TEST(Ledger, ALoweredLimitNamesTheNewestUntilTheRestFits) {
   }
   EXPECT_EQ(stopped, 2u);
   EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 500u);
+}
+
+TEST(Ledger, AChangeConcernsWhatIsOpenBelowTheAccountAndNothingElse) {
+  World w(only(LimitKind::tokens_per_minute, 1000));
+  AccountSpec key;
+  key.parent = kTenant;
+  w.set(kKey, key);
+  const AccountId other{2};
+  w.set(other, {});
+  const Reservation below = std::move(*w.open(10, 10, 1, kKey));
+  const Reservation beside = std::move(*w.open(10, 10, 1, other));
+  w.ledger.take_affected_newest_first();
+  EXPECT_FALSE(w.ledger.have_limits_changed());
+  AccountSpec lower;
+  lower.limits = only(LimitKind::tokens_per_minute, 500);
+  w.set(kTenant, lower);
+  const auto affected = w.ledger.take_affected_newest_first();
+  ASSERT_EQ(affected.size(), 1u);
+  EXPECT_EQ(affected[0].index, below.key().index);
+  EXPECT_TRUE(w.ledger.take_affected_newest_first().empty());
+  AccountSpec blocked;
+  blocked.standing = Standing::blocked;
+  w.set(other, blocked);
+  EXPECT_EQ(w.ledger.take_affected_newest_first().at(0).index, beside.key().index);
+  w.ledger.check_invariants();
 }
 
 TEST(Ledger, BadSpecsChangeNothing) {

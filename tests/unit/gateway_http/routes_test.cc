@@ -106,6 +106,23 @@ TEST(Auth, FindsTheTenantOfAKey) {
   EXPECT_EQ(auth.caller_of("bearer  sk-two", kScope)->tenant, TenantId(1));
 }
 
+TEST(Auth, TheKeysOfOneTenantAreReplaced) {
+  cfg::Config config = with_keys();
+  Auth auth(config, "secret");
+  cfg::ApiKey fresh;
+  SHA256(reinterpret_cast<const unsigned char*>("sk-new"), 6, fresh.sha256.data());
+  auth.set_tenant(TenantId(1), {fresh}, false);
+  EXPECT_FALSE(auth.caller_of("Bearer sk-two", kScope));
+  EXPECT_EQ(auth.caller_of("Bearer sk-new", kScope)->tenant, TenantId(1));
+  EXPECT_EQ(auth.caller_of("Bearer sk-one", kScope)->tenant, TenantId(0)) << "others stay";
+  auth.set_tenant(TenantId(5), config.tenants[1].keys, true);
+  EXPECT_EQ(auth.caller_of("Bearer sk-two", kScope).error().code, Errc::invalid_api_key);
+  EXPECT_TRUE(auth.knows("Bearer sk-two")) << "blocked";
+  for (const std::uint32_t number : {0u, 1u, 5u}) auth.set_tenant(TenantId(number), {}, false);
+  EXPECT_FALSE(auth.is_open()) << "tenants without keys are no invitation";
+  EXPECT_FALSE(auth.caller_of("Bearer sk-one", kScope));
+}
+
 TEST(Auth, RefusesEverythingElseWithoutRepeatingIt) {
   const Auth auth(with_keys());
   for (const char* header : {"", "Bearer", "Bearer ", "Bearer sk-On", "Bearer sk-one ",

@@ -345,6 +345,79 @@ TEST_F(Gateway, TenantsKeepTheirNumbersAndSaltsWhenTheConfigurationIsReordered) 
   EXPECT_EQ(salt_of(1), a);
 }
 
+// Single tenants come, change and go: what runs of others goes on, numbers stay, and in the end the
+// ledger holds what the whole configuration would have made of it.
+TEST_F(Gateway, SingleTenantsAreReplacedAndTheOthersGoOn) {
+  RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
+  up(worker);
+  std::vector<std::uint32_t> told;
+  loop_->hooks.tenants_changed = [&](std::span<const TenantChange> changes) {
+    for (const TenantChange& change : changes) told.push_back(change.number.value);
+  };
+  const auto start = [&](Sink& sink, std::uint32_t tenant) {
+    GenerationSpec made = spec(tenant + 1, 200);
+    made.tenant = TenantId{tenant};
+    made.key = 0;
+    submit(sink, made);
+    rounds(worker, 3);
+    EXPECT_FALSE(sink.failure);
+  };
+  Sink of_a, of_b, of_c;
+  start(of_a, 0);
+  start(of_b, 1);
+  cfg::TenantUpdate b{"b", config_.tenants[1]};
+  b.tenant->limits.concurrent_requests = 0;
+  cfg::TenantUpdate c{"c", config_.tenants[0]};
+  c.tenant->name = "c";
+  c.tenant->parent = "a";
+  c.tenant->weight = 3;
+  c.tenant->keys[0].name = "key of c";
+  c.tenant->keys[0].sha256.fill(99);
+  const std::vector<cfg::TenantUpdate> updates{b, c};
+  loop_->apply(updates);
+  EXPECT_EQ(told, (std::vector<std::uint32_t>{1, 2}));
+  start(of_c, 2);
+  ASSERT_TRUE(of_b.failure);
+  EXPECT_EQ(of_b.failure->code, Errc::concurrency_limit);
+  EXPECT_FALSE(of_a.failure);
+  EXPECT_EQ(loop_->quota_of("a")->own[index_of(LimitKind::concurrent_requests)].spent, 2u)
+      << "its own and that of c, which hangs below";
+
+  // As the whole configuration has it.
+  const auto specs = [&] {
+    std::vector<AccountSpec> all;
+    for (std::uint32_t i = 0; i < loop_->core().ledger().num_accounts(); ++i)
+      all.push_back(loop_->core().ledger().spec(AccountId{i}));
+    return all;
+  };
+  const std::vector<AccountSpec> one_by_one = specs();
+  cfg::Config whole = config_;
+  whole.tenants[1] = *b.tenant;
+  whole.tenants.push_back(*c.tenant);
+  loop_->apply(whole);
+  EXPECT_TRUE(specs() == one_by_one);
+  EXPECT_EQ(loop_->core().ledger().num_accounts(), 6u);
+
+  // A key is exchanged, then the tenant goes, and comes back under its number.
+  c.tenant->keys[0].sha256.fill(98);
+  loop_->apply(std::span(&c, 1));
+  rounds(worker, 2);
+  ASSERT_TRUE(of_c.failure);
+  EXPECT_EQ(of_c.failure->code, Errc::invalid_api_key);
+  Sink again, last;
+  start(again, 2);
+  const cfg::TenantUpdate gone{"c", std::nullopt};
+  loop_->apply(std::span(&gone, 1));
+  rounds(worker, 2);
+  ASSERT_TRUE(again.failure);
+  EXPECT_EQ(again.failure->code, Errc::invalid_api_key);
+  loop_->apply(std::span(&c, 1));
+  EXPECT_EQ(told.back(), 2u);
+  start(last, 2);
+  EXPECT_FALSE(of_a.failure);
+  EXPECT_EQ(loop_->core().ledger().num_accounts(), 7u) << "numbers are found again";
+}
+
 TEST_F(Gateway, DrainsAndSaysSo) {
   RingWorker worker(WorkerId{0}, Epoch{1}, kRing);
   up(worker);

@@ -2,6 +2,7 @@
 #include "gateway/api/parse_admin.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <optional>
 #include <set>
@@ -14,6 +15,15 @@ namespace sluice::gw {
 namespace {
 
 namespace dom = simdjson::dom;
+
+// The rates of tokens may also come as one object.
+struct TokenRate {
+  std::string_view part, field;
+};
+constexpr std::string_view kTokensPerMinute = "tokens_per_minute";
+constexpr std::array<TokenRate, 3> kTokenRates{{{"total", kTokensPerMinute},
+                                                {"input", "input_tokens_per_minute"},
+                                                {"output", "output_tokens_per_minute"}}};
 
 // Reads members of one object and remembers which; also a visitor of the settings' table.
 class ObjectReader {
@@ -44,12 +54,14 @@ class ObjectReader {
 
   // ---- visitor of config/settings.h
   void limit(const char* key, cfg::Limit& field, std::uint64_t high) {
+    const std::string_view name = limit_api_name(key);
     dom::element value;
-    if (!find(limit_api_name(key), value, [&] { field.reset(); })) return;
-    std::uint64_t number = 0;
-    keep(fields_.integer(value, path(limit_api_name(key)), 0, static_cast<std::int64_t>(high),
-                         number));
-    if (!failed_) field = number;
+    if (dom::object parts; !failed_ && object_[kTokensPerMinute].get(parts) == simdjson::SUCCESS)
+      if (const auto part = std::ranges::find(kTokenRates, name, &TokenRate::field);
+          part != kTokenRates.end())
+        read_part(parts, *part, field, high);
+    if (is_in_parts(name)) return;
+    if (find(name, value, [&] { field.reset(); })) read_limit(value, path(name), field, high);
   }
   // The only ones are default_output_tokens and the end of a temporary override.
   template <class Int>
@@ -105,6 +117,34 @@ class ObjectReader {
       if (const Result<void> done = reader.finish(); !done) return refuse(done.error());
     }
     if (!failed_) field = std::move(read);
+  }
+  // A member of {"tokens_per_minute": {"input": 1, "output": 2, "total": 3}}.
+  void read_part(dom::object parts, const TokenRate& part, cfg::Limit& field, std::uint64_t high) {
+    for (const dom::key_value_pair member : parts)
+      if (std::ranges::find(kTokenRates, member.key, &TokenRate::part) == kTokenRates.end())
+        return keep(fields_.wrong(path(kTokensPerMinute), "a number, or input, output and total"));
+    dom::element value;
+    if (parts[part.part].get(value) != simdjson::SUCCESS) return;
+    const std::string at = path(kTokensPerMinute) + "." + std::string(part.part);
+    if (part.field != kTokensPerMinute && object_[part.field].error() == simdjson::SUCCESS)
+      return keep(fields_.wrong(at, "one of this and " + std::string(part.field)));
+    if (value.is_null())
+      field.reset();
+    else
+      read_limit(value, at, field, high);
+  }
+  // Whether the value of the field itself is the object of parts, read already.
+  bool is_in_parts(std::string_view name) {
+    dom::object parts;
+    if (name != kTokensPerMinute || object_[name].get(parts) != simdjson::SUCCESS) return false;
+    known_.insert(name);
+    return true;
+  }
+  void read_limit(dom::element value, const std::string& at, cfg::Limit& field,
+                  std::uint64_t high) {
+    std::uint64_t number = 0;
+    keep(fields_.integer(value, at, 0, static_cast<std::int64_t>(high), number));
+    if (!failed_) field = number;
   }
   // What a nested reader, or whoever knows more than one field, found.
   void refuse(Error error) {

@@ -106,7 +106,13 @@ class Properties {
   std::string map() const { return "{" + text_ + "}"; }
 
   void limit(const char* key, const cfg::Limit&, std::uint64_t high) {
-    add_whole(limit_api_name(key), 0, high);
+    const std::string_view name = limit_api_name(key);
+    if (name != "tokens_per_minute") return add_whole(name, 0, high);
+    Properties parts;
+    for (const std::string_view part : {"input", "output", "total"}) parts.add_whole(part, 0, high);
+    add(name, R"({"type":["integer","null","object"],"minimum":0,"maximum":)" +
+                  std::to_string(high) + ",\"properties\":" + parts.map() +
+                  R"(,"additionalProperties":false})");
   }
   template <class Int>
   void integer(const char* key, const Int&, std::uint64_t low, std::uint64_t high) {

@@ -266,6 +266,26 @@ class Admin(ServerTest):
         self.assertEqual([t["id"] for t in self.admin("GET", "/tenants").json()["data"]], ["acme"])
         self.assertEqual(self.admin("GET", "/tenants/acme/keys").json()["data"], [])
 
+    def test_rates_of_tokens_may_come_as_one_object(self):
+        self.admin("POST", "/tenants", {"id": "acme"})
+        names = ("tokens_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
+
+        def rates(method, body):
+            answer = self.admin(method, "/tenants/acme/quota", body)
+            self.assertEqual(answer.status, 200, answer.text)
+            return tuple(answer.json()["limits"][name] for name in names)
+
+        self.assertEqual(rates("PUT", {"tokens_per_minute": {"input": 5, "total": 9}}), (9, 5, None))
+        self.assertEqual(rates("PATCH", {"tokens_per_minute": {"input": None, "output": 4}}), (9, None, 4))
+        self.assertEqual(rates("PATCH", {"tokens_per_minute": 7, "input_tokens_per_minute": 6}), (7, 6, 4))
+        for value, param in (({"in": 1}, "tokens_per_minute"), ({"total": -1}, "tokens_per_minute.total"),
+                             ({"output": "1"}, "tokens_per_minute.output"),
+                             ({"input": 1}, "tokens_per_minute.input")):
+            body = {"tokens_per_minute": value, "input_tokens_per_minute": 3}
+            refused = self.admin("PATCH", "/tenants/acme/quota", body)
+            self.assertEqual((refused.status, refused.json()["error"]["param"]), (400, param), refused.text)
+        self.assertEqual(rates("PATCH", {}), (7, 6, 4))
+
     def test_what_was_answered_survives_kill_9(self):
         self.admin("POST", "/tenants", {"id": "acme"})
         self.admin("PUT", "/tenants/acme/quota", {"requests_per_minute": 77})

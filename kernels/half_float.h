@@ -34,21 +34,20 @@ inline std::uint16_t float_to_bf16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// binary32 to binary16: nearest, ties to even; beyond 65520 an infinity; a NaN stays a NaN.
+// binary32 to binary16: nearest, ties to even; beyond 65520 an infinity; a NaN stays a NaN. Without
+// branches, so that a loop of it is vectorized.
 inline std::uint16_t float_to_f16(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
-  const std::uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
-  if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
-  if (magnitude < 0x38800000u) {
-    // Below 2^-14 the target counts in steps of 2^-24: added to 1/2, they are the last bit of a
-    // float, and the addition rounds.
-    const float stepped = std::bit_cast<float>(magnitude) + 0.5f;
-    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(stepped) - 0x3f000000u));
-  }
-  const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
-  return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+  const auto bits = std::bit_cast<std::int32_t>(value);
+  const std::int32_t magnitude = bits & 0x7fffffff;
+  // Below 2^-14 the target counts in steps of 2^-24: added to 1/2, they are the last bit of a
+  // float, and the addition rounds.
+  const float stepped = std::bit_cast<float>(magnitude) + 0.5f;
+  const std::int32_t subnormal = std::bit_cast<std::int32_t>(stepped) - 0x3f000000;
+  const std::int32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  std::int32_t half = magnitude < 0x38800000 ? subnormal : normal;
+  half = magnitude >= 0x477ff000 ? 0x7c00 : half;
+  half = magnitude > 0x7f800000 ? 0x7e00 : half;
+  return static_cast<std::uint16_t>(half | ((bits >> 16) & 0x8000));
 }
 
 }  // namespace sluice::krn

@@ -11,7 +11,7 @@ struct QueryRow {
   std::size_t limit;
 };
 
-constexpr std::size_t kRowsTogether = 16 * kAttentionRows;
+constexpr std::size_t kRowsTogether = 32 * kAttentionRows;
 constexpr std::size_t kGroupVectors = kAttentionGroup / kLanes;
 
 // What rows carry from group to group.

@@ -2,6 +2,7 @@
 #include "worker/model/tensor_loader.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <span>
 
@@ -51,17 +52,15 @@ class Dequantizer {
     const std::size_t num_blocks = blocks.size() / shape.bytes;
     floats_.resize(num_blocks * shape.num_elements);
     krn::dequantize(format, blocks.data(), num_blocks, floats_.data());
-    float largest = 0;
-    bool is_finite = true;
-    for (const float value : floats_) {
-      is_finite = is_finite && std::isfinite(value);
-      largest = std::max(largest, std::abs(value));
-    }
-    if (!is_finite) return std::nullopt;
+    // Magnitudes are ordered like their bits.
+    std::int32_t largest = 0;
+    for (const float value : floats_)
+      largest = std::max(largest, std::bit_cast<std::int32_t>(value) & 0x7fffffff);
+    if (!std::isfinite(std::bit_cast<float>(largest))) return std::nullopt;
     if (type == krn::WeightType::f32)
       return Rows{reinterpret_cast<const std::uint8_t*>(floats_.data()), type};
     constexpr float kHalfMax = 65504;
-    is_wide = is_wide || largest > kHalfMax;
+    is_wide = is_wide || std::bit_cast<float>(largest) > kHalfMax;
     halves_.resize(floats_.size());
     std::ranges::transform(floats_, halves_.begin(), krn::float_to_f16);
     return Rows{reinterpret_cast<const std::uint8_t*>(halves_.data()), krn::WeightType::f16};

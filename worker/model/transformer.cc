@@ -15,6 +15,7 @@ constexpr std::size_t kGrainProducts = 128 * 1024;
 constexpr std::size_t kGrainElements = 16 * 1024;
 constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul
 constexpr std::size_t kTokenPiece = 96;     // tokens of one piece of a long matmul
+constexpr std::size_t kTokenTile = 12;      // a multiple of the token tiles of all kernels
 constexpr std::size_t kColumnPiece = 512;   // of one piece of quantizing
 constexpr std::size_t kTokensPerItem = 16;  // of one piece of attention
 
@@ -161,8 +162,9 @@ void Transformer::norm(const Rows& from, const float* weight, const Rows& to,
 }
 
 Transformer::MatmulPieces Transformer::split(std::size_t num_tokens) {
-  const std::size_t count = pieces(num_tokens, kTokenPiece);
-  return {count, pieces(num_tokens, count)};
+  const std::size_t equal = pieces(num_tokens, pieces(num_tokens, kTokenPiece));
+  const std::size_t tokens = pieces(equal, kTokenTile) * kTokenTile;
+  return {pieces(num_tokens, tokens), tokens};
 }
 
 krn::MatmulJob Transformer::piece_of(const krn::PackedMatrix& w, const Rows& from, const Rows& to,

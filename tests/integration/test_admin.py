@@ -106,15 +106,24 @@ class Admin(ServerTest):
         self.admin("POST", "/tenants", {"id": "acme"})
         key = self.make_key()["key"]
         tokens, stream = self.stream_until_it_ends(
-            key, lambda: self.admin("PATCH", "/tenants/acme/quota", {"tokens_per_minute": 10}))
+            key, lambda: self.admin("PATCH", "/tenants/acme/quota", {"tokens_per_minute": 1}))
         self.assertIsNotNone(stream.error)
         self.assertLessEqual(tokens, 2)
         quota = self.admin("GET", "/tenants/acme/quota").json()
-        self.assertEqual(quota["limits"]["tokens_per_minute"], 10)
+        self.assertEqual(quota["limits"]["tokens_per_minute"], 1)
         self.assertGreater(quota["state"]["tokens_per_minute"]["used"], 0)
         refused = self.server.request("POST", "/v1/completions", {**COMPLETION, "max_tokens": 100},
                                       bearer(key))
         self.assert_error(refused, 429, "request_exceeds_quota_capacity")
+        # Where the new limit covers more than was sent, the stream goes on to its end, to the token.
+        self.admin("POST", "/tenants", {"id": "shop"})
+        key = self.admin("POST", "/tenants/shop/keys", {"name": "k"}).json()["key"]
+        _, stream = self.stream_until_it_ends(
+            key, lambda: self.admin("PATCH", "/tenants/shop/quota", {"tokens_per_minute": 120}))
+        self.assertEqual(stream.error["code"], "rate_limit_exceeded")
+        self.assertIn("lowered to 120", stream.error["message"])
+        used = self.admin("GET", "/tenants/shop/quota").json()["state"]["tokens_per_minute"]
+        self.assertEqual((used["used"], used["reserved"]), (120, 0))
 
     def test_quotas_of_parents_models_and_times(self):
         for tenant in ({"id": "group"}, {"id": "acme", "parent": "group", "name": "Acme & co."}):

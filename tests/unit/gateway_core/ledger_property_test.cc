@@ -4,6 +4,7 @@
 // Seeds are printed; TEST_SEED picks one.
 #include <gtest/gtest.h>
 
+#include <iterator>
 #include <memory>
 #include <set>
 
@@ -52,7 +53,7 @@ class World {
   }
 
   std::uint64_t admitted = 0, refused = 0, never = 0, promises = 0, stopped = 0, restarts = 0;
-  std::uint64_t crashes = 0;
+  std::uint64_t crashes = 0, shrunk = 0;
   std::uint64_t extensions_refused = 0;
   ModeCounters counted{};
 
@@ -364,6 +365,18 @@ class World {
   void change_limits() {
     const auto account = static_cast<std::uint32_t>(dice(kAccounts));
     naive_.specs[account] = make_spec(account);
+    if (dice(2) == 0) {  // by little: below what is used now
+      constexpr LimitKind kKinds[] = {
+          LimitKind::tokens_per_minute, LimitKind::output_tokens_per_minute,
+          LimitKind::tokens_per_day, LimitKind::monthly_budget, LimitKind::concurrent_kv_tokens};
+      const LimitKind kind = kKinds[dice(std::size(kKinds))];
+      const std::uint64_t used = naive_.used(account, std::nullopt, kind, now_);
+      AccountSpec& spec = naive_.specs[account];
+      spec = AccountSpec{};
+      spec.parent = make_spec(account).parent;
+      spec.mode = mode_;
+      spec.limits[kind] = used - std::min(used, 1 + dice(100));
+    }
     ASSERT_TRUE(ledger_->set_account(AccountId{account}, naive_.specs[account]));
     stop_overdrawn();
   }
@@ -380,6 +393,7 @@ class World {
         return live.ticket.key().index == key.index;
       });
       ASSERT_NE(at, live_.end());
+      if (shrink(*at, key)) continue;
       close(static_cast<std::size_t>(at - live_.begin()));
       ++stopped;
       EXPECT_FALSE(ledger_->fault(key, now_)) << "it has ended";
@@ -392,6 +406,65 @@ class World {
     }
     // Whatever is spent above a limit now is the most that this counter may hold until it falls.
     ceilings_ = naive_.table(now_);
+  }
+
+  // By plain sums: the fewest tokens whose return leaves no counter of the path above its limit.
+  bool shrink(Live& live, Reservation::Key key) {
+    NaiveLedger::Entry& entry = naive_.entries[live.entry];
+    const auto fits = [&] {
+      for (const NaiveLedger::Level& level : entry.path) {
+        if (naive_.specs[level.account].is_shadow) continue;
+        for (std::size_t i = 0; i < kCounterKinds; ++i) {
+          const auto kind = static_cast<LimitKind>(i);
+          const bool is_models = (level.in_model >> i & 1u) != 0;
+          const auto model = is_models ? std::optional(entry.model) : std::nullopt;
+          const std::uint64_t most =
+              naive_.limit(level.account, is_models ? entry.model : ~0u, kind, now_).first;
+          const std::uint64_t has = naive_.used(level.account, model, kind, now_);
+          if (has <= most) continue;
+          // What others left there, or what was spent, is not for this one to return.
+          NaiveLedger::Entry nothing = entry;
+          nothing.unspent = 0;
+          const bool is_held =
+              kind == LimitKind::concurrent_requests ||
+              naive_.share(entry, kind, now_) > naive_.share(nothing, kind, now_) ||
+              (kind == LimitKind::concurrent_kv_tokens && naive_.share(entry, kind, now_) > 0);
+          if (is_held) return false;
+        }
+      }
+      return true;
+    };
+    const std::uint64_t unspent = entry.unspent;
+    bool is_standing_now = true;
+    for (const auto& level : entry.path)
+      is_standing_now &= naive_.specs[level.account].standing == Standing::active;
+    std::uint64_t expected = 0;
+    const auto fits_with = [&](std::uint64_t less) {
+      entry.unspent = unspent - less;
+      const bool does_fit = fits();
+      entry.unspent = unspent;
+      return does_fit;
+    };
+    if (is_standing_now && unspent > 1 && fits_with(unspent - 1)) {
+      std::uint64_t too_few = 0;  // it has a fault
+      for (expected = unspent - 1; expected - too_few > 1;) {
+        const std::uint64_t middle = (expected + too_few) / 2;
+        (fits_with(middle) ? expected : too_few) = middle;
+      }
+    }
+    if (mode_ == ReservationMode::quantile) expected = 0;
+    EXPECT_EQ(ledger_->try_shrink(key, now_), expected);
+    if (expected == 0) return false;
+    ++shrunk;
+    entry.unspent -= expected;
+    entry.ungranted += expected;
+    for (std::size_t choice = 0; choice < live.granted.size() && expected > 0; ++choice) {
+      const auto less = static_cast<std::uint32_t>(
+          std::min<std::uint64_t>(expected, live.granted[choice] - live.used[choice]));
+      live.granted[choice] -= less;
+      expected -= less;
+    }
+    return true;
   }
 
   void restart() {
@@ -503,7 +576,7 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   const std::uint64_t first = test::test_seed(1);
   const bool is_one = std::getenv("TEST_SEED") != nullptr;
   std::uint64_t admitted = 0, refused = 0, never = 0, promises = 0, stopped = 0, restarts = 0,
-                crashes = 0, extensions_refused = 0, granted = 0, spent = 0;
+                crashes = 0, shrunk = 0, extensions_refused = 0, granted = 0, spent = 0;
   for (std::uint64_t seed = first; seed < first + (is_one ? 1 : runs); ++seed) {
     SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
     World world(seed, mode);
@@ -516,6 +589,7 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
     stopped += world.stopped;
     restarts += world.restarts;
     crashes += world.crashes;
+    shrunk += world.shrunk;
     extensions_refused += world.extensions_refused;
     granted += world.counted.granted;
     spent += world.counted.spent;
@@ -537,6 +611,9 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   EXPECT_GT(stopped, runs / 10);
   EXPECT_GT(restarts, runs / 2);
   EXPECT_GT(crashes, runs / 2);
+  if (mode != ReservationMode::quantile) {
+    EXPECT_GT(shrunk, runs / 10);
+  }
   if (mode == ReservationMode::incremental) {
     EXPECT_GT(extensions_refused, runs / 10);
   }

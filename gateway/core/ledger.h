@@ -16,10 +16,11 @@
 // a period. Minutes never look at the wall clock.
 //
 // Overshoot. exact, incremental: none. quantile: a request that outgrows its prediction goes on;
-// the sum over open reservations of (bound - granted) is the most by which a counter can pass its
-// limit. Limits that were lowered: fault() names the reservations that cannot go on as they are,
-// newest first. try_shrink() takes from one what is too much, or it is stopped; after which no
-// reservation holds a part of a counter above its limit.
+// while a counter is above its limit nobody is admitted, so that the most by which it can pass it
+// is the sum of (bound - granted) over the reservations that were open at the last admission.
+// Limits that were lowered: fault() names the reservations that cannot go on as they are, newest
+// first. try_shrink() takes from one what is too much, or it is stopped; after which no reservation
+// holds a part of a counter above its limit.
 //
 // Invariants: 1. spent + reserved <= limit in every counter, but for what is named above and for
 // shadow accounts; 2. each reservation ends once; 3. what an account counts is the sum of what was

@@ -4,11 +4,14 @@
 // Seeds are printed; TEST_SEED picks one.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstdio>
 #include <iterator>
 #include <memory>
 #include <set>
 
 #include "gateway/core/ledger.h"
+#include "gateway/core/output_predictor.h"
 #include "shared/random.h"
 #include "tests/support/seed.h"
 #include "tests/unit/gateway_core/naive_ledger.h"
@@ -617,6 +620,126 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   if (mode == ReservationMode::incremental) {
     EXPECT_GT(extensions_refused, runs / 10);
   }
+}
+
+// What the modes admit and by how much they pass a limit, on virtual time: one tenant that always
+// asks for more than its minute, answers that are mostly short and bounded by 512 tokens, a token a
+// step. What is printed is the figure that the modes are chosen by.
+struct LoadResult {
+  double used_permille = 0;     // of the limit, on average over the minutes after the first
+  double spent_permille = 0;    // of the output that was reserved
+  std::uint64_t overshoot = 0;  // the most that was above the limit
+  std::uint64_t bound = 0;      // when it was
+  std::uint64_t finished = 0, cut = 0;
+};
+
+LoadResult run_load(ReservationMode mode) {
+  constexpr std::uint64_t kLimit = 20'000;
+  constexpr std::uint32_t kPrompt = 100, kOutputMax = 512, kPermille = 900;
+  constexpr int kStepsPerMinute = 3000, kMinutes = 5, kStepsPerArrival = 5;
+  struct Running {
+    Reservation ticket;
+    std::uint32_t length = 0, granted = 0, used = 0;
+  };
+  std::uint64_t rolls = 0;
+  const auto dice = [&](std::uint64_t bound) { return mix64(mix64(++rolls)) % bound; };
+  Ledger ledger({1, 1024});
+  AccountSpec tenant;
+  tenant.mode = mode;
+  tenant.limits[LimitKind::tokens_per_minute] = kLimit;
+  EXPECT_TRUE(ledger.set_account(AccountId{0}, tenant));
+  OutputPredictor predictor;
+  std::vector<Running> running;
+  LoadResult result;
+  std::uint64_t bound = 0;  // at the last admission
+  double used_sum = 0;
+  Tick now{std::chrono::seconds(1000)};
+  const auto close = [&](std::size_t at) {
+    Running& one = running[at];
+    ledger.close_choice(one.ticket, one.granted, one.used);
+    ledger.close(std::move(one.ticket), PromptUse::computed);
+    if (at + 1 != running.size()) running[at] = std::move(running.back());
+    running.pop_back();
+  };
+  for (int step = 0; step < kMinutes * kStepsPerMinute; ++step) {
+    now += milliseconds(20);
+    for (std::size_t i = 0; i < running.size();) {
+      Running& one = running[i];
+      const std::uint32_t more = std::min(kGrantTokens, kOutputMax - one.granted);
+      if (one.used == one.granted && mode == ReservationMode::incremental) {
+        if (!ledger.extend(one.ticket, more, now, kTypical)) {
+          ++result.cut;
+          close(i);
+          continue;
+        }
+        one.granted += more;
+      }
+      ledger.settle(one.ticket, 1, now);
+      if (++one.used > one.granted) one.granted += more;
+      if (one.used < one.length) {
+        ++i;
+        continue;
+      }
+      predictor.observe(one.used);
+      ++result.finished;
+      close(i);
+    }
+    if (step % kStepsPerArrival == 0) {
+      Ask ask{AccountId{0}, 0, 1, kPrompt, kOutputMax, predictor.quantile_tokens(kPermille), 0};
+      Result<Reservation> opened = ledger.open(ask, now, kTypical);
+      if (opened) {
+        const auto length =
+            static_cast<std::uint32_t>(dice(8) == 0 ? 300 + dice(213) : 20 + dice(100));
+        running.push_back({std::move(*opened), length, ledger.first_grant(ask), 0});
+        bound = 0;
+        for (const Running& one : running) bound += kOutputMax - one.granted;
+      }
+    }
+    const std::uint64_t used = ledger.used(AccountId{0}, LimitKind::tokens_per_minute, now);
+    const std::uint64_t over = used > kLimit ? used - kLimit : 0;
+    EXPECT_LE(over, bound);
+    if (over > result.overshoot) {
+      result.overshoot = over;
+      result.bound = bound;
+    }
+    if (step >= kStepsPerMinute) {
+      std::uint64_t held = 0;
+      for (const Running& one : running) held += one.granted - one.used;
+      used_sum += static_cast<double>(used - std::min(used, held));
+    }
+  }
+  result.used_permille = 1000 * used_sum / ((kMinutes - 1) * kStepsPerMinute) / kLimit;
+  const ModeCounters& counters = ledger.mode_counters(mode);
+  result.spent_permille =
+      1000 * static_cast<double>(counters.spent) / static_cast<double>(counters.granted);
+  while (!running.empty()) close(running.size() - 1);
+  ledger.check_invariants();
+  return result;
+}
+
+TEST(LedgerLoad, WhatTheModesAdmitAndByHowMuchTheyPassALimit) {
+  std::array<LoadResult, kReservationModes> results;
+  for (std::size_t i = 0; i < kReservationModes; ++i) {
+    results[i] = run_load(static_cast<ReservationMode>(i));
+    const LoadResult& result = results[i];
+    std::printf(
+        "%-11s %4.0f permille of the limit used, %4.0f of what was reserved; %llu finished, %llu "
+        "cut; overshoot at most %llu (%.1f %% of the limit), its bound was %llu\n",
+        std::string(reservation_mode_name(static_cast<ReservationMode>(i))).c_str(),
+        result.used_permille, result.spent_permille,
+        static_cast<unsigned long long>(result.finished),
+        static_cast<unsigned long long>(result.cut),
+        static_cast<unsigned long long>(result.overshoot),
+        static_cast<double>(result.overshoot) / 200, static_cast<unsigned long long>(result.bound));
+  }
+  const auto& [exact, incremental, quantile] = results;
+  EXPECT_EQ(exact.overshoot + exact.cut, 0u);
+  EXPECT_EQ(incremental.overshoot, 0u);
+  EXPECT_GT(incremental.cut, 0u);
+  EXPECT_EQ(quantile.cut, 0u);
+  EXPECT_GT(quantile.overshoot, 0u) << "the load shows nothing";
+  EXPECT_GT(quantile.spent_permille, exact.spent_permille);
+  EXPECT_GT(quantile.finished, 300u);
 }
 
 TEST(LedgerProperty, ExactReservationsEqualPlainSums) {

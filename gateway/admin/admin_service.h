@@ -68,6 +68,7 @@ struct AdminAnswer {
   std::int64_t version = 0;  // for the ETag; 0: none
   std::string_view content_type = "application/json";
   bool is_replayed = false;  // of an earlier POST with the same Idempotency-Key
+  std::string last_id;       // of a page whose body cannot tell it, where another follows
 };
 using AdminDone = std::function<void(AdminAnswer&)>;
 

@@ -239,6 +239,7 @@ void Session::finish_admin(AdminAnswer& answer) {
   if (answer.error) return respond_error(*answer.error);
   if (answer.version != 0) answer_header_ = "etag: \"" + std::to_string(answer.version) + "\"\r\n";
   if (answer.is_replayed) answer_header_ += "idempotency-replayed: true\r\n";
+  if (!answer.last_id.empty()) answer_header_ += "x-last-id: " + answer.last_id + "\r\n";
   respond(answer.status, answer.content_type, answer.body);
 }
 

@@ -166,6 +166,15 @@ std::map<std::string, WorkerStatus> AdminService::workers() const {
   return by_id;
 }
 
+std::string AdminService::model_of(const std::string& fleet_id) const {
+  constexpr std::string_view kPrefix = "worker:";
+  const std::string number =
+      fleet_id.starts_with(kPrefix) ? fleet_id.substr(kPrefix.size()) : fleet_id;
+  for (const WorkerStatus& worker : hooks_.fleet->workers())
+    if (worker.id == number) return worker.model;
+  return {};
+}
+
 AdminAnswer AdminService::read(const AdminCall& call) const {
   const Result<Page> page = parse_page(call.query);
   if (!page) return failure(page.error());

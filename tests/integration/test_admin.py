@@ -279,6 +279,8 @@ class Admin(ServerTest):
         self.admin("POST", "/tenants", {"id": "acme"})
         self.admin("PUT", "/tenants/acme/quota", {"requests_per_minute": 77})
         key = self.make_key()["key"]
+        self.admin("POST", "/breakers/tenant:acme/open")
+        self.admin("POST", "/workers/0/drain")
         old = self.server.gateway_pid()
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: self.server.gateway_pid() not in (None, old), "another gateway")
@@ -290,8 +292,15 @@ class Admin(ServerTest):
         wait_until(is_back, "the key to be valid again")
         quota = self.admin("GET", "/tenants/acme/quota").json()
         self.assertEqual(quota["limits"]["requests_per_minute"], 77)
-        actions = [row["action"] for row in self.admin("GET", "/audit").json()["data"]]
-        self.assertEqual(actions, ["key.create", "quota.update", "tenant.create"])
+        rows = [row for row in self.admin("GET", "/audit").json()["data"] if row["actor"] != "system"]
+        self.assertEqual([row["action"] for row in rows],
+                         ["worker.drain", "breaker.open", "key.create", "quota.update", "tenant.create"])
+        wait_until(lambda: self.admin("GET", "/workers/0").json()["state"] == "draining",
+                   "the worker, drained as before")
+        breaker = self.admin("GET", "/breakers/tenant:acme").json()
+        self.assertEqual((breaker["state"], breaker["is_forced"]), ("open", True))
+        refused = self.server.request("POST", "/v1/completions", COMPLETION, headers=bearer(key))
+        self.assert_error(refused, 429, "tenant_circuit_open")
         self.assertNotIn(key, "\n".join(self.server.log))
         self.assertEqual("\n".join(self.server.log).count(self.admin_key), 1)
 

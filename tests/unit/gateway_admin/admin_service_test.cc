@@ -42,7 +42,7 @@ class FakeFleet final : public Fleet {
   std::vector<WorkerStatus> workers() const override {
     WorkerStatus status;
     status.id = "0";
-    status.model = "brook";
+    status.model = model;
     status.device = "cpu";
     status.state = "serving";
     status.breaker = "closed";
@@ -54,6 +54,7 @@ class FakeFleet final : public Fleet {
     acts.push_back(id);
   }
   bool is_open = false;
+  std::string model = "brook";
   std::vector<std::string> acts;
 };
 
@@ -493,6 +494,33 @@ TEST_F(Admin, BreakersAndWorkersAreActedOnOnceTheAuditHasIt) {
   ASSERT_FALSE(once.error);
   EXPECT_TRUE(post_once(AdminNoun::breaker_reset, "tenant:acme", "", "k").is_replayed);
   EXPECT_EQ(fleet_.acts.size(), 3u);
+}
+
+TEST_F(Admin, WhatAnOperatorOrderedHoldsForTheNextGateway) {
+  ASSERT_FALSE(call(AdminNoun::tenants, "POST", "", R"({"id":"acme"})").error);
+  ASSERT_FALSE(call(AdminNoun::breaker_open, "POST", "tenant:acme").error);
+  ASSERT_FALSE(call(AdminNoun::worker_drain, "POST", "0").error);
+  const auto restored = [&] {
+    open();
+    fleet_.acts.clear();
+    fleet_.is_open = false;
+    service_->restore_orders();
+    return fleet_.acts;
+  };
+  EXPECT_EQ(restored(), (std::vector<std::string>{"0", "tenant:acme"}));
+  EXPECT_TRUE(fleet_.is_open);
+  EXPECT_EQ(service_->directory().orders().at("0").actor, "tester");
+  fleet_.model = "another";
+  EXPECT_EQ(restored(), std::vector<std::string>{"tenant:acme"}) << "it is another worker now";
+  fleet_.model = "brook";
+  ASSERT_FALSE(call(AdminNoun::worker_resume, "POST", "0").error);
+  EXPECT_EQ(restored(), std::vector<std::string>{"tenant:acme"});
+  ASSERT_FALSE(call(AdminNoun::worker_drain, "POST", "0").error);
+  ASSERT_FALSE(call(AdminNoun::worker_recycle, "POST", "0").error);
+  EXPECT_EQ(restored(), std::vector<std::string>{"tenant:acme"}) << "recycling ends in serving";
+  ASSERT_FALSE(call(AdminNoun::tenant, "DELETE", "acme").error);
+  EXPECT_FALSE(fleet_.is_open) << "the next tenant of this name starts anew";
+  EXPECT_TRUE(restored().empty());
 }
 
 TEST_F(Admin, TheEventLogIsBoundedAndSaysWhatItLost) {

@@ -202,7 +202,8 @@ Result<void> Session::check_request() {
   const bool has_none = route_.is_body_optional && !head.has_body;
   if (route_.takes_body && !has_none && head.content_type != MediaType::json)
     return make_error(Errc::unsupported_media_type,
-                      "the request body must be sent with content-type: application/json");
+                      "the request body must be sent with content-type: application/json; with "
+                      "curl: -H 'Content-Type: application/json'");
   return {};
 }
 

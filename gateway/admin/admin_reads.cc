@@ -166,6 +166,15 @@ std::map<std::string, WorkerStatus> AdminService::workers() const {
   return by_id;
 }
 
+std::string AdminService::model_of(const std::string& fleet_id) const {
+  constexpr std::string_view kPrefix = "worker:";
+  const std::string number =
+      fleet_id.starts_with(kPrefix) ? fleet_id.substr(kPrefix.size()) : fleet_id;
+  for (const WorkerStatus& worker : hooks_.fleet->workers())
+    if (worker.id == number) return worker.model;
+  return {};
+}
+
 AdminAnswer AdminService::read(const AdminCall& call) const {
   const Result<Page> page = parse_page(call.query);
   if (!page) return failure(page.error());
@@ -289,19 +298,20 @@ void AdminService::report_usage(const AdminCall& call, AdminDone done) {
     return refuse(make_error(Errc::overloaded, "too many admin calls wait"));
   thread_->submit([this, query = *query, done = std::move(done)]() mutable {
     auto answer = std::make_shared<AdminAnswer>();
-    const auto write = [&]() -> Result<std::string> {
+    const auto write = [&]() -> Result<UsageReport::Page> {
       if (usage_report_) return usage_report_->write(query);
       Result<UsageReport> opened = UsageReport::open(store_path_);
       if (!opened) return opened.error();
       usage_report_.emplace(std::move(*opened));
       return usage_report_->write(query);
     };
-    Result<std::string> body = write();
-    if (body)
-      answer->body = std::move(*body);
+    Result<UsageReport::Page> page = write();
+    if (page)
+      answer->body = std::move(page->body);
     else
-      answer->error = body.error();
+      answer->error = page.error();
     if (query.is_csv) answer->content_type = "text/csv; charset=utf-8";
+    if (query.is_csv && page) answer->last_id = std::move(page->last_id);
     hooks_.post([answer, done = std::move(done)] { done(*answer); });
   });
 }

@@ -115,6 +115,9 @@ void AdminService::finish_write(const Result<void>& stored, Plan& plan, const Ad
   is_writing_ = false;
   if (stored) {
     const std::vector<std::string> affected = directory_.affected_by(plan.change);
+    // One that comes under the name of a tenant that went starts anew.
+    if (!plan.change.erased_tenant.empty() && directory_.orders().contains(plan.change.ordered))
+      hooks_.fleet->act(FleetAction::reset_breaker, plan.change.ordered);
     directory_.apply(plan.change);
     if (plan.action) {
       hooks_.fleet->act(*plan.action, call.id);
@@ -137,6 +140,11 @@ void AdminService::finish_write(const Result<void>& stored, Plan& plan, const Ad
 void AdminService::set_base(cfg::Config base) {
   base_ = std::move(base);
   configured_ = configured_parents(base_);
+}
+
+void AdminService::restore_orders() {
+  for (const auto& [id, order] : directory_.orders())
+    if (model_of(id) == order.model) hooks_.fleet->act(order.action, id);
 }
 
 std::vector<cfg::TenantUpdate> AdminService::updates_of(

@@ -68,6 +68,7 @@ struct AdminAnswer {
   std::int64_t version = 0;  // for the ETag; 0: none
   std::string_view content_type = "application/json";
   bool is_replayed = false;  // of an earlier POST with the same Idempotency-Key
+  std::string last_id;       // of a page whose body cannot tell it, where another follows
 };
 using AdminDone = std::function<void(AdminAnswer&)>;
 
@@ -101,6 +102,8 @@ class AdminService {
   std::vector<cfg::TenantUpdate> take_expired(std::int64_t unix_s);
   // Keys that `sluice admin-key` made or took away meanwhile. REQUIRES: the hooks.
   void reload_admin_keys();
+  // What operators had ordered of the former gateway. REQUIRES: the hooks; the fleet is there.
+  void restore_orders();
   // Something that happened by itself, for the audit log. Bounded: at kAdminEventsMax that wait the
   // oldest go, and how many went is a row of its own.
   void record(std::string action, std::string target, std::string detail);
@@ -132,6 +135,7 @@ class AdminService {
   std::map<std::string, BreakerStatus> breakers_behind(const std::string& after,
                                                        std::size_t count) const;
   std::map<std::string, WorkerStatus> workers() const;
+  std::string model_of(const std::string& fleet_id) const;  // of a worker, or its breaker
 
   std::vector<cfg::TenantUpdate> updates_of(const std::vector<std::string>& tenants) const;
   void begin_next_write();

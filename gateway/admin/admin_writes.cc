@@ -120,6 +120,9 @@ Result<AdminService::Plan> AdminService::act_on_fleet(AdminCall& call, FleetActi
                                                    "worker.resume", "worker.recycle"};
   Plan plan = plan_for(call, std::string(kNames[static_cast<std::size_t>(action)]), call.id);
   plan.action = action;
+  plan.change.ordered = call.id;
+  if (action == FleetAction::open_breaker || action == FleetAction::drain_worker)
+    plan.change.order = FleetOrder{action, model_of(call.id), hooks_.unix_s(), call.actor};
   return plan;
 }
 
@@ -200,6 +203,7 @@ Result<AdminService::Plan> AdminService::erase_tenant(const AdminCall& call) {
     return make_error(Errc::conflict, "it is the parent of the tenant '" + *below.begin() + "'");
   Plan plan = plan_for(call, "tenant.delete", call.id);
   plan.change.erased_tenant = call.id;
+  plan.change.ordered = "tenant:" + call.id;
   plan.answer.body = "{\"object\":\"tenant\",\"id\":\"" + call.id + "\",\"deleted\":true}";
   return plan;
 }

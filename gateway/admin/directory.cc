@@ -69,6 +69,10 @@ void Directory::apply(const DirectoryChange& change) {
     for (const std::string& id : outdated_answers(change.answer->unix_s)) answers_.erase(id);
     put(*change.answer);
   }
+  if (change.order)
+    put(change.ordered, *change.order);
+  else
+    orders_.erase(change.ordered);
   const auto erased = tenants_.find(change.erased_tenant);
   if (erased == tenants_.end()) return;
   erase_entry(below_, erased->second.fields.parent, change.erased_tenant);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "gateway/admin/fleet.h"
 #include "gateway/api/parse_admin.h"
 #include "shared/result.h"
 
@@ -67,6 +68,16 @@ struct IdempotentAnswer {
   std::string body;  // empty: what it is about is shown as it is then
 };
 
+// What an operator did to a breaker or worker for as long as nobody takes it back: it holds for the
+// next gateway, too. The id says what it is about (fleet.h).
+struct FleetOrder {
+  FleetAction action{};  // open_breaker, drain_worker
+  std::string model;     // of a worker: under another configuration its number may be another's
+  std::int64_t unix_s = 0;
+  std::string actor;
+  bool operator==(const FleetOrder&) const = default;
+};
+
 // One write: all of it or nothing.
 struct DirectoryChange {
   std::int64_t revision = 0;            // of the directory, from now on
@@ -75,6 +86,8 @@ struct DirectoryChange {
   std::vector<ManagedKey> keys;         // made or replaced
   std::vector<std::string> erased_keys;
   std::optional<IdempotentAnswer> answer;
+  std::string ordered;              // id of a breaker or worker; empty: none
+  std::optional<FleetOrder> order;  // of it; nothing: what was ordered is over
   AuditRow audit;
 };
 
@@ -89,12 +102,14 @@ class Directory {
   const std::map<std::string, IdempotentAnswer>& answers() const { return answers_; }
   // Grows with each write; what versions are taken from.
   std::int64_t revision() const { return revision_; }
+  const std::map<std::string, FleetOrder>& orders() const { return orders_; }  // by id
 
   void apply(const DirectoryChange& change);
   // For what was stored.
   void put(ManagedTenant tenant);
   void put(ManagedKey key);
   void put(IdempotentAnswer answer) { answers_[answer.id] = std::move(answer); }
+  void put(const std::string& id, FleetOrder order) { orders_[id] = std::move(order); }
   void set_revision(std::int64_t revision) { revision_ = revision; }
 
   // Public ids, ascending; of the keys of a tenant, and of the tenants whose parent it is.
@@ -129,6 +144,7 @@ class Directory {
   std::map<std::string, ManagedTenant> tenants_;
   std::map<std::string, ManagedKey> keys_;
   std::map<std::string, IdempotentAnswer> answers_;
+  std::map<std::string, FleetOrder> orders_;
   std::int64_t revision_ = 0;
   // What follows from them; no entry is empty.
   std::map<std::string, std::set<std::string>> keys_of_, below_;

@@ -10,7 +10,7 @@
 namespace sluice::gw {
 namespace {
 
-constexpr std::array<const char*, 2> kMigrations{
+constexpr std::array<const char*, 3> kMigrations{
     "CREATE TABLE tenants (id TEXT PRIMARY KEY, version INTEGER NOT NULL, created_at INTEGER NOT "
     "NULL, fields TEXT NOT NULL, limits TEXT NOT NULL) STRICT;"
     "CREATE TABLE keys (public_id TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenants (id) "
@@ -27,7 +27,11 @@ constexpr std::array<const char*, 2> kMigrations{
     "INSERT INTO revision SELECT 1, COALESCE(MAX(id), 0) FROM audit;"
     "ALTER TABLE keys ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
     "CREATE TABLE idempotency (id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, unix_s INTEGER NOT "
-    "NULL, status INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL) STRICT;"};
+    "NULL, status INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL) STRICT;",
+    "CREATE TABLE fleet_orders (id TEXT PRIMARY KEY, action TEXT NOT NULL, model TEXT NOT NULL, "
+    "unix_s INTEGER NOT NULL, actor TEXT NOT NULL) STRICT;"};
+
+constexpr std::string_view kOpened = "open", kDrained = "drain";
 
 bool read_digest(const std::string& bytes, KeyDigest& digest) {
   if (bytes.size() != digest.size()) return false;
@@ -55,6 +59,7 @@ Result<Directory> DirectoryStore::load() {
   if (const Result<void> done = load_tenants(directory); !done) return done.error();
   if (const Result<void> done = load_keys(directory); !done) return done.error();
   if (const Result<void> done = load_answers(directory); !done) return done.error();
+  if (const Result<void> done = load_orders(directory); !done) return done.error();
   Result<Statement> row = database_.prepare("SELECT value FROM revision");
   if (!row) return row.error();
   const Result<bool> found = row->step();
@@ -96,6 +101,22 @@ Result<void> DirectoryStore::load_answers(Directory& directory) {
     if (!*row) return {};
     directory.put(IdempotentAnswer{rows->text(0), rows->text(1), rows->integer(2), rows->integer(3),
                                    rows->integer(4), rows->text(5)});
+  }
+}
+
+Result<void> DirectoryStore::load_orders(Directory& directory) {
+  Result<Statement> rows =
+      database_.prepare("SELECT id, action, model, unix_s, actor FROM fleet_orders");
+  if (!rows) return rows.error();
+  for (;;) {
+    const Result<bool> row = rows->step();
+    if (!row) return row.error();
+    if (!*row) return {};
+    const std::string id = rows->text(0), action = rows->text(1);
+    if (action != kOpened && action != kDrained) return bad_row("fleet_orders", id);
+    directory.put(
+        id, FleetOrder{action == kOpened ? FleetAction::open_breaker : FleetAction::drain_worker,
+                       rows->text(2), rows->integer(3), rows->text(4)});
   }
 }
 
@@ -162,6 +183,12 @@ Result<void> DirectoryStore::apply(const DirectoryChange& change) {
       return done;
   if (change.answer)
     if (const Result<void> done = put(*change.answer); !done) return done;
+  if (!change.ordered.empty()) {
+    const Result<void> done = change.order
+                                  ? put(change.ordered, *change.order)
+                                  : erase("DELETE FROM fleet_orders WHERE id = ?1", change.ordered);
+    if (!done) return done;
+  }
   if (const Result<void> done = put_revision(change.revision); !done) return done;
   if (!change.erased_tenant.empty())
     if (const Result<void> done = erase("DELETE FROM tenants WHERE id = ?1", change.erased_tenant);
@@ -223,6 +250,15 @@ Result<void> DirectoryStore::put(const IdempotentAnswer& answer) {
   if (!write) return write.error();
   write->bind(1, answer.id).bind(2, answer.fingerprint).bind(3, answer.unix_s);
   write->bind(4, answer.status).bind(5, answer.version).bind(6, answer.body);
+  return write->run();
+}
+
+Result<void> DirectoryStore::put(const std::string& id, const FleetOrder& order) {
+  Result<Statement> write =
+      database_.prepare("INSERT OR REPLACE INTO fleet_orders VALUES (?1, ?2, ?3, ?4, ?5)");
+  if (!write) return write.error();
+  write->bind(1, id).bind(2, order.action == FleetAction::open_breaker ? kOpened : kDrained);
+  write->bind(3, order.model).bind(4, order.unix_s).bind(5, order.actor);
   return write->run();
 }
 

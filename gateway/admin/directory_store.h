@@ -47,6 +47,8 @@ class DirectoryStore {
   Result<void> put_revision(std::int64_t revision);
   Result<void> erase(const char* sql, const std::string& id);
   Result<void> load_answers(Directory& directory);
+  Result<void> load_orders(Directory& directory);
+  Result<void> put(const std::string& id, const FleetOrder& order);
 
   Sqlite database_;
 };

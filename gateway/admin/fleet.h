@@ -1,6 +1,10 @@
 // Fleet: what the admin routes see of circuit breakers and workers, and what they may do about
 // them. The gateway role implements it over the decision loop, tests over plain values. Event
 // loop's thread.
+//
+// What an operator ordered (a breaker opened by force, a worker drained) is kept and holds for the
+// next gateway; what breakers found out themselves, their back-off and their history are forgotten
+// with the gateway that saw it.
 #pragma once
 
 #include <cstdint>

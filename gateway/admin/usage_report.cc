@@ -60,10 +60,51 @@ Result<void> parse_integers(std::string_view name, std::string_view value, Usage
   const auto number =
       parse_integer(name, value, is_limit ? 1 : 0, is_limit ? kUsageRowsMax : kUnixMsMax / 1000);
   if (!number) return number.error();
-  (is_limit          ? query.limit
-   : name == "after" ? query.after
-   : name == "from"  ? query.from_unix_s
-                     : query.to_unix_s) = *number;
+  (is_limit ? query.limit : name == "from" ? query.from_unix_s : query.to_unix_s) = *number;
+  return {};
+}
+
+// START-TENANT-KEY-MODEL, the names as hex.
+std::string cursor_text(const UsageCursor& cursor) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string text = std::to_string(cursor.start);
+  for (const std::string& name : cursor.names) {
+    text.push_back('-');
+    for (const char c : name) {
+      const auto byte = static_cast<unsigned char>(c);
+      text.push_back(kHex[byte >> 4]);
+      text.push_back(kHex[byte & 15]);
+    }
+  }
+  return text;
+}
+
+int hex_value(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+Result<void> parse_cursor(std::string_view text, UsageCursor& cursor) {
+  const Error wrong = bad("after", "must be the last_id of the page before");
+  std::string_view rest = text.substr(std::min(text.size(), text.find('-')));
+  const std::string_view number = text.substr(0, text.size() - rest.size());
+  const auto start = parse_integer("after", number, 0, kUnixMsMax / 1000);
+  if (!start) return wrong;
+  cursor.start = *start;
+  for (std::string& name : cursor.names) {
+    if (rest.empty() || rest.front() != '-') return wrong;
+    rest.remove_prefix(1);
+    const std::string_view digits = rest.substr(0, rest.find('-'));
+    rest.remove_prefix(digits.size());
+    if (digits.size() % 2 != 0 || digits.size() > 2 * kNameBytesMax) return wrong;
+    name.clear();
+    for (std::size_t i = 0; i < digits.size(); i += 2) {
+      const int high = hex_value(digits[i]), low = hex_value(digits[i + 1]);
+      if (high < 0 || low < 0) return wrong;
+      name.push_back(static_cast<char>(high * 16 + low));
+    }
+  }
+  if (!rest.empty()) return wrong;
   return {};
 }
 
@@ -89,8 +130,8 @@ Result<void> parse_pair(std::string_view name, const std::string& value, UsageQu
     return {};
   }
   if (name == "group_by") return parse_group(value, query);
-  if (name == "limit" || name == "after" || name == "from" || name == "to")
-    return parse_integers(name, value, query);
+  if (name == "after") return parse_cursor(value, query.after);
+  if (name == "limit" || name == "from" || name == "to") return parse_integers(name, value, query);
   return bad("query", "the query holds a name that it may not");
 }
 
@@ -166,7 +207,7 @@ void append_name(std::string& out, std::string_view member, const std::string& n
 }
 
 std::string to_json(const UsageQuery& query, const std::vector<Row>& rows, bool has_more,
-                    const Counts& total) {
+                    const std::string& last_id, const Counts& total) {
   std::string out = "{\"object\":\"list\",\"data\":[";
   for (const Row& row : rows) {
     if (&row != rows.data()) out.push_back(',');
@@ -183,11 +224,10 @@ std::string to_json(const UsageQuery& query, const std::vector<Row>& rows, bool 
   out.append("],\"total\":{");
   append_counts(out, total);
   out.append("},\"has_more\":").append(has_more ? "true" : "false").append(",\"last_id\":");
-  if (rows.empty())
-    out.append("null");
+  if (last_id.empty())
+    out.append("null}");
   else
-    append_integer(out.append("\""), query.after + static_cast<std::int64_t>(rows.size()));
-  out.append(rows.empty() ? "}" : "\"}");
+    out.append("\"").append(last_id).append("\"}");
   return out;
 }
 
@@ -254,22 +294,24 @@ Result<UsageReport> UsageReport::open(const std::string& path) {
   return UsageReport(std::move(*database));
 }
 
-Result<std::string> UsageReport::write(const UsageQuery& query) {
+Result<UsageReport::Page> UsageReport::write(const UsageQuery& query) {
   const std::string table = table_of(query.period);
   const std::string start = start_of(query.period);
   const std::string rows_of = std::string(kRows) + " AND " + start + " >= ?1";
   const std::string group = std::string(query.by_tenant ? "tenant" : "''") + ", " +
                             (query.by_key ? "key" : "''") + ", " +
                             (query.by_model ? "ifnull(name, '')" : "''");
+  const std::string behind = " AND (" + start + ", " + group + ") > (?6, ?7, ?8, ?9)";
   // One look at the tables for both.
   const Result<Transaction> transaction = Transaction::begin_reading(database_);
   if (!transaction) return transaction.error();
   Result<Statement> select =
       database_.prepare("SELECT " + start + ", " + group + ", " + std::string(kSums) + table +
-                        rows_of + " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT ?5 OFFSET ?6");
+                        rows_of + behind + " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT ?5");
   if (!select) return select.error();
   bind_filter(*select, query);
-  select->bind(5, query.limit + 1).bind(6, query.after);
+  select->bind(5, query.limit + 1).bind(6, query.after.start);
+  for (int i = 0; i < 3; ++i) select->bind(7 + i, query.after.names[static_cast<std::size_t>(i)]);
   std::vector<Row> rows;
   for (;;) {
     const Result<bool> has_row = select->step();
@@ -282,12 +324,14 @@ Result<std::string> UsageReport::write(const UsageQuery& query) {
   }
   const bool has_more = static_cast<std::int64_t>(rows.size()) > query.limit;
   if (has_more) rows.pop_back();
-  if (query.is_csv) return to_csv(query, rows);
+  std::string last_id;
+  if (!rows.empty()) last_id = cursor_text({rows.back().start, rows.back().names});
+  if (query.is_csv) return Page{to_csv(query, rows), has_more ? last_id : std::string()};
   Result<Statement> total = database_.prepare("SELECT " + std::string(kSums) + table + rows_of);
   if (!total) return total.error();
   bind_filter(*total, query);
   if (const Result<bool> row = total->step(); !row) return row.error();
-  return to_json(query, rows, has_more, read_counts(*total, 0));
+  return Page{to_json(query, rows, has_more, last_id, read_counts(*total, 0)), last_id};
 }
 
 }  // namespace sluice::gw

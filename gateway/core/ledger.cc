@@ -577,6 +577,23 @@ void Ledger::give_back_output(Open& open, std::uint64_t tokens) {
   open.unspent -= tokens;
 }
 
+std::uint64_t Ledger::try_shrink(Reservation::Key key, Tick now) {
+  advance(now);
+  if (key.index >= open_.size() || key.generation % 2 == 0) return 0;
+  Open& open = open_[key.index];
+  if (open.generation != key.generation || open.mode == ReservationMode::quantile) return 0;
+  if (standing_error(open.path.span())) return 0;
+  const std::uint64_t excess = excess_output(open);
+  if (excess == 0 || excess >= open.unspent) return 0;
+  // What it goes on with is counted where it goes on.
+  modes_[static_cast<std::size_t>(open.mode)].granted -= open.unspent;
+  give_back_output(open, excess);
+  open.ungranted += excess;
+  open.mode = ReservationMode::incremental;
+  modes_[static_cast<std::size_t>(open.mode)].granted += open.unspent;
+  return excess;
+}
+
 void Ledger::close_choice(const Reservation& reservation, std::uint32_t granted,
                           std::uint32_t used) {
   Open& open = at(reservation);

@@ -16,9 +16,11 @@
 // a period. Minutes never look at the wall clock.
 //
 // Overshoot. exact, incremental: none. quantile: a request that outgrows its prediction goes on;
-// the sum over open reservations of (bound - granted) is the most by which a counter can pass its
-// limit. Limits that were lowered: fault() names the reservations to stop, newest first, after
-// which no reservation holds a part of a counter above its limit.
+// while a counter is above its limit nobody is admitted, so that the most by which it can pass it
+// is the sum of (bound - granted) over the reservations that were open at the last admission.
+// Limits that were lowered: fault() names the reservations that cannot go on as they are, newest
+// first. try_shrink() takes from one what is too much, or it is stopped; after which no reservation
+// holds a part of a counter above its limit.
 //
 // Invariants: 1. spent + reserved <= limit in every counter, but for what is named above and for
 // shadow accounts; 2. each reservation ends once; 3. what an account counts is the sum of what was
@@ -175,6 +177,11 @@ class Ledger {
   bool have_limits_changed() const { return !changed_.empty(); }
   // Why this reservation may not go on. Nothing: it may, or it has ended.
   std::optional<Error> fault(Reservation::Key key, Tick now) const;
+  // Gives up as much unspent output as its limits ask for, if that suffices and some is left. It is
+  // incremental from then on: at the end of what is left it may be extended. The tokens given up;
+  // 0: nothing changed, its fault stands. Never of quantile, which does not stop at what it holds.
+  std::uint64_t try_shrink(Reservation::Key key, Tick now);
+  std::uint64_t unspent(const Reservation& reservation) const { return at(reservation).unspent; }
   std::uint64_t tag(Reservation::Key key) const;  // REQUIRES: open
 
   // ---- views
@@ -367,6 +374,8 @@ class Ledger {
                 const Amounts& needed, Tick now, Duration typical) const;
   std::optional<Error> standing_error(std::span<const Level> path) const;
   bool holds(const Open& open, LimitKind kind, Tick now) const;
+  bool is_overdrawn(const Open& open, const Level& level, LimitKind kind, Tick now) const;
+  std::uint64_t excess_output(const Open& open) const;
 
   LedgerParams params_;
   std::vector<Account> accounts_;

@@ -332,17 +332,39 @@ std::optional<Error> Ledger::fault(Reservation::Key key, Tick now) const {
   if (std::optional<Error> standing = standing_error(open.path.span())) return standing;
   const Tick at = std::max(now, now_);
   for (const Level& level : open.path.span()) {
-    if (accounts_[level.account].spec.is_shadow) continue;
     for (std::size_t i = 0; i < kCounterKinds; ++i) {
       const auto kind = static_cast<LimitKind>(i);
-      const Counters& counted = counters(level, kind);
-      if (used(counted, kind, at) <= counted.limit[i] || !holds(open, kind, at)) continue;
+      if (!is_overdrawn(open, level, kind, at)) continue;
       return make_error(kKinds[i].code, "the limit was lowered to " +
-                                            std::to_string(counted.limit[i]) + " " +
+                                            std::to_string(counters(level, kind).limit[i]) + " " +
                                             std::string(kKinds[i].unit) + " while this ran");
     }
   }
   return std::nullopt;
+}
+
+// Is that counter above its limit, with a part that this one holds?
+bool Ledger::is_overdrawn(const Open& open, const Level& level, LimitKind kind, Tick now) const {
+  if (accounts_[level.account].spec.is_shadow) return false;
+  const Counters& counted = counters(level, kind);
+  return used(counted, kind, now) > counted.limit[index_of(kind)] && holds(open, kind, now);
+}
+
+// So many tokens of output less, and its limits hold; kNoLimit: output alone does not help.
+std::uint64_t Ledger::excess_output(const Open& open) const {
+  const Amounts of_one = extension_amounts(open, 1);
+  std::uint64_t excess = 0;
+  for (const Level& level : open.path.span()) {
+    for (std::size_t i = 0; i < kCounterKinds; ++i) {
+      const auto kind = static_cast<LimitKind>(i);
+      if (!is_overdrawn(open, level, kind, now_)) continue;
+      if (of_one[i] == 0) return kNoLimit;
+      const Counters& counted = counters(level, kind);
+      const std::uint64_t over = used(counted, kind, now_) - counted.limit[i];
+      excess = std::max(excess, over / of_one[i] + (over % of_one[i] != 0 ? 1 : 0));
+    }
+  }
+  return excess;
 }
 
 std::uint64_t Ledger::tag(Reservation::Key key) const {

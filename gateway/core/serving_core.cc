@@ -167,6 +167,7 @@ Result<GenerationHandle> ServingCore::submit(GenerationSpec spec, RequestId requ
   entry.reservation = std::move(*reservation);
   entry.mode = ledger_.mode(ask.account);
   entry.prices = ledger_.prices(entry.reservation);
+  entry.lowered.reset();
   entry.limit_error.reset();
   entry.lease_wait.reset();
   entry.num_open = entry.spec.choices;
@@ -649,9 +650,37 @@ void ServingCore::enforce_limits(Tick now) {
   for (const Reservation::Key key : ledger_.take_affected_newest_first()) {
     std::optional<Error> error = ledger_.fault(key, now);
     if (!error) continue;
-    fail_request(static_cast<std::uint32_t>(ledger_.tag(key)), std::move(*error),
-                 DiscardCause::limit, now);
+    const auto slot = static_cast<std::uint32_t>(ledger_.tag(key));
+    if (ledger_.try_shrink(key, now) > 0)
+      shrink(slot, std::move(*error), now);
+    else
+      fail_request(slot, std::move(*error), DiscardCause::limit, now);
   }
+}
+
+// What its reservation has left is shared out among its choices: in equal parts, but none gets more
+// than it had.
+void ServingCore::shrink(std::uint32_t slot, Error lowered, Tick now) {
+  Request& request = requests_[slot];
+  request.mode = ReservationMode::incremental;
+  request.lowered = std::move(lowered);
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> had;  // tokens, sequence
+  for (const std::uint32_t index : request.choices) {
+    if (index == kNoSequence) continue;
+    const Sequence& sequence = sequences_[index];
+    had.emplace_back(sequence.output_tokens_granted - sequence.state.num_accepted(), index);
+  }
+  std::sort(had.begin(), had.end());
+  std::uint64_t left = ledger_.unspent(request.reservation);
+  for (std::size_t i = 0; i < had.size(); ++i) {
+    const auto share = std::min<std::uint64_t>(had[i].first, left / (had.size() - i));
+    Sequence& sequence = sequences_[had[i].second];
+    sequence.output_tokens_granted =
+        sequence.state.num_accepted() + static_cast<std::uint32_t>(share);
+    left -= share;
+  }
+  CHECK(left == 0);
+  for (const auto& [tokens, index] : had) cover(sequences_[index], now);
 }
 
 void ServingCore::set_wall(Tick now, std::int64_t unix_ms) {

@@ -187,8 +187,8 @@ class ServingCore {
   // Events of time and operator.
   void tick(Tick now);
   std::optional<Tick> next_due() const;
-  // Never fewer accounts or tenants. Requests that may not go on under the new limits end at once,
-  // newest first.
+  // Never fewer accounts or tenants. Newest first, requests that do not fit under the new limits go
+  // on with what still does, up to the last token of it; those that have none left end at once.
   void reload(const CoreLimits& limits, const QueueParams& queue, Duration wait_max, Tick now);
   // The same for few accounts, in time that grows with them and with the live requests alone.
   void change_limits(const LimitsChange& change, Tick now);
@@ -270,6 +270,7 @@ class ServingCore {
   void set_accounts(std::span<const std::pair<AccountId, AccountSpec>> accounts);
   void set_num_tenants(std::uint32_t num_tenants);
   void enforce_limits(Tick now);
+  void shrink(std::uint32_t request, Error lowered, Tick now);
   OutputPredictor& predictor(TenantId tenant, std::uint32_t model);
   std::uint32_t take_sequence_slot(SequenceId id);
   void fail_request(std::uint32_t request, Error error, DiscardCause cause, Tick now);

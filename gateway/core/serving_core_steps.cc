@@ -144,7 +144,8 @@ bool ServingCore::extend(Sequence& sequence, Tick now) {
     sequence.output_tokens_granted += more;
     return true;
   }
-  request.limit_error = extended.error();
+  const bool is_lowered = request.lowered && extended.error().code != Errc::quota_store_unavailable;
+  request.limit_error = is_lowered ? *request.lowered : extended.error();
   notices_.push_back({NoticeKind::failed, handle_of(sequence.request), 0});
   return false;
 }

@@ -24,8 +24,10 @@ struct ServingCore::Request {
   GenerationSpec spec;  // prompt and lists are dropped when it ends
   Reservation reservation;
   ReservationMode mode{};  // of `reservation`: a reload may change that of the account
-  Prices prices;           // likewise; also after it was closed
-  Error error{};           // of `failed`
+  // A lowered limit took from it: why, for when it has no more.
+  std::optional<Error> lowered;
+  Prices prices;  // likewise; also after it was closed
+  Error error{};  // of `failed`
   // An extension was refused: the request fails once its client could take what is covered.
   std::optional<Error> limit_error;
   struct LeaseWait {

@@ -202,7 +202,8 @@ Result<void> Session::check_request() {
   const bool has_none = route_.is_body_optional && !head.has_body;
   if (route_.takes_body && !has_none && head.content_type != MediaType::json)
     return make_error(Errc::unsupported_media_type,
-                      "the request body must be sent with content-type: application/json");
+                      "the request body must be sent with content-type: application/json; with "
+                      "curl: -H 'Content-Type: application/json'");
   return {};
 }
 
@@ -239,6 +240,7 @@ void Session::finish_admin(AdminAnswer& answer) {
   if (answer.error) return respond_error(*answer.error);
   if (answer.version != 0) answer_header_ = "etag: \"" + std::to_string(answer.version) + "\"\r\n";
   if (answer.is_replayed) answer_header_ += "idempotency-replayed: true\r\n";
+  if (!answer.last_id.empty()) answer_header_ += "x-last-id: " + answer.last_id + "\r\n";
   respond(answer.status, answer.content_type, answer.body);
 }
 

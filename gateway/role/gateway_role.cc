@@ -341,6 +341,7 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
                   transition_json(event.from, worker_breaker_reason_name(event.reason)));
   };
   loop.hooks.requests_drained = [&] { drain.requests_done(); };
+  admin->restore_orders();
   warn_of_few_descriptors(config.http.connections_max);
   spdlog::info("event=listening address={} port={}", config.listen.address, *bound);
   loop.say_ready(*bound);

@@ -254,6 +254,51 @@ test('a limit is an error with a delay that the client waits for by itself', asy
   assert.equal(statuses[0], 429);
 });
 
+// A client that retries by itself and keeps what it was answered.
+function patientClient(apiKey) {
+  const answers = [];
+  const patient = clientFor(apiKey, {
+    maxRetries: 5,
+    fetch: async (...args) => {
+      const response = await fetch(...args);
+      const body = response.ok ? {} : await response.clone().json();
+      answers.push({status: response.status, code: body.error?.code, type: body.error?.type,
+                    delay: Number(response.headers.get('retry-after-ms'))});
+      return response;
+    },
+  });
+  return {patient, answers};
+}
+
+test('the delay of an exhausted minute is long enough for one retry', async () => {
+  await server.admin('POST', '/tenants', {id: 'metered'});
+  const {key} = await server.admin('POST', '/tenants/metered/keys', {name: 'app'});
+  const {patient, answers} = patientClient(key);
+  const body = {...completion, max_tokens: 1};
+  await patient.completions.create(body);
+  const until = Math.floor(Date.now() / 1000) + 3;
+  await server.admin('PATCH', '/tenants/metered/quota',
+                     {temporary_overrides: [{tokens_per_minute: 1, until}]});
+  const answer = await patient.completions.create(body);
+  assert.equal(answer.usage.completion_tokens, 1);
+  assert.deepEqual(answers.map(({status}) => status), [200, 429, 200]);
+  assert.equal(answers[1].code, 'rate_limit_exceeded');
+  assert.equal(answers[1].type, 'tokens');
+  assert.ok(answers[1].delay > 0 && answers[1].delay <= 3000);
+});
+
+test('an open circuit is retried until the operator closes it', async () => {
+  await server.admin('POST', '/breakers/tenant:open/open');
+  const {patient, answers} = patientClient(KEYS.open);
+  const answering = patient.completions.create({...completion, max_tokens: 1});
+  while (answers.length === 0) await new Promise(done => setTimeout(done, 5));
+  await server.admin('POST', '/breakers/tenant:open/reset');
+  assert.equal((await answering).usage.completion_tokens, 1);
+  assert.deepEqual(answers.map(({status}) => status), [429, 200]);
+  assert.equal(answers[0].code, 'tenant_circuit_open');
+  assert.ok(answers[0].delay > 0 && answers[0].delay <= 1000);
+});
+
 test('eight requests at once on one client', async () => {
   const alone = await client.completions.create({...completion, temperature: 1});
   const answers = await Promise.all(Array.from({length: 8}, () =>

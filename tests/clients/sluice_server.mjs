@@ -1,4 +1,5 @@
-// Starts `sluice serve` for the clients' tests: own state directory, port 0, three tenants' keys.
+// Starts `sluice serve` for the clients' tests: own state directory, port 0, three tenants' keys, the
+// first admin key.
 import {spawn} from 'node:child_process';
 import {createHash} from 'node:crypto';
 import {mkdtempSync, rmSync, writeFileSync} from 'node:fs';
@@ -29,13 +30,17 @@ models:
     canned_step_us: 1000
   - name: other
     kind: canned
+breakers:
+  tenants:
+    open_min: 1s
+    open_max: 1s
 tenants:
 ${tenant('open', KEYS.open, '')}` +
       tenant('limited', KEYS.limited, '    limits:\n      concurrent_requests: 1\n') +
       tenant('restricted', KEYS.restricted, '    models: ["other"]\n');
 }
 
-// {baseURL, origin, stop()}
+// {baseURL, origin, admin(method, path, body), isRunning(), stop()}
 export async function startSluice() {
   const home = mkdtempSync(join(tmpdir(), 'sluice-clients-'));
   const config = join(home, 'sluice.yaml');
@@ -55,9 +60,19 @@ export async function startSluice() {
     });
     ended.then(code => fail(new Error(`sluice ended with ${code}: ` + log.join(''))));
   });
+  const adminKey = /first admin key, shown only now: (\S+)/.exec(log.join(''))[1];
   return {
     origin,
     baseURL: origin + '/v1',
+    async admin(method, path, body = {}) {
+      const response = await fetch(origin + '/admin/v1' + path, {
+        method,
+        headers: {authorization: 'Bearer ' + adminKey, 'content-type': 'application/json'},
+        body: JSON.stringify(body),
+      });
+      if (!response.ok) throw new Error(`${method} ${path}: ${await response.text()}`);
+      return response.json();
+    },
     isRunning: () => child.exitCode === null && child.signalCode === null,
     async stop() {
       child.kill('SIGTERM');

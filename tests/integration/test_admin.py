@@ -106,15 +106,24 @@ class Admin(ServerTest):
         self.admin("POST", "/tenants", {"id": "acme"})
         key = self.make_key()["key"]
         tokens, stream = self.stream_until_it_ends(
-            key, lambda: self.admin("PATCH", "/tenants/acme/quota", {"tokens_per_minute": 10}))
+            key, lambda: self.admin("PATCH", "/tenants/acme/quota", {"tokens_per_minute": 1}))
         self.assertIsNotNone(stream.error)
         self.assertLessEqual(tokens, 2)
         quota = self.admin("GET", "/tenants/acme/quota").json()
-        self.assertEqual(quota["limits"]["tokens_per_minute"], 10)
+        self.assertEqual(quota["limits"]["tokens_per_minute"], 1)
         self.assertGreater(quota["state"]["tokens_per_minute"]["used"], 0)
         refused = self.server.request("POST", "/v1/completions", {**COMPLETION, "max_tokens": 100},
                                       bearer(key))
         self.assert_error(refused, 429, "request_exceeds_quota_capacity")
+        # Where the new limit covers more than was sent, the stream goes on to its end, to the token.
+        self.admin("POST", "/tenants", {"id": "shop"})
+        key = self.admin("POST", "/tenants/shop/keys", {"name": "k"}).json()["key"]
+        _, stream = self.stream_until_it_ends(
+            key, lambda: self.admin("PATCH", "/tenants/shop/quota", {"tokens_per_minute": 120}))
+        self.assertEqual(stream.error["code"], "rate_limit_exceeded")
+        self.assertIn("lowered to 120", stream.error["message"])
+        used = self.admin("GET", "/tenants/shop/quota").json()["state"]["tokens_per_minute"]
+        self.assertEqual((used["used"], used["reserved"]), (120, 0))
 
     def test_quotas_of_parents_models_and_times(self):
         for tenant in ({"id": "group"}, {"id": "acme", "parent": "group", "name": "Acme & co."}):
@@ -290,6 +299,8 @@ class Admin(ServerTest):
         self.admin("POST", "/tenants", {"id": "acme"})
         self.admin("PUT", "/tenants/acme/quota", {"requests_per_minute": 77})
         key = self.make_key()["key"]
+        self.admin("POST", "/breakers/tenant:acme/open")
+        self.admin("POST", "/workers/0/drain")
         old = self.server.gateway_pid()
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: self.server.gateway_pid() not in (None, old), "another gateway")
@@ -301,8 +312,15 @@ class Admin(ServerTest):
         wait_until(is_back, "the key to be valid again")
         quota = self.admin("GET", "/tenants/acme/quota").json()
         self.assertEqual(quota["limits"]["requests_per_minute"], 77)
-        actions = [row["action"] for row in self.admin("GET", "/audit").json()["data"]]
-        self.assertEqual(actions, ["key.create", "quota.update", "tenant.create"])
+        rows = [row for row in self.admin("GET", "/audit").json()["data"] if row["actor"] != "system"]
+        self.assertEqual([row["action"] for row in rows],
+                         ["worker.drain", "breaker.open", "key.create", "quota.update", "tenant.create"])
+        wait_until(lambda: self.admin("GET", "/workers/0").json()["state"] == "draining",
+                   "the worker, drained as before")
+        breaker = self.admin("GET", "/breakers/tenant:acme").json()
+        self.assertEqual((breaker["state"], breaker["is_forced"]), ("open", True))
+        refused = self.server.request("POST", "/v1/completions", COMPLETION, headers=bearer(key))
+        self.assert_error(refused, 429, "tenant_circuit_open")
         self.assertNotIn(key, "\n".join(self.server.log))
         self.assertEqual("\n".join(self.server.log).count(self.admin_key), 1)
 

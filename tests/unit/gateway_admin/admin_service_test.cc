@@ -42,7 +42,7 @@ class FakeFleet final : public Fleet {
   std::vector<WorkerStatus> workers() const override {
     WorkerStatus status;
     status.id = "0";
-    status.model = "brook";
+    status.model = model;
     status.device = "cpu";
     status.state = "serving";
     status.breaker = "closed";
@@ -54,6 +54,7 @@ class FakeFleet final : public Fleet {
     acts.push_back(id);
   }
   bool is_open = false;
+  std::string model = "brook";
   std::vector<std::string> acts;
 };
 
@@ -495,6 +496,33 @@ TEST_F(Admin, BreakersAndWorkersAreActedOnOnceTheAuditHasIt) {
   EXPECT_EQ(fleet_.acts.size(), 3u);
 }
 
+TEST_F(Admin, WhatAnOperatorOrderedHoldsForTheNextGateway) {
+  ASSERT_FALSE(call(AdminNoun::tenants, "POST", "", R"({"id":"acme"})").error);
+  ASSERT_FALSE(call(AdminNoun::breaker_open, "POST", "tenant:acme").error);
+  ASSERT_FALSE(call(AdminNoun::worker_drain, "POST", "0").error);
+  const auto restored = [&] {
+    open();
+    fleet_.acts.clear();
+    fleet_.is_open = false;
+    service_->restore_orders();
+    return fleet_.acts;
+  };
+  EXPECT_EQ(restored(), (std::vector<std::string>{"0", "tenant:acme"}));
+  EXPECT_TRUE(fleet_.is_open);
+  EXPECT_EQ(service_->directory().orders().at("0").actor, "tester");
+  fleet_.model = "another";
+  EXPECT_EQ(restored(), std::vector<std::string>{"tenant:acme"}) << "it is another worker now";
+  fleet_.model = "brook";
+  ASSERT_FALSE(call(AdminNoun::worker_resume, "POST", "0").error);
+  EXPECT_EQ(restored(), std::vector<std::string>{"tenant:acme"});
+  ASSERT_FALSE(call(AdminNoun::worker_drain, "POST", "0").error);
+  ASSERT_FALSE(call(AdminNoun::worker_recycle, "POST", "0").error);
+  EXPECT_EQ(restored(), std::vector<std::string>{"tenant:acme"}) << "recycling ends in serving";
+  ASSERT_FALSE(call(AdminNoun::tenant, "DELETE", "acme").error);
+  EXPECT_FALSE(fleet_.is_open) << "the next tenant of this name starts anew";
+  EXPECT_TRUE(restored().empty());
+}
+
 TEST_F(Admin, TheEventLogIsBoundedAndSaysWhatItLost) {
   for (std::size_t i = 0; i < kAdminEventsMax + 12; ++i) service_->record("e", "t", "{}");
   run_posted();  // the first alone; the rest gathered meanwhile
@@ -626,7 +654,7 @@ TEST_F(Admin, UsageByPeriodTenantKeyAndModelAsJsonAndCsv) {
       R"("cost":300,"kv_token_seconds":4.500,"device_seconds":0.015}],)"
       R"("total":{"requests":9,"input_tokens":90,"cached_tokens":18,)"
       R"("output_tokens":45,"cost":900,"kv_token_seconds":13.500,"device_seconds":0.045},)"
-      R"("has_more":false,"last_id":"4"})");
+      R"("has_more":false,"last_id":"1700006400-6465636c61726564--62726f6f6b"})");
   const AdminAnswer csv =
       call(AdminNoun::tenant_usage, "GET", "acme", "", "", "format=csv&group_by=key");
   EXPECT_EQ(csv.content_type, "text/csv; charset=utf-8");
@@ -637,17 +665,63 @@ TEST_F(Admin, UsageByPeriodTenantKeyAndModelAsJsonAndCsv) {
             "1700006400,\"k1\",3,30,6,18,300,4.500,0.018\r\n");
   // Pages: the rows of all together, in order.
   const std::string first = get("period=minute&group_by=&limit=4");
-  EXPECT_NE(first.find(R"("has_more":true,"last_id":"4")"), std::string::npos) << first;
-  const std::string rest = get("period=minute&group_by=&limit=4&after=4");
+  EXPECT_NE(first.find(R"("has_more":true)"), std::string::npos) << first;
+  const std::string behind = "period=minute&group_by=&limit=4&after=" + member(first, "last_id");
+  const std::string rest = get(behind.c_str());
   EXPECT_NE(rest.find(R"("has_more":false)"), std::string::npos) << rest;
+  EXPECT_EQ(csv.last_id, "") << "nothing follows";
+  const AdminAnswer part =
+      call(AdminNoun::usage, "GET", "", "", "", "format=csv&group_by=key,model&limit=2");
+  EXPECT_EQ(part.last_id, "1700006400--6b2232-62726f6f6b") << "declared's own come first";
+  EXPECT_EQ(call(AdminNoun::usage, "GET", "", "", "",
+                 "format=csv&group_by=key,model&after=" + part.last_id)
+                .body.find("\"k\"\"2\""),
+            std::string::npos);
+  {  // A row comes before the second page, and one of it grows: nothing is shown twice or left out.
+    UsageBook book = std::move(*UsageBook::open(folder_ + "/store.db"));
+    std::vector<UsageEntry> entries(2);
+    for (UsageEntry& entry : entries) {
+      entry.sequence = 20 + static_cast<std::uint64_t>(&entry - entries.data());
+      entry.account = account_digest("acme", "1");
+      entry.model = model_digest("brook");
+      entry.admitted_unix_ms = (now_ - (&entry == entries.data() ? 3000 : 40)) * 1000;
+      entry.requests = 1;
+    }
+    ASSERT_TRUE(book.add(entries, now_));
+  }
+  const auto starts = [](const std::string& json) {
+    std::vector<std::string> found;
+    for (std::size_t at = 0; (at = json.find("\"start\":", at)) != std::string::npos; ++at)
+      found.push_back(json.substr(at, 18));
+    return found;
+  };
+  EXPECT_EQ(starts(get(behind.c_str())), starts(rest));
   EXPECT_NE(get("from=1700006401").find(R"("data":[],"total":{"requests":0)"), std::string::npos);
-  EXPECT_NE(get("period=month&model=brook&group_by=model").find(R"("requests":8)"),
+  EXPECT_NE(get("period=month&model=brook&group_by=model").find(R"("requests":10)"),
             std::string::npos);
   EXPECT_NE(get("tenant=x'%20OR%201=1--").find(R"("data":[])"), std::string::npos);
-  for (const char* bad :
-       {"period=week", "limit=0", "limit=1001", "limit=1&limit=2", "from=-1", "from=9e9",
-        "tenant=", "tenant=%0", "group_by=key,key", "group_by=x", "x=1", "from=5&to=4",
-        "format=xml", "after=99999999999999999999", "period=minute&from=0", "&"})
+  for (const char* bad : {"period=week",
+                          "limit=0",
+                          "limit=1001",
+                          "limit=1&limit=2",
+                          "from=-1",
+                          "from=9e9",
+                          "tenant=",
+                          "tenant=%0",
+                          "group_by=key,key",
+                          "group_by=x",
+                          "x=1",
+                          "from=5&to=4",
+                          "format=xml",
+                          "after=99999999999999999999---",
+                          "after=4",
+                          "after=4---6",
+                          "after=4---6G",
+                          "after=4----",
+                          "after=-1---",
+                          "after=",
+                          "period=minute&from=0",
+                          "&"})
     EXPECT_TRUE(call(AdminNoun::usage, "GET", "", "", "", bad).error) << bad;
   EXPECT_TRUE(call(AdminNoun::tenant_usage, "GET", "acme", "", "", "tenant=declared").error);
   const AdminAnswer unknown = call(AdminNoun::tenant_usage, "GET", "nobody");

@@ -4,10 +4,14 @@
 // Seeds are printed; TEST_SEED picks one.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstdio>
+#include <iterator>
 #include <memory>
 #include <set>
 
 #include "gateway/core/ledger.h"
+#include "gateway/core/output_predictor.h"
 #include "shared/random.h"
 #include "tests/support/seed.h"
 #include "tests/unit/gateway_core/naive_ledger.h"
@@ -52,7 +56,7 @@ class World {
   }
 
   std::uint64_t admitted = 0, refused = 0, never = 0, promises = 0, stopped = 0, restarts = 0;
-  std::uint64_t crashes = 0;
+  std::uint64_t crashes = 0, shrunk = 0;
   std::uint64_t extensions_refused = 0;
   ModeCounters counted{};
 
@@ -364,6 +368,18 @@ class World {
   void change_limits() {
     const auto account = static_cast<std::uint32_t>(dice(kAccounts));
     naive_.specs[account] = make_spec(account);
+    if (dice(2) == 0) {  // by little: below what is used now
+      constexpr LimitKind kKinds[] = {
+          LimitKind::tokens_per_minute, LimitKind::output_tokens_per_minute,
+          LimitKind::tokens_per_day, LimitKind::monthly_budget, LimitKind::concurrent_kv_tokens};
+      const LimitKind kind = kKinds[dice(std::size(kKinds))];
+      const std::uint64_t used = naive_.used(account, std::nullopt, kind, now_);
+      AccountSpec& spec = naive_.specs[account];
+      spec = AccountSpec{};
+      spec.parent = make_spec(account).parent;
+      spec.mode = mode_;
+      spec.limits[kind] = used - std::min(used, 1 + dice(100));
+    }
     ASSERT_TRUE(ledger_->set_account(AccountId{account}, naive_.specs[account]));
     stop_overdrawn();
   }
@@ -380,6 +396,7 @@ class World {
         return live.ticket.key().index == key.index;
       });
       ASSERT_NE(at, live_.end());
+      if (shrink(*at, key)) continue;
       close(static_cast<std::size_t>(at - live_.begin()));
       ++stopped;
       EXPECT_FALSE(ledger_->fault(key, now_)) << "it has ended";
@@ -392,6 +409,65 @@ class World {
     }
     // Whatever is spent above a limit now is the most that this counter may hold until it falls.
     ceilings_ = naive_.table(now_);
+  }
+
+  // By plain sums: the fewest tokens whose return leaves no counter of the path above its limit.
+  bool shrink(Live& live, Reservation::Key key) {
+    NaiveLedger::Entry& entry = naive_.entries[live.entry];
+    const auto fits = [&] {
+      for (const NaiveLedger::Level& level : entry.path) {
+        if (naive_.specs[level.account].is_shadow) continue;
+        for (std::size_t i = 0; i < kCounterKinds; ++i) {
+          const auto kind = static_cast<LimitKind>(i);
+          const bool is_models = (level.in_model >> i & 1u) != 0;
+          const auto model = is_models ? std::optional(entry.model) : std::nullopt;
+          const std::uint64_t most =
+              naive_.limit(level.account, is_models ? entry.model : ~0u, kind, now_).first;
+          const std::uint64_t has = naive_.used(level.account, model, kind, now_);
+          if (has <= most) continue;
+          // What others left there, or what was spent, is not for this one to return.
+          NaiveLedger::Entry nothing = entry;
+          nothing.unspent = 0;
+          const bool is_held =
+              kind == LimitKind::concurrent_requests ||
+              naive_.share(entry, kind, now_) > naive_.share(nothing, kind, now_) ||
+              (kind == LimitKind::concurrent_kv_tokens && naive_.share(entry, kind, now_) > 0);
+          if (is_held) return false;
+        }
+      }
+      return true;
+    };
+    const std::uint64_t unspent = entry.unspent;
+    bool is_standing_now = true;
+    for (const auto& level : entry.path)
+      is_standing_now &= naive_.specs[level.account].standing == Standing::active;
+    std::uint64_t expected = 0;
+    const auto fits_with = [&](std::uint64_t less) {
+      entry.unspent = unspent - less;
+      const bool does_fit = fits();
+      entry.unspent = unspent;
+      return does_fit;
+    };
+    if (is_standing_now && unspent > 1 && fits_with(unspent - 1)) {
+      std::uint64_t too_few = 0;  // it has a fault
+      for (expected = unspent - 1; expected - too_few > 1;) {
+        const std::uint64_t middle = (expected + too_few) / 2;
+        (fits_with(middle) ? expected : too_few) = middle;
+      }
+    }
+    if (mode_ == ReservationMode::quantile) expected = 0;
+    EXPECT_EQ(ledger_->try_shrink(key, now_), expected);
+    if (expected == 0) return false;
+    ++shrunk;
+    entry.unspent -= expected;
+    entry.ungranted += expected;
+    for (std::size_t choice = 0; choice < live.granted.size() && expected > 0; ++choice) {
+      const auto less = static_cast<std::uint32_t>(
+          std::min<std::uint64_t>(expected, live.granted[choice] - live.used[choice]));
+      live.granted[choice] -= less;
+      expected -= less;
+    }
+    return true;
   }
 
   void restart() {
@@ -503,7 +579,7 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   const std::uint64_t first = test::test_seed(1);
   const bool is_one = std::getenv("TEST_SEED") != nullptr;
   std::uint64_t admitted = 0, refused = 0, never = 0, promises = 0, stopped = 0, restarts = 0,
-                crashes = 0, extensions_refused = 0, granted = 0, spent = 0;
+                crashes = 0, shrunk = 0, extensions_refused = 0, granted = 0, spent = 0;
   for (std::uint64_t seed = first; seed < first + (is_one ? 1 : runs); ++seed) {
     SCOPED_TRACE("TEST_SEED=" + std::to_string(seed));
     World world(seed, mode);
@@ -516,6 +592,7 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
     stopped += world.stopped;
     restarts += world.restarts;
     crashes += world.crashes;
+    shrunk += world.shrunk;
     extensions_refused += world.extensions_refused;
     granted += world.counted.granted;
     spent += world.counted.spent;
@@ -537,9 +614,132 @@ void run_seeds(ReservationMode mode, std::uint64_t runs) {
   EXPECT_GT(stopped, runs / 10);
   EXPECT_GT(restarts, runs / 2);
   EXPECT_GT(crashes, runs / 2);
+  if (mode != ReservationMode::quantile) {
+    EXPECT_GT(shrunk, runs / 10);
+  }
   if (mode == ReservationMode::incremental) {
     EXPECT_GT(extensions_refused, runs / 10);
   }
+}
+
+// What the modes admit and by how much they pass a limit, on virtual time: one tenant that always
+// asks for more than its minute, answers that are mostly short and bounded by 512 tokens, a token a
+// step. What is printed is the figure that the modes are chosen by.
+struct LoadResult {
+  double used_permille = 0;     // of the limit, on average over the minutes after the first
+  double spent_permille = 0;    // of the output that was reserved
+  std::uint64_t overshoot = 0;  // the most that was above the limit
+  std::uint64_t bound = 0;      // when it was
+  std::uint64_t finished = 0, cut = 0;
+};
+
+LoadResult run_load(ReservationMode mode) {
+  constexpr std::uint64_t kLimit = 20'000;
+  constexpr std::uint32_t kPrompt = 100, kOutputMax = 512, kPermille = 900;
+  constexpr int kStepsPerMinute = 3000, kMinutes = 5, kStepsPerArrival = 5;
+  struct Running {
+    Reservation ticket;
+    std::uint32_t length = 0, granted = 0, used = 0;
+  };
+  std::uint64_t rolls = 0;
+  const auto dice = [&](std::uint64_t bound) { return mix64(mix64(++rolls)) % bound; };
+  Ledger ledger({1, 1024});
+  AccountSpec tenant;
+  tenant.mode = mode;
+  tenant.limits[LimitKind::tokens_per_minute] = kLimit;
+  EXPECT_TRUE(ledger.set_account(AccountId{0}, tenant));
+  OutputPredictor predictor;
+  std::vector<Running> running;
+  LoadResult result;
+  std::uint64_t bound = 0;  // at the last admission
+  double used_sum = 0;
+  Tick now{std::chrono::seconds(1000)};
+  const auto close = [&](std::size_t at) {
+    Running& one = running[at];
+    ledger.close_choice(one.ticket, one.granted, one.used);
+    ledger.close(std::move(one.ticket), PromptUse::computed);
+    if (at + 1 != running.size()) running[at] = std::move(running.back());
+    running.pop_back();
+  };
+  for (int step = 0; step < kMinutes * kStepsPerMinute; ++step) {
+    now += milliseconds(20);
+    for (std::size_t i = 0; i < running.size();) {
+      Running& one = running[i];
+      const std::uint32_t more = std::min(kGrantTokens, kOutputMax - one.granted);
+      if (one.used == one.granted && mode == ReservationMode::incremental) {
+        if (!ledger.extend(one.ticket, more, now, kTypical)) {
+          ++result.cut;
+          close(i);
+          continue;
+        }
+        one.granted += more;
+      }
+      ledger.settle(one.ticket, 1, now);
+      if (++one.used > one.granted) one.granted += more;
+      if (one.used < one.length) {
+        ++i;
+        continue;
+      }
+      predictor.observe(one.used);
+      ++result.finished;
+      close(i);
+    }
+    if (step % kStepsPerArrival == 0) {
+      Ask ask{AccountId{0}, 0, 1, kPrompt, kOutputMax, predictor.quantile_tokens(kPermille), 0};
+      Result<Reservation> opened = ledger.open(ask, now, kTypical);
+      if (opened) {
+        const auto length =
+            static_cast<std::uint32_t>(dice(8) == 0 ? 300 + dice(213) : 20 + dice(100));
+        running.push_back({std::move(*opened), length, ledger.first_grant(ask), 0});
+        bound = 0;
+        for (const Running& one : running) bound += kOutputMax - one.granted;
+      }
+    }
+    const std::uint64_t used = ledger.used(AccountId{0}, LimitKind::tokens_per_minute, now);
+    const std::uint64_t over = used > kLimit ? used - kLimit : 0;
+    EXPECT_LE(over, bound);
+    if (over > result.overshoot) {
+      result.overshoot = over;
+      result.bound = bound;
+    }
+    if (step >= kStepsPerMinute) {
+      std::uint64_t held = 0;
+      for (const Running& one : running) held += one.granted - one.used;
+      used_sum += static_cast<double>(used - std::min(used, held));
+    }
+  }
+  result.used_permille = 1000 * used_sum / ((kMinutes - 1) * kStepsPerMinute) / kLimit;
+  const ModeCounters& counters = ledger.mode_counters(mode);
+  result.spent_permille =
+      1000 * static_cast<double>(counters.spent) / static_cast<double>(counters.granted);
+  while (!running.empty()) close(running.size() - 1);
+  ledger.check_invariants();
+  return result;
+}
+
+TEST(LedgerLoad, WhatTheModesAdmitAndByHowMuchTheyPassALimit) {
+  std::array<LoadResult, kReservationModes> results;
+  for (std::size_t i = 0; i < kReservationModes; ++i) {
+    results[i] = run_load(static_cast<ReservationMode>(i));
+    const LoadResult& result = results[i];
+    std::printf(
+        "%-11s %4.0f permille of the limit used, %4.0f of what was reserved; %llu finished, %llu "
+        "cut; overshoot at most %llu (%.1f %% of the limit), its bound was %llu\n",
+        std::string(reservation_mode_name(static_cast<ReservationMode>(i))).c_str(),
+        result.used_permille, result.spent_permille,
+        static_cast<unsigned long long>(result.finished),
+        static_cast<unsigned long long>(result.cut),
+        static_cast<unsigned long long>(result.overshoot),
+        static_cast<double>(result.overshoot) / 200, static_cast<unsigned long long>(result.bound));
+  }
+  const auto& [exact, incremental, quantile] = results;
+  EXPECT_EQ(exact.overshoot + exact.cut, 0u);
+  EXPECT_EQ(incremental.overshoot, 0u);
+  EXPECT_GT(incremental.cut, 0u);
+  EXPECT_EQ(quantile.cut, 0u);
+  EXPECT_GT(quantile.overshoot, 0u) << "the load shows nothing";
+  EXPECT_GT(quantile.spent_permille, exact.spent_permille);
+  EXPECT_GT(quantile.finished, 300u);
 }
 
 TEST(LedgerProperty, ExactReservationsEqualPlainSums) {

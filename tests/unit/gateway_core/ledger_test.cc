@@ -379,6 +379,40 @@ TEST(Ledger, ALoweredLimitNamesTheNewestUntilTheRestFits) {
   EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 500u);
 }
 
+TEST(Ledger, AReservationGivesUpWhatALoweredLimitTakes) {
+  World w(only(LimitKind::tokens_per_minute, 1000));
+  Reservation first = std::move(*w.open(50, 150));
+  Reservation second = std::move(*w.open(50, 150));
+  w.ledger.settle(second, 30, w.now);
+  AccountSpec lower;
+  lower.limits = only(LimitKind::tokens_per_minute, 350);
+  w.set(kTenant, lower);
+  EXPECT_EQ(w.ledger.try_shrink(second.key(), w.now), 50u);
+  EXPECT_FALSE(w.ledger.fault(second.key(), w.now));
+  EXPECT_EQ(w.ledger.unspent(second), 70u);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 350u);
+  EXPECT_EQ(w.ledger.try_shrink(first.key(), w.now), 0u) << "it has no fault";
+  EXPECT_EQ(w.ledger.extend(second, 1, w.now, kTypical).error().code, Errc::tokens_rate_limited);
+  lower.limits[LimitKind::tokens_per_minute] = 370;
+  w.set(kTenant, lower);
+  EXPECT_TRUE(w.ledger.extend(second, 20, w.now, kTypical)) << "it may have it back";
+  // Not for a limit that output does not lower, nor where nothing would be left.
+  lower.limits[LimitKind::concurrent_requests] = 1;
+  w.set(kTenant, lower);
+  EXPECT_EQ(w.ledger.try_shrink(second.key(), w.now), 0u);
+  lower.limits = only(LimitKind::tokens_per_minute, 280);
+  w.set(kTenant, lower);
+  EXPECT_EQ(w.ledger.try_shrink(second.key(), w.now), 0u) << "all its 90 would go";
+  EXPECT_TRUE(w.ledger.fault(second.key(), w.now));
+  lower.limits = only(LimitKind::tokens_per_minute, 281);
+  lower.standing = Standing::revoked;
+  w.set(kTenant, lower);
+  EXPECT_EQ(w.ledger.try_shrink(second.key(), w.now), 0u) << "no right to go on";
+  w.ledger.check_invariants();
+  for (Reservation* open : {&first, &second}) w.ledger.close(std::move(*open), PromptUse::computed);
+  EXPECT_EQ(w.used(LimitKind::tokens_per_minute), 50u + 50 + 30);
+}
+
 TEST(Ledger, AChangeConcernsWhatIsOpenBelowTheAccountAndNothingElse) {
   World w(only(LimitKind::tokens_per_minute, 1000));
   AccountSpec key;

@@ -401,6 +401,67 @@ TEST(ServingCore, AReloadMayTurnATreeOfAccountsUpsideDown) {
   h.core.check_invariants();
 }
 
+TEST(ServingCore, AStreamGoesOnToWhatALoweredLimitStillCovers) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;
+  CoreLimits limits = params.limits;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  const auto older = h.submit(CoreHarness::spec(5, 100));
+  const auto newer = h.submit(CoreHarness::spec(6, 50, 2));
+  ASSERT_TRUE(older && newer);
+  h.step(0);
+  h.deliver();
+  limits.accounts[0].limits[LimitKind::tokens_per_minute] = 200;  // 240 are reserved
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
+  h.carry_out();
+  EXPECT_TRUE(h.core.is_live(*newer) && h.core.is_live(*older));
+  EXPECT_EQ(h.core.limits(AccountId{0}, h.now).tokens_remaining, 0u);
+  for (int i = 0; i < 120; ++i) {
+    h.step(0);
+    h.deliver();
+    ASSERT_LE(h.core.ledger().used(AccountId{0}, LimitKind::tokens_per_minute, h.now), 200u);
+  }
+  const Client& stopped = h.clients.at(newer->value);
+  ASSERT_TRUE(stopped.failure);
+  EXPECT_EQ(stopped.failure->code, Errc::tokens_rate_limited);
+  EXPECT_NE(stopped.failure->detail.find("lowered to 200"), std::string::npos);
+  EXPECT_EQ(stopped.taken[0].size() + stopped.taken[1].size(), 60u) << "of 100, 40 were given up";
+  for (std::uint32_t choice = 0; choice < 2; ++choice) {
+    const std::vector<TokenId> whole = undisturbed(stopped.spec, choice);
+    EXPECT_TRUE(
+        std::equal(stopped.taken[choice].begin(), stopped.taken[choice].end(), whole.begin()));
+  }
+  EXPECT_EQ(h.clients.at(older->value).taken[0].size(), 100u) << "the older one had room";
+  EXPECT_EQ(h.core.ledger().num_open(), 0u);
+  h.core.check_invariants();
+}
+
+TEST(ServingCore, AShrunkStreamIsExtendedWhenItsLimitHasRoomAgain) {
+  CoreParams params = CoreHarness::params(1);
+  params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;
+  CoreLimits limits = params.limits;
+  CoreHarness h(std::move(params));
+  h.up(0);
+  const auto handle = h.submit(CoreHarness::spec(5, 200));
+  ASSERT_TRUE(handle);
+  h.step(0);
+  h.deliver();
+  limits.accounts[0].limits[LimitKind::tokens_per_minute] = 120;
+  h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
+  for (int i = 0; i < 50; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  h.now += std::chrono::seconds(62);  // what it spent is older than a minute
+  for (int i = 0; i < 90; ++i) {
+    h.step(0);
+    h.deliver();
+  }
+  EXPECT_FALSE(h.clients.at(handle->value).failure);
+  EXPECT_EQ(h.clients.at(handle->value).taken[0].size(), 141u);
+}
+
 TEST(ServingCore, ALoweredLimitStopsTheNewestStreamsWithinTheReload) {
   CoreParams params = CoreHarness::params(1);
   params.limits.accounts[0].limits[LimitKind::tokens_per_minute] = 1000;
@@ -412,7 +473,7 @@ TEST(ServingCore, ALoweredLimitStopsTheNewestStreamsWithinTheReload) {
   ASSERT_TRUE(older && newer);
   h.step(0);
   h.deliver();
-  limits.accounts[0].limits[LimitKind::tokens_per_minute] = 200;
+  limits.accounts[0].limits[LimitKind::tokens_per_minute] = 141;
   h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);
   h.carry_out();
   EXPECT_FALSE(h.core.is_live(*newer));
@@ -420,7 +481,7 @@ TEST(ServingCore, ALoweredLimitStopsTheNewestStreamsWithinTheReload) {
   EXPECT_TRUE(h.workers[0].sequences[1].is_cancelled) << "the worker was not told at once";
   h.deliver();
   EXPECT_EQ(h.clients.at(newer->value).failure->code, Errc::tokens_rate_limited);
-  EXPECT_EQ(h.core.limits(AccountId{0}, h.now).tokens_remaining, 200u - 21 - 120)
+  EXPECT_EQ(h.core.limits(AccountId{0}, h.now).tokens_remaining, 141u - 21 - 120)
       << "the prompt and the one accepted token are billed";
   limits.accounts[0].standing = Standing::revoked;
   h.core.reload(limits, QueueParams{}, std::chrono::seconds(60), h.now);

@@ -229,7 +229,7 @@ class Bench:
 
     def http(self, model, engine):
         rival = llama_cpp.Server(self.tools, model.path, 8, 256)
-        clients, requests = 8, 8 if self.options.quick else 16
+        clients = requests = 8  # llama-server closes connections between requests
 
         def run(server, extra):
             prompts = [id_prompt(111, self.counter * 64 + i) for i in range(requests)]

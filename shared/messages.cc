@@ -77,6 +77,7 @@ Result<void> check_submit(const SubmitRecord& head) {
   if (head.task > SequenceTask::embed) return corrupt("task");
   if (head.task == SequenceTask::embed && (!is_prompt_all || head.prompt_logprobs_from > 0))
     return corrupt("task");
+  if (head.check_golden > 1) return corrupt("check_golden");
   if (head.num_stop_ids > kStopIdsMax) return corrupt("num_stop_ids");
   if (head.num_bias > kLogitBiasMax) return corrupt("num_bias");
   return check_sampling(head.sampling);

@@ -31,7 +31,7 @@ enum class RecordType : std::uint16_t {
 enum class FinishReason : std::uint8_t { none = 0, stop = 1, length = 2, cancelled = 3, error = 4 };
 
 // What is wanted of a sequence.
-enum class SequenceTask : std::uint32_t {
+enum class SequenceTask : std::uint16_t {
   generate = 0,  // output tokens; none when output_ids_max is 0
   embed = 1,     // the mean of the prompt's final hidden states, of length 1
 };
@@ -55,6 +55,9 @@ struct SubmitRecord {
   // output.
   std::uint32_t prompt_logprobs_from;
   SequenceTask task;
+  // 1: the worker is on trial. It takes its golden digest first, and rejects the sequence unless
+  // that is what it was. 0: no trial.
+  std::uint16_t check_golden;
   SamplingParams sampling;
   // followed by: TokenId prompt[num_prompt_ids], output[num_output_ids], stop[num_stop_ids];
   //              LogitBias bias[num_bias]
@@ -136,8 +139,8 @@ static_assert(offsetof(StepRecord, bytes_moved) == 112);
 // A submission that this worker can never run (too long for its KV memory, ids out of range).
 struct RejectRecord {
   std::uint64_t sequence;
-  std::uint32_t errc;  // Errc; unknown values read as internal_error
-  std::uint32_t reserved;
+  std::uint32_t errc;             // Errc; unknown values read as internal_error
+  std::uint32_t is_golden_wrong;  // not 0: the worker's golden digest is not what it was
 };
 
 struct SubmitView {

@@ -93,6 +93,7 @@ Result<void> say_hello(ControlChannel& control, const Start& start, const Execut
   hello.worker = start.worker;
   hello.epoch = start.epoch;
   hello.facts = executor.facts();
+  hello.facts.num_blocks = limits.num_blocks;
   if (limits.embeddings_max == 0) hello.facts.embedding_size = 0;
   hello.text = executor.description();
   hello.fds.emplace_back(::fcntl(step_region.fd().get(), F_DUPFD_CLOEXEC, 0));
@@ -145,10 +146,12 @@ Result<void> run(ControlChannel& control) {
   limits.embeddings_max =
       std::min(limits.embeddings_max, embeddings_that_fit((*executor)->facts(), start->ring_bytes));
   limits.prefix_cache = start->model.prefix_cache;
+  limits.num_blocks -= golden_blocks(limits.block_tokens);
+  GoldenDigest golden(**executor, BlockId(limits.num_blocks));
   const SystemClock clock;
   Engine engine(**executor, clock, limits);
   WorkerLoop loop({control, *step_region, start->worker, start->epoch, start->own_bell.get(),
-                   start->gateway_bell.get()},
+                   start->gateway_bell.get(), &golden},
                   engine, clock);
   if (const auto confined = confine(*start, **executor); !confined) return confined.error();
   if (const auto said = say_hello(control, *start, **executor, limits, *step_region); !said)

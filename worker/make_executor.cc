@@ -11,6 +11,7 @@
 #include "worker/canned_executor.h"
 #include "worker/executor_cpu.h"
 #include "worker/executor_cuda.h"
+#include "worker/golden_digest.h"
 
 namespace sluice::eng {
 namespace {
@@ -25,6 +26,11 @@ bool is_readable(std::string_view bytes) {
   });
 }
 
+// The golden digest has blocks of its own.
+std::uint32_t num_blocks_of(const cfg::Model& model) {
+  return model.num_blocks + golden_blocks(model.block_tokens);
+}
+
 Result<std::unique_ptr<Executor>> make_canned(const cfg::Model& model) {
   auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
   if (!tokenizer) return tokenizer.error();
@@ -32,7 +38,7 @@ Result<std::unique_ptr<Executor>> make_canned(const cfg::Model& model) {
   canned.facts.vocab_size = tokenizer->vocabulary().size;
   canned.facts.context_tokens = model.context_tokens;
   canned.facts.block_tokens = model.block_tokens;
-  canned.facts.num_blocks = model.num_blocks;
+  canned.facts.num_blocks = num_blocks_of(model);
   canned.facts.sequences_max = model.sequences_max;
   canned.facts.step_tokens_max = model.step_tokens_max;
   canned.eos = tokenizer->vocabulary().eos;
@@ -87,7 +93,7 @@ Result<std::unique_ptr<Executor>> open_cpu(const cfg::Model& model,
                                      .load = load_options(model, on_progress),
                                      .context_tokens = model.context_tokens,
                                      .block_tokens = model.block_tokens,
-                                     .num_blocks = model.num_blocks,
+                                     .num_blocks = num_blocks_of(model),
                                      .sequences_max = model.sequences_max,
                                      .step_tokens_max = model.step_tokens_max,
                                      .threads = threads_of(model),
@@ -112,7 +118,7 @@ Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model,
                                       .load = load_options(model, on_progress),
                                       .context_tokens = model.context_tokens,
                                       .block_tokens = model.block_tokens,
-                                      .num_blocks = model.num_blocks,
+                                      .num_blocks = num_blocks_of(model),
                                       .sequences_max = model.sequences_max,
                                       .step_tokens_max = model.step_tokens_max,
                                       .device = 0},

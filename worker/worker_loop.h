@@ -21,6 +21,7 @@
 #include "shared/doorbell.h"
 #include "shared/progress_page.h"
 #include "worker/engine.h"
+#include "worker/golden_digest.h"
 
 namespace sluice::eng {
 
@@ -29,8 +30,9 @@ struct WorkerWiring {
   shm::Region& step_region;  // owned by this process
   WorkerId worker;
   Epoch epoch;
-  int own_bell;      // it sleeps on this
-  int gateway_bell;  // it rings this
+  int own_bell;                    // it sleeps on this
+  int gateway_bell;                // it rings this
+  GoldenDigest* golden = nullptr;  // none: every trial is passed
 };
 
 struct Arriving {  // a submission that was set aside
@@ -84,6 +86,8 @@ class WorkerLoop {
   void cancel(std::uint64_t sequence);
   void submit(const SubmitView& submission);
   void refuse(std::uint64_t sequence, Errc code);
+  std::optional<std::uint64_t> take_golden(bool is_urgent);
+  bool passes_trial(const SubmitRecord& head);  // and is refused if not
   void step();
   Credits credits() const;
   bool try_publish();
@@ -103,6 +107,8 @@ class WorkerLoop {
   std::optional<Arriving> arriving_;
   Credits published_{};  // by the last record
   std::uint64_t step_ = 0;
+  std::optional<std::uint64_t> golden_;  // taken when it first had nothing to do for a while
+  std::optional<Tick> idle_since_;
   Duration last_step_{};  // of the last one that computed anything
   Tick control_due_{};
   bool is_bell_rung_ = false;  // and not silenced yet

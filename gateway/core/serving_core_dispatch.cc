@@ -241,6 +241,7 @@ Submission ServingCore::submission(std::uint32_t index) {
   submission.head.priority = spec.priority;
   submission.head.sampling = spec.sampling;
   submission.head.task = sequence.task;
+  submission.head.check_golden = sequence.is_probe ? 1 : 0;
   // After the end of an epoch only what is missing is computed again.
   const auto num_scored = static_cast<std::uint32_t>(sequence.prompt_logprobs.size());
   if (sequence.wants_prompt_scores && num_scored + 1 < sequence.prompt_tokens)

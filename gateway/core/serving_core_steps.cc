@@ -325,6 +325,7 @@ void ServingCore::reject(WorkerId id, const RejectRecord& record, Tick now) {
     return;
   }
   Sequence& sequence = sequences_[*index];
+  if (record.is_golden_wrong != 0) sequence.worker_end = WorkerEnd::wrong_golden;
   const auto code =
       record.errc < kErrcCount ? static_cast<Errc>(record.errc) : Errc::internal_error;
   if (sequence.state.phase() == SequencePhase::cancelling) {

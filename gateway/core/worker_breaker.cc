@@ -17,8 +17,9 @@ constexpr std::int64_t kStepNsBound = std::int64_t{1} << 50;  // keeps products 
 
 std::string_view worker_breaker_reason_name(WorkerBreakerReason reason) {
   constexpr std::array<std::string_view, kWorkerBreakerReasons> kNames{
-      "none",      "failures",     "bad_logits",    "stall",         "slow_steps",
-      "retry_due", "probe_failed", "probes_passed", "operator_open", "operator_reset"};
+      "none",          "failures",       "bad_logits",   "stall",
+      "slow_steps",    "retry_due",      "probe_failed", "probes_passed",
+      "operator_open", "operator_reset", "golden_digest"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 
@@ -69,7 +70,8 @@ void WorkerBreaker::failed(WorkerId id, WorkerBreakerReason reason, Tick now) {
   if (reason == WorkerBreakerReason::bad_logits) ++worker.bad_logits;
   if (!params_.is_enabled || worker.is_forced) return;
   if (worker.state == BreakerState::half_open) {
-    open(id, WorkerBreakerReason::probe_failed, now);
+    const bool is_golden = reason == WorkerBreakerReason::golden_digest;
+    open(id, is_golden ? reason : WorkerBreakerReason::probe_failed, now);
   } else if (worker.state == BreakerState::closed) {
     if (reason == WorkerBreakerReason::bad_logits && worker.bad_logits < params_.bad_logits_max)
       reason = WorkerBreakerReason::failures;
@@ -135,6 +137,8 @@ void WorkerBreaker::ended(WorkerId id, WorkerEnd end, bool was_probe, Tick now) 
   if (was_probe) worker.is_probing = false;
   if (end == WorkerEnd::bad_logits) {
     failed(id, WorkerBreakerReason::bad_logits, now);
+  } else if (end == WorkerEnd::wrong_golden) {
+    failed(id, WorkerBreakerReason::golden_digest, now);
   } else if (end == WorkerEnd::good) {
     worker.failures = 0;
     worker.bad_logits = 0;

@@ -6,8 +6,12 @@
 //
 // What trips: `failures_max` sequences or epochs in a row that failed (a good end starts anew; a
 // kill from outside is no failure), `bad_logits_max` in a row given up for NaN or infinite logits,
-// a stall at once, and `slow_steps_max` of the last 32 steps that took `slow_factor` times what
-// steps of that size took so far. Its running work stays: the parent ends epochs, not this.
+// a stall at once, a wrong golden digest at once, and `slow_steps_max` of the last 32 steps that
+// took `slow_factor` times what steps of that size took so far. Its running work stays: the parent
+// ends epochs, not this.
+//
+// A probe is a request whose worker computes its golden digest first (worker/golden_digest.h): one
+// that computes something else than it did gives the request back, and is open again.
 //
 // An operator may open one by force: until reset, no probes.
 //
@@ -43,8 +47,9 @@ enum class WorkerBreakerReason : std::uint8_t {
   probes_passed,
   operator_open,
   operator_reset,
+  golden_digest,
 };
-inline constexpr std::size_t kWorkerBreakerReasons = 10;
+inline constexpr std::size_t kWorkerBreakerReasons = 11;
 std::string_view worker_breaker_reason_name(WorkerBreakerReason reason);
 
 struct WorkerBreakerParams {
@@ -70,7 +75,7 @@ struct WorkerBreakerEvent {
 };
 
 // How a sequence left its worker. `neutral`: cancelled, or the epoch ended.
-enum class WorkerEnd : std::uint8_t { good, bad_logits, neutral };
+enum class WorkerEnd : std::uint8_t { good, bad_logits, wrong_golden, neutral };
 enum class DispatchKind : std::uint8_t { first, retry };
 
 struct WorkerBreakerView {

@@ -68,6 +68,10 @@ class Submission {
     head_.prompt_logprobs_from = index;
     return *this;
   }
+  Submission& check_golden(std::uint16_t value) {
+    head_.check_golden = value;
+    return *this;
+  }
   // The embedding of the prompt instead of output.
   Submission& embed() {
     head_.task = SequenceTask::embed;

@@ -239,6 +239,21 @@ TEST(ServingCoreBreaker, AWorkerWithBadLogitsGetsNoNewWorkButProbes) {
   ASSERT_TRUE(h.submit(spec_of(0, 30)));
   ASSERT_TRUE(h.submit(spec_of(0, 31)));
   EXPECT_EQ(h.core.num_held(WorkerId{0}), 1u) << "one probe";
+  // The worker finds that it computes something else than it did: the other one runs the request.
+  const SubmitRecord& probe = h.workers[0].sequences.front().head;
+  EXPECT_EQ(probe.check_golden, 1u);
+  EXPECT_EQ(h.workers[1].sequences.back().head.check_golden, 0u);
+  const RejectRecord record{probe.sequence, static_cast<std::uint32_t>(Errc::no_healthy_worker), 1};
+  h.workers[0].sequences.pop_front();
+  h.core.reject(WorkerId{0}, record, h.now);
+  h.carry_out();
+  h.publish(0, {});
+  h.deliver();
+  EXPECT_EQ(h.core.num_held(WorkerId{0}), 0u);
+  EXPECT_EQ(h.core.num_held(WorkerId{1}), 8u);
+  EXPECT_EQ(h.workers[1].sequences.back().head.sequence, record.sequence);
+  EXPECT_EQ(h.core.worker_breaker().view(WorkerId{0}).state, BreakerState::open);
+  EXPECT_EQ(h.core.worker_breaker().view(WorkerId{0}).reason, WorkerBreakerReason::golden_digest);
 }
 
 TEST(ServingCoreBreaker, TheOnlyWorkerIsNeverEjected) {

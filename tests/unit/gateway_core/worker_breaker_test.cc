@@ -55,6 +55,18 @@ TEST(WorkerBreaker, EjectsAfterFailuresInARowAndAGoodEndStartsAnew) {
   EXPECT_TRUE(f.breaker.can_take(kSecond, f.now));
 }
 
+TEST(WorkerBreaker, AWrongGoldenDigestReopensAndSaysSo) {
+  Fixture f;
+  f.crash(kFirst, DownReason::stalled);
+  f.now += f.params.open_min;
+  ASSERT_TRUE(f.breaker.can_take(kFirst, f.now));
+  f.run(kFirst, WorkerEnd::wrong_golden);
+  EXPECT_EQ(f.breaker.view(kFirst).state, BreakerState::open);
+  EXPECT_EQ(f.breaker.view(kFirst).reason, WorkerBreakerReason::golden_digest);
+  EXPECT_FALSE(f.breaker.can_take(kFirst, f.now + f.params.open_min));  // the back-off grows
+  EXPECT_EQ(worker_breaker_reason_name(WorkerBreakerReason::golden_digest), "golden_digest");
+}
+
 TEST(WorkerBreaker, AKillFromOutsideIsNoFailure) {
   Fixture f;
   for (int i = 0; i < 20; ++i) {
@@ -257,7 +269,10 @@ TEST(WorkerBreakerProperty, KeepsItsPromisesUnderRandomEvents) {
         default:
           if (held.empty()) break;
           const std::size_t at = dice(held.size());
-          const auto end = dice(4) == 0 ? WorkerEnd::bad_logits : WorkerEnd::good;
+          const bool is_wrong = held[at].is_probe && dice(6) == 0;
+          const auto end = is_wrong       ? WorkerEnd::wrong_golden
+                           : dice(4) == 0 ? WorkerEnd::bad_logits
+                                          : WorkerEnd::good;
           breaker.ended(held[at].worker, end, held[at].is_probe, now);
           held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));
       }

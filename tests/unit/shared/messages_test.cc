@@ -103,6 +103,7 @@ TEST(Messages, ASubmissionWithOneFieldOutOfRangeIsRefused) {
       [](SubmitRecord& r) { r.prompt_logprobs_from = 3; },
       [](SubmitRecord& r) { r.task = SequenceTask::embed; },
       [](SubmitRecord& r) { r.task = static_cast<SequenceTask>(2); },
+      [](SubmitRecord& r) { r.check_golden = 2; },
   };
   for (std::size_t i = 0; i < changes.size(); ++i) {
     auto bytes = Submission().write();

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cmath>
 #include <cstring>
 #include <thread>
 
@@ -21,7 +23,8 @@ using shm::RegionKind;
 // A running worker with the canned executor.
 class RunningWorker {
  public:
-  explicit RunningWorker(const CannedModel& model = a_canned_model())
+  explicit RunningWorker(const CannedModel& model = a_canned_model(),
+                         GoldenDigest* golden = nullptr)
       : executor_(model), engine_(executor_, clock_, scheduler_limits(executor_.facts(), {1, 2})) {
     auto pair = *ControlChannel::make_pair();
     parent_.emplace(std::move(pair.first));
@@ -29,10 +32,10 @@ class RunningWorker {
     step_ = *Region::create({RegionKind::step, WorkerId{3}, Epoch{9}, Epoch{}}, kRingBytes);
     worker_bell_ = *shm::make_doorbell();
     gateway_bell_ = *shm::make_doorbell();
-    thread_ = std::thread([this] {
+    thread_ = std::thread([this, golden] {
       WorkerLoop loop(
-          {*child_, step_, WorkerId{3}, Epoch{9}, worker_bell_.get(), gateway_bell_.get()}, engine_,
-          clock_);
+          {*child_, step_, WorkerId{3}, Epoch{9}, worker_bell_.get(), gateway_bell_.get(), golden},
+          engine_, clock_);
       result_ = loop.run();
       child_.reset();
     });
@@ -136,6 +139,7 @@ class TestGateway {
 
   Endings endings;
   std::map<std::uint64_t, Errc> rejects;
+  bool is_golden_wrong = false;  // of the last one
   StepRecord last{};
   std::uint64_t num_records = 0;
 
@@ -145,6 +149,7 @@ class TestGateway {
       const auto reject = parse_reject(record.payload);
       ASSERT_TRUE(reject);
       rejects[reject->sequence] = static_cast<Errc>(reject->errc);
+      is_golden_wrong = reject->is_golden_wrong != 0;
       ++num_ended_;
       return;
     }
@@ -237,6 +242,70 @@ TEST(WorkerLoop, SaysWhatEachStepTook) {
   EXPECT_EQ(gateway.last.operations, 0u);  // the canned executor has no model
   ASSERT_TRUE(gateway.read_until_ended(3));
   EXPECT_EQ(gateway.last.num_slots_unfilled, 0u);
+}
+
+// Logits of the canned executor, until it computes something else.
+class FaultyExecutor final : public Executor {
+ public:
+  explicit FaultyExecutor(CannedModel model) : canned_(std::move(model)) {}
+  WorkerFacts facts() const override { return canned_.facts(); }
+  std::string description() const override { return canned_.description(); }
+  void zero_blocks(std::span<const BlockId> blocks) override { canned_.zero_blocks(blocks); }
+  std::span<const float> forward(std::span<const SequenceSpan> spans) override {
+    const std::span<const float> right = canned_.forward(spans);
+    logits_.assign(right.begin(), right.end());
+    if (is_wrong && !logits_.empty()) logits_.back() = std::nextafter(logits_.back(), 1e9f);
+    return logits_;
+  }
+  std::atomic<bool> is_wrong{false};
+
+ private:
+  CannedExecutor canned_;
+  std::vector<float> logits_;
+};
+
+TEST(GoldenDigest, IsTheSameUntilOneBitOfALogitIsAnother) {
+  FaultyExecutor executor(a_canned_model());
+  GoldenDigest golden(executor, BlockId(3));
+  int passes = 0;
+  const auto go_on = [&] { return ++passes > 0; };
+  const auto first = golden.take(go_on);
+  EXPECT_EQ(passes, 9);  // 8 ids at once, then 8 one by one
+  EXPECT_TRUE(first.has_value());
+  EXPECT_EQ(golden.take(go_on), first);
+  executor.is_wrong = true;
+  EXPECT_NE(golden.take(go_on), first);
+  executor.is_wrong = false;
+  EXPECT_EQ(golden.take([] { return false; }), std::nullopt);
+  EXPECT_EQ(golden.take(go_on), first);
+}
+
+// A worker on trial whose executor computes something else gives the sequence back; one that is
+// right runs it, and so does a faulty one that is not on trial.
+TEST(WorkerLoop, OnTrialRunsNothingThatItComputesOtherwise) {
+  CannedModel model = a_canned_model();
+  model.facts.num_blocks += golden_blocks(model.facts.block_tokens);
+  FaultyExecutor executor(model);
+  GoldenDigest golden(executor, BlockId(a_canned_model().facts.num_blocks));
+  RunningWorker worker(a_canned_model(), &golden);
+  TestGateway gateway(worker, Epoch{1});
+  const auto submit = [&](std::uint64_t id, std::uint16_t check_golden) {
+    Submission submission = Submission(id).output_max(2);
+    submission.check_golden(check_golden);
+    gateway.submit(submission);
+    ASSERT_TRUE(gateway.read_until_ended(id));
+  };
+  submit(1, 1);
+  EXPECT_EQ(gateway.endings[1].tokens.size(), 2u);
+  executor.is_wrong = true;
+  submit(2, 1);
+  EXPECT_EQ(gateway.rejects[2], Errc::no_healthy_worker);
+  EXPECT_TRUE(gateway.is_golden_wrong);
+  submit(3, 0);
+  EXPECT_EQ(gateway.endings[3].tokens.size(), 2u);
+  executor.is_wrong = false;
+  submit(4, 1);
+  EXPECT_EQ(gateway.endings[4].tokens.size(), 2u);
 }
 
 TEST(WorkerLoop, RejectsWhatItCanNeverRun) {

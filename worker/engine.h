@@ -31,7 +31,8 @@ class Engine {
 
   const StepPlan& plan();
   std::span<const SequenceId> suspects() const { return suspects_; }  // sequences of the plan
-  Duration predicted() const { return step_time_.predict(plan_->num_tokens()); }
+  Duration predicted() const { return predict(plan_->num_tokens()); }
+  Duration predict(std::uint32_t num_tokens) const { return step_time_.predict(num_tokens); }
 
   // Computes what was planned. A row with NaN or infinities ends its own sequence alone. An
   // embedding is the mean of its prompt's hidden states, summed position by position whatever the

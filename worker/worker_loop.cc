@@ -93,7 +93,8 @@ Result<void> WorkerLoop::run() {
 // Unless it is urgent, whoever comes meanwhile does not wait for it.
 std::optional<std::uint64_t> WorkerLoop::take_golden(bool is_urgent) {
   return wiring_.golden->take([&] {
-    progress_.begin_forward(step_, ns_of(clock_.now()), 0, {});
+    progress_.begin_forward(step_, ns_of(clock_.now()),
+                            static_cast<std::uint64_t>(engine_.predict(kGoldenTokens).count()), {});
     return is_urgent || ring_is_quiet();
   });
 }
@@ -272,15 +273,15 @@ void WorkerLoop::end_arriving() {
   Arriving& arriving = *arriving_;
   const std::uint64_t sequence = arriving.submission.head.sequence;
   if (is_draining_) arriving.refused = Errc::no_healthy_worker;
-  const bool is_on_trial = !arriving.refused && !passes_trial(arriving.submission.head);
-  if (!arriving.refused && !is_on_trial) {
+  const bool has_failed_trial = !arriving.refused && !passes_trial(arriving.submission.head);
+  if (!arriving.refused && !has_failed_trial) {
     const auto added =
         engine_.scheduler().add(arriving.submission, arriving.intake, arriving.since);
     if (!added) arriving.refused = added.error().code;
   }
   if (arriving.refused)
     refuse(sequence, *arriving.refused);
-  else if (arriving.is_cancelled && !is_on_trial)
+  else if (arriving.is_cancelled && !has_failed_trial)
     engine_.scheduler().cancel(SequenceId{sequence});
   arriving_.reset();
   gateway_->reader.drop_aside();

@@ -87,7 +87,8 @@ class WorkerLoop {
   void submit(const SubmitView& submission);
   void refuse(std::uint64_t sequence, Errc code);
   std::optional<std::uint64_t> take_golden(bool is_urgent);
-  bool passes_trial(const SubmitRecord& head);  // and is refused if not
+  // False: the rejection is written in reject_. Running sequences wait for its passes.
+  bool passes_trial(const SubmitRecord& head);
   void step();
   Credits credits() const;
   bool try_publish();

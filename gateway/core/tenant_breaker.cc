@@ -26,7 +26,7 @@ bool is_greater(std::uint64_t a, std::uint64_t b, std::uint64_t c, std::uint64_t
 }  // namespace
 
 std::string_view breaker_reason_name(BreakerReason reason) {
-  constexpr std::array<std::string_view, 11> kNames{
+  constexpr std::array<std::string_view, kBreakerReasons> kNames{
       "none",      "kv_share",     "prefill_share", "bad_ends",      "long_prompts",  "calm",
       "retry_due", "probe_failed", "probes_passed", "operator_open", "operator_reset"};
   return kNames[static_cast<std::size_t>(reason)];
@@ -151,7 +151,7 @@ void TenantBreaker::move(TenantId id, BreakerState to, BreakerReason reason) {
   const BreakerEvent event{id, tenant.state, to, reason, now_, tenant.retry_at};
   --num_in_[static_cast<std::size_t>(tenant.state)];
   ++num_in_[static_cast<std::size_t>(to)];
-  ++transitions_[static_cast<std::size_t>(to)];
+  ++transitions_[static_cast<std::size_t>(to)][static_cast<std::size_t>(reason)];
   tenant.state = to;
   tenant.reason = reason;
   tenant.since = now_;

@@ -56,6 +56,7 @@ enum class BreakerReason : std::uint8_t {
   operator_open,
   operator_reset,
 };
+inline constexpr std::size_t kBreakerReasons = 11;
 std::string_view breaker_reason_name(BreakerReason reason);
 
 struct TenantBreakerParams {
@@ -144,8 +145,9 @@ class TenantBreaker {
   std::uint64_t num_in(BreakerState state) const {
     return num_in_[static_cast<std::size_t>(state)];
   }
-  std::uint64_t transitions_to(BreakerState state) const {
-    return transitions_[static_cast<std::size_t>(state)];
+  // Into the state, for the reason.
+  std::uint64_t transitions(BreakerState state, BreakerReason reason) const {
+    return transitions_[static_cast<std::size_t>(state)][static_cast<std::size_t>(reason)];
   }
   std::uint64_t refused_in(BreakerState state) const {
     return refused_[static_cast<std::size_t>(state)];
@@ -213,7 +215,8 @@ class TenantBreaker {
   std::set<TenantId> bursting_;   // had too many long prompts when it was last looked at
   std::vector<TenantId> to_stop_;
   std::deque<BreakerEvent> events_;
-  std::array<std::uint64_t, kBreakerStates> num_in_{}, transitions_{}, refused_{};
+  std::array<std::uint64_t, kBreakerStates> num_in_{}, refused_{};
+  std::array<std::array<std::uint64_t, kBreakerReasons>, kBreakerStates> transitions_{};
 };
 
 }  // namespace sluice::gw

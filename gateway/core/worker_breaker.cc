@@ -154,7 +154,7 @@ void WorkerBreaker::move(WorkerId id, BreakerState to, WorkerBreakerReason reaso
   if (worker.is_up && to == BreakerState::closed) ++closed_up_[worker.model];
   --num_in_[static_cast<std::size_t>(worker.state)];
   ++num_in_[static_cast<std::size_t>(to)];
-  ++transitions_[static_cast<std::size_t>(to)];
+  ++transitions_[static_cast<std::size_t>(to)][static_cast<std::size_t>(reason)];
   const WorkerBreakerEvent event{id, worker.state, to, reason, now, worker.retry_at};
   if (events_.size() == kBreakerEventsMax) events_.pop_front();
   events_.push_back(event);

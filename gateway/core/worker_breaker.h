@@ -111,8 +111,9 @@ class WorkerBreaker {
   std::deque<WorkerBreakerEvent>& events() { return events_; }  // bounded, the oldest go first
   WorkerBreakerView view(WorkerId worker) const;
   std::size_t num_workers() const { return workers_.size(); }
-  std::uint64_t transitions_to(BreakerState state) const {
-    return transitions_[static_cast<std::size_t>(state)];
+  // Into the state, for the reason.
+  std::uint64_t transitions(BreakerState state, WorkerBreakerReason reason) const {
+    return transitions_[static_cast<std::size_t>(state)][static_cast<std::size_t>(reason)];
   }
   std::uint64_t retries() const { return retries_; }
   std::uint64_t num_in(BreakerState state) const {
@@ -149,7 +150,8 @@ class WorkerBreaker {
   Tick refilled_at_{};
   std::uint64_t retries_ = 0;
   std::deque<WorkerBreakerEvent> events_;
-  std::array<std::uint64_t, kBreakerStates> num_in_{}, transitions_{};
+  std::array<std::uint64_t, kBreakerStates> num_in_{};
+  std::array<std::array<std::uint64_t, kWorkerBreakerReasons>, kBreakerStates> transitions_{};
 };
 
 }  // namespace sluice::gw

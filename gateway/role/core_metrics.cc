@@ -242,16 +242,43 @@ void append_breakers(CorePage& page) {
   };
   per_state("sluice_breaker_tenants", "gauge", "Tenants by the state of their circuit breaker.",
             [&](BreakerState state) { return breaker.num_in(state); });
-  per_state("sluice_breaker_transitions_total", "counter", "Transitions, by the state entered.",
-            [&](BreakerState state) { return breaker.transitions_to(state); });
+  // Pairs that have not occurred are left out: most never can.
+  const auto per_transition = [&](std::string_view name, std::string_view help, auto reason_name,
+                                  std::size_t num_reasons, auto value) {
+    append_metric_head(page.out, name, "counter", help);
+    for (std::size_t i = 0; i < kBreakerStates; ++i)
+      for (std::size_t reason = 0; reason < num_reasons; ++reason) {
+        const auto state = static_cast<BreakerState>(i);
+        const std::uint64_t count = value(state, reason);
+        if (count == 0) continue;
+        append_sample(page.out, name,
+                      "state=\"" + std::string(breaker_state_name(state)) + "\",reason=\"" +
+                          std::string(reason_name(reason)) + "\"",
+                      count);
+      }
+  };
+  per_transition(
+      "sluice_breaker_transitions_total", "Transitions, by the state entered and the reason.",
+      [](std::size_t reason) { return breaker_reason_name(static_cast<BreakerReason>(reason)); },
+      kBreakerReasons,
+      [&](BreakerState state, std::size_t reason) {
+        return breaker.transitions(state, static_cast<BreakerReason>(reason));
+      });
   per_state("sluice_breaker_refused_total", "counter", "Requests refused, by the state.",
             [&](BreakerState state) { return breaker.refused_in(state); });
   const WorkerBreaker& workers = page.loop.core().worker_breaker();
   per_state("sluice_breaker_workers", "gauge", "Workers by the state of their circuit breaker.",
             [&](BreakerState state) { return workers.num_in(state); });
-  per_state("sluice_breaker_worker_transitions_total", "counter",
-            "Transitions of workers, by the state entered.",
-            [&](BreakerState state) { return workers.transitions_to(state); });
+  per_transition(
+      "sluice_breaker_worker_transitions_total",
+      "Transitions of workers, by the state entered and the reason.",
+      [](std::size_t reason) {
+        return worker_breaker_reason_name(static_cast<WorkerBreakerReason>(reason));
+      },
+      kWorkerBreakerReasons,
+      [&](BreakerState state, std::size_t reason) {
+        return workers.transitions(state, static_cast<WorkerBreakerReason>(reason));
+      });
   append_metric_head(page.out, "sluice_breaker_retries_total", "counter",
                      "Sequences sent again after the end of their worker.");
   append_sample(page.out, "sluice_breaker_retries_total", "", workers.retries());

@@ -180,6 +180,10 @@ class TenantBreakers(unittest.TestCase):
             self.assertEqual(operator("POST", "/breakers/worker:0/open")["state"], "open")
             self.assertEqual(request(server.port, "POST", "/v1/completions", SHORT, bearer("light")).status, 200)
             operator("POST", "/breakers/worker:0/reset")
+            for family in ("transitions", "worker_transitions"):
+                for state, reason in (("open", "operator_open"), ("closed", "operator_reset")):
+                    name = f"sluice_breaker_{family}_total"
+                    self.assertEqual(server.metric(name, state=state, reason=reason), 1, (name, reason))
             self.assertEqual(operator("POST", "/workers/0/drain")["state"], "draining")
             waiting = threading.Thread(target=first_tokens, args=(server.port, 1))
             waiting.start()

@@ -265,7 +265,8 @@ TEST(ServingCoreBreaker, TheOnlyWorkerIsNeverEjected) {
     ASSERT_EQ(h.core.num_held(WorkerId{0}), 1u) << i;
     give_up(h, 0);
   }
-  EXPECT_GT(h.core.worker_breaker().transitions_to(BreakerState::open), 0u);
+  EXPECT_GT(
+      h.core.worker_breaker().transitions(BreakerState::open, WorkerBreakerReason::bad_logits), 0u);
 }
 
 TEST(ServingCoreBreaker, ResubmissionsBeyondTheBudgetWaitAndAllAreServed) {

@@ -226,7 +226,7 @@ TEST(TenantBreaker, HistoryAndEventsAreBounded) {
   }
   EXPECT_EQ(f.breaker.view(kHeavy).history.size(), kBreakerHistory);
   EXPECT_EQ(f.breaker.events().size(), kBreakerEventsMax);
-  EXPECT_EQ(f.breaker.transitions_to(BreakerState::open), 5000u);
+  EXPECT_EQ(f.breaker.transitions(BreakerState::open, BreakerReason::operator_open), 5000u);
 }
 
 TEST(TenantBreaker, SwitchedOffItOnlyObeysTheOperator) {

@@ -63,6 +63,7 @@ TEST(WorkerBreaker, AWrongGoldenDigestReopensAndSaysSo) {
   f.run(kFirst, WorkerEnd::wrong_golden);
   EXPECT_EQ(f.breaker.view(kFirst).state, BreakerState::open);
   EXPECT_EQ(f.breaker.view(kFirst).reason, WorkerBreakerReason::golden_digest);
+  EXPECT_EQ(f.breaker.transitions(BreakerState::open, WorkerBreakerReason::golden_digest), 1u);
   EXPECT_FALSE(f.breaker.can_take(kFirst, f.now + f.params.open_min));  // the back-off grows
   EXPECT_EQ(worker_breaker_reason_name(WorkerBreakerReason::golden_digest), "golden_digest");
 }
@@ -116,7 +117,7 @@ TEST(WorkerBreaker, LargerStepsMayTakeLongerAndShortOnesAreNeverSlow) {
 TEST(WorkerBreaker, ALastingChangeIsLearned) {
   Fixture f;
   f.slow_down(kFirst, 200);
-  const auto openings = f.breaker.transitions_to(BreakerState::open);
+  const auto openings = f.breaker.transitions(BreakerState::open, WorkerBreakerReason::slow_steps);
   EXPECT_EQ(openings, 1u);
   f.now += f.params.open_min;
   for (std::uint32_t i = 0; i < f.params.probes; ++i) f.run(kFirst, WorkerEnd::good);
@@ -153,7 +154,7 @@ TEST(WorkerBreaker, OpenedByForceItStaysOpenUntilReset) {
   const bool is_probe = f.breaker.dispatched(kFirst, DispatchKind::first, f.now);
   f.breaker.force_open(kFirst, f.now);
   f.breaker.force_open(kFirst, f.now);
-  EXPECT_EQ(f.breaker.transitions_to(BreakerState::open), 1u);
+  EXPECT_EQ(f.breaker.transitions(BreakerState::open, WorkerBreakerReason::operator_open), 1u);
   EXPECT_TRUE(f.breaker.view(kFirst).is_forced);
   f.now += f.params.open_max;
   EXPECT_FALSE(f.breaker.can_take(kFirst, f.now)) << "no probes";

@@ -9,8 +9,11 @@
 //   tile of x: [block][group][T tokens] words of 4 int8
 
 constexpr std::size_t kQuantTokens = 96;     // that share the panels while they are in a cache
-constexpr std::size_t kQuantColumns = 1024;  // of K, when several tiles do
+constexpr std::size_t kQuantColumns = 1024;  // of K, of so many tokens: they stay in L2
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
+// Several tiles share so many columns of so many panels: 34 KiB of q8_0 stay in L1 for all of them.
+constexpr std::size_t kSharedBlocks = 1024 / kQuantBlock;
+constexpr std::size_t kSharedPanels = 2;
 constexpr int kQuantGroups = static_cast<int>(kQuantBlock / 4);
 constexpr std::size_t kGroupBytes = kLanes * 4;
 
@@ -35,18 +38,18 @@ static QuantizedTokens quantized_tokens_at(void* memory, std::size_t tokens, std
 }
 
 // A walk over panels that are fetched from memory while others are multiplied: of each the bytes
-// of some blocks, in the order of their addresses, so that the hardware's own prefetcher sees a
-// stream and runs ahead.
+// of some blocks. The tiles' own loads come in bursts, a long time apart, and the hardware's
+// prefetchers don't run ahead of them.
 struct Fetch {
-  const char* at;          // the next line to fetch
-  std::size_t lines_left;  // of its panel
-  std::size_t lines;       // of a panel
-  std::size_t skip;        // bytes from the end of them to the next panel's
-  std::size_t panels_left;
+  const char* at = nullptr;    // the next line to fetch
+  std::size_t lines_left = 0;  // of its panel
+  std::size_t lines = 0;       // of a panel
+  std::size_t skip = 0;        // bytes from the end of them to the next panel's
+  std::size_t panels_left = 0;
 
   void lines_ahead(std::size_t count) {
     for (; count > 0 && panels_left > 0; --count, at += 64) {
-      __builtin_prefetch(at, 0, 2);
+      __builtin_prefetch(at, 0, 3);
       if (--lines_left > 0) continue;
       lines_left = lines;
       at += skip;
@@ -65,7 +68,7 @@ struct QuantRange {
   std::size_t panel;
   std::size_t block_begin;  // of 32 columns; a multiple of blocks_together()
   std::size_t block_end;
-  std::size_t tiles;  // that share what the fetch brings
+  std::size_t lines;  // to fetch from one step to the next
   Fetch* fetch;
 };
 
@@ -250,17 +253,22 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
   const std::size_t tail = rows_left < kLanes ? rows_left : kLanes;
 
   Lanes total[P][T];
+  if (range.block_begin == 0) {
 #pragma GCC unroll 4
-  for (int p = 0; p < P; ++p) {
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 6
+      for (int t = 0; t < T; ++t) total[p][t] = zero();
+    }
+  } else {
 #pragma GCC unroll 6
     for (int t = 0; t < T; ++t) {
-      const float* from =
-          y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes;
-      total[p][t] = range.block_begin == 0 ? zero() : load_first(from, p + 1 < P ? kLanes : tail);
+      const float* const row = y + static_cast<std::size_t>(t) * job.y_stride;
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p)
+        total[p][t] =
+            load_first(row + static_cast<std::size_t>(p) * kLanes, p + 1 < P ? kLanes : tail);
     }
   }
-  // So many cache lines are multiplied from one step to the next; shared evenly, rounded up.
-  const std::size_t lines = (P * together_bytes(type) / 64 + range.tiles - 1) / range.tiles;
   TileBlock x{range.words, range.scales, range.starts, range.second_starts};
   for (std::size_t block = range.block_begin; block < range.block_end;
        block += blocks_together(type)) {
@@ -274,16 +282,15 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       x.second_starts += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
-    range.fetch->lines_ahead(lines);
+    range.fetch->lines_ahead(range.lines);
   }
-#pragma GCC unroll 4
-  for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 6
-    for (int t = 0; t < T; ++t) {
-      store_first(
-          y + static_cast<std::size_t>(t) * job.y_stride + static_cast<std::size_t>(p) * kLanes,
-          total[p][t], p + 1 < P ? kLanes : tail);
-    }
+  for (int t = 0; t < T; ++t) {
+    float* const row = y + static_cast<std::size_t>(t) * job.y_stride;
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p)
+      store_first(row + static_cast<std::size_t>(p) * kLanes, total[p][t],
+                  p + 1 < P ? kLanes : tail);
   }
 }
 
@@ -388,6 +395,19 @@ static void quantize_columns(const MatmulJob& job, std::size_t column_begin, std
   }
 }
 
+// Of the panels [panel, panel + count) the blocks [begin, end).
+template <WeightType type>
+static Fetch fetch_of(const PackedMatrix& w, std::size_t panel, std::size_t count,
+                      std::size_t begin, std::size_t end) {
+  const std::size_t panel_size = panel_bytes(w.cols, type);
+  const std::size_t from = scales_at(begin, type);
+  const std::size_t bytes = scales_at(end + blocks_together(type) - 1, type) - from;
+  return {static_cast<const char*>(w.panels) + panel * panel_size + from, bytes / 64, bytes / 64,
+          panel_size - bytes, count};
+}
+
+// One tile: the panels one after another, each read once from end to end.
+// Several tiles: they share some panels and blocks in L1, while what comes next is fetched.
 // The panels [panel_begin, panel_end) times the blocks [begin, end) of x; x has the tokens
 // from `at` on.
 template <WeightType type>
@@ -395,46 +415,47 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
                             std::size_t token, std::size_t tokens, std::size_t panel_begin,
                             std::size_t panel_end, std::size_t begin, std::size_t end) {
   const std::size_t tiles = num_tiles(tokens, type);
-  const std::size_t blocks = job.w.cols / kQuantBlock;
-  const std::size_t panel_size = panel_bytes(job.w.cols, type);
-  for (std::size_t panel = panel_begin; panel < panel_end; panel += kGroupPanels) {
-    const std::size_t left = panel_end - panel;
-    const std::size_t together = left < kGroupPanels ? left : kGroupPanels;
-    // Several tiles leave memory idle while they share what is in a cache: ahead lie the next
-    // group's panels, or behind the last group the first one's next blocks.
-    Fetch fetch{};
-    if (tiles > 1) {
-      const bool is_last = left <= kGroupPanels;
-      const std::size_t ahead = is_last ? panel_begin : panel + kGroupPanels;
-      const std::size_t first = is_last ? end : begin;
-      const std::size_t last =
-          is_last ? (blocks - end < end - begin ? blocks : 2 * end - begin) : end;
-      if (first < last) {
-        const std::size_t from = scales_at(first, type);
-        const std::size_t bytes = scales_at(last + blocks_together(type) - 1, type) - from;
-        const std::size_t ahead_left = panel_end - ahead;
-        fetch = {static_cast<const char*>(job.w.panels) + ahead * panel_size + from, bytes / 64,
-                 bytes / 64, panel_size - bytes,
-                 ahead_left < kGroupPanels ? ahead_left : kGroupPanels};
+  const std::size_t panels = tiles == 1 ? panel_end - panel_begin : kSharedPanels;
+  const std::size_t blocks = tiles == 1 ? end - begin : kSharedBlocks;
+  const auto at_most = [](std::size_t n, std::size_t left) { return n < left ? n : left; };
+  for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
+    const std::size_t together = at_most(panels, panel_end - panel);
+    for (std::size_t block = begin; block < end; block += blocks) {
+      const std::size_t block_end = block + at_most(blocks, end - block);
+      Fetch fetch;
+      if (tiles > 1 && block_end < end) {
+        fetch = fetch_of<type>(job.w, panel, together, block_end,
+                               block_end + at_most(blocks, end - block_end));
+      } else if (tiles > 1 && panel + together < panel_end) {
+        fetch =
+            fetch_of<type>(job.w, panel + together, at_most(panels, panel_end - panel - together),
+                           begin, begin + at_most(blocks, end - begin));
+      }
+      // As many as are multiplied from one step to the next, shared evenly, rounded up.
+      const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;
+      for (std::size_t tile = 0; tile < tiles; ++tile) {
+        const std::size_t first = tokens * tile / tiles;
+        const std::size_t size = tokens * (tile + 1) / tiles - first;
+        const std::size_t offset = (at + first) * x.num_blocks + (block - x.first_block) * size;
+        const QuantRange range{x.words + offset * (kQuantBlock / 4),
+                               x.scales + offset,
+                               x.starts[0] + offset,
+                               x.starts[1] + offset,
+                               token + first,
+                               panel,
+                               block,
+                               block_end,
+                               lines,
+                               &fetch};
+        quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
       }
     }
-    for (std::size_t tile = 0; tile < tiles; ++tile) {
-      const std::size_t first = tokens * tile / tiles;
-      const std::size_t size = tokens * (tile + 1) / tiles - first;
-      const std::size_t offset = (at + first) * x.num_blocks + (begin - x.first_block) * size;
-      const QuantRange range{x.words + offset * (kQuantBlock / 4),
-                             x.scales + offset,
-                             x.starts[0] + offset,
-                             x.starts[1] + offset,
-                             token + first,
-                             panel,
-                             begin,
-                             end,
-                             tiles,
-                             &fetch};
-      quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
-    }
   }
+}
+
+// Of x that are multiplied before the next ones: whole super-blocks.
+constexpr std::size_t blocks_at_once(std::size_t tokens) {
+  return kQuantBlocks / tokens / (kSuperBlock / kQuantBlock) * (kSuperBlock / kQuantBlock);
 }
 
 // At most kQuantTokens tokens from `token`.
@@ -442,10 +463,7 @@ template <WeightType type>
 static void quantized_block(const MatmulJob& job, std::size_t token, std::size_t tokens,
                             std::size_t panel_begin, std::size_t panel_end) {
   const std::size_t blocks = job.w.cols / kQuantBlock;
-  const std::size_t tiles = num_tiles(tokens, type);
-  // Whole super-blocks. One tile reads its weights once: long streams.
-  const std::size_t step = (tiles == 1 ? kQuantBlocks / tokens : kQuantColumns / kQuantBlock) /
-                           (kSuperBlock / kQuantBlock) * (kSuperBlock / kQuantBlock);
+  const std::size_t step = blocks_at_once(tokens);
   alignas(64) char memory[quantized_bytes(kQuantTokens, kQuantColumns)];  // 132 KiB
   for (std::size_t begin = 0; begin < blocks; begin += step) {
     const std::size_t end = blocks - begin < step ? blocks : begin + step;
@@ -463,7 +481,7 @@ static void prepared_block(const MatmulJob& job, std::size_t token, std::size_t 
   const std::size_t blocks = job.w.cols / kQuantBlock;
   const QuantizedTokens x =
       quantized_tokens_at(const_cast<void*>(job.quantized), job.num_tokens, blocks);
-  const std::size_t step = num_tiles(tokens, type) == 1 ? blocks : kQuantColumns / kQuantBlock;
+  const std::size_t step = blocks_at_once(tokens);
   for (std::size_t begin = 0; begin < blocks; begin += step) {
     const std::size_t end = blocks - begin < step ? blocks : begin + step;
     multiply_blocks<type>(job, x, token, token, tokens, panel_begin, panel_end, begin, end);

@@ -34,7 +34,9 @@ def tearDownModule():
 def quick_restarts(**model):
     return config_with(
         models=[llama_model(TRAINED or directory, **model)],
-        supervision={"restart_delay": "5ms", "restart_delay_max": "20ms", "stall_floor": "250ms"})
+        supervision={"restart_delay": "5ms", "restart_delay_max": "20ms",
+                     # A step of a slow build must not look like a stall.
+                     "stall_floor": f"{int(250 * sluice_process.PATIENCE)}ms"})
 
 
 class Killed(worker_death.WorkerDeath):

@@ -10,7 +10,29 @@
 
 constexpr std::size_t kBlockColumns = 256;  // of K
 constexpr std::size_t kBlockTokens = 96;    // laid out at a time: 96 KiB beside the weights in L2
-constexpr std::size_t kGroupPanels = 16;    // 256 KiB of float weights stay in L2 for all tiles
+constexpr std::size_t kSharedPanels = 2;    // that several tiles share: in L1, like a block of each
+constexpr std::size_t kFetchSteps = 8;      // of K, while there is something to fetch
+
+// A walk over panels that are fetched from memory while others are multiplied: of each the bytes
+// of some blocks. The tiles' own loads come in bursts, a long time apart, and the hardware's
+// prefetchers don't run ahead of them.
+struct Fetch {
+  const char* at = nullptr;    // the next line to fetch
+  std::size_t lines_left = 0;  // of its panel
+  std::size_t lines = 0;       // of a panel
+  std::size_t skip = 0;        // bytes from the end of them to the next panel's
+  std::size_t panels_left = 0;
+
+  void lines_ahead(std::size_t count) {
+    for (; count > 0 && panels_left > 0; --count, at += 64) {
+      __builtin_prefetch(at, 0, 3);
+      if (--lines_left > 0) continue;
+      lines_left = lines;
+      at += skip;
+      --panels_left;
+    }
+  }
+};
 
 // One K block of one token tile against the panels from `panel` on.
 struct TileRange {
@@ -19,6 +41,9 @@ struct TileRange {
   std::size_t panel;  // first panel
   std::size_t k_begin;
   std::size_t k_end;
+  std::size_t steps;  // of K, from one fetch to the next
+  std::size_t lines;  // of a fetch
+  Fetch* fetch;
 };
 
 template <WeightType type, int P, int T>
@@ -43,18 +68,23 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
   }
   const char* block = w + range.k_begin * step;
   const float* x = range.x;
-  for (std::size_t k = range.k_begin; k < range.k_end; ++k, block += step, x += T) {
-    Lanes weights[P];
+  for (std::size_t k = range.k_begin; k < range.k_end;) {
+    const std::size_t left = range.k_end - k;
+    const std::size_t stop = k + (left < range.steps ? left : range.steps);
+    for (; k < stop; ++k, block += step, x += T) {
+      Lanes weights[P];
 #pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) {
-      weights[p] = load_weights<type>(block + static_cast<std::size_t>(p) * panel_bytes);
-    }
+      for (int p = 0; p < P; ++p) {
+        weights[p] = load_weights<type>(block + static_cast<std::size_t>(p) * panel_bytes);
+      }
 #pragma GCC unroll 12
-    for (int t = 0; t < T; ++t) {
-      const Lanes value = splat(x[t]);
+      for (int t = 0; t < T; ++t) {
+        const Lanes value = splat(x[t]);
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sum[p][t] = fma(weights[p], value, sum[p][t]);
+        for (int p = 0; p < P; ++p) sum[p][t] = fma(weights[p], value, sum[p][t]);
+      }
     }
+    range.fetch->lines_ahead(range.lines);
   }
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) {
@@ -94,6 +124,17 @@ static void lay_out(const MatmulJob& job, std::size_t token, std::size_t tokens,
   }
 }
 
+// Of the panels [panel, panel + count) the columns [begin, end).
+template <WeightType type>
+static Fetch columns_of(const PackedMatrix& w, std::size_t panel, std::size_t count,
+                        std::size_t begin, std::size_t end) {
+  const std::size_t step = kLanes * weight_bytes(type);
+  const std::size_t lines = (end - begin) * step / 64;
+  if (lines == 0) return {};
+  return {static_cast<const char*>(w.panels) + (panel * w.cols + begin) * step, lines, lines,
+          w.cols * step - lines * 64, count};
+}
+
 // At most kBlockTokens tokens from `token`.
 template <WeightType type>
 static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t tokens,
@@ -101,10 +142,12 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
   alignas(64) float laid_out[kBlockTokens * kBlockColumns];
   // Tiles of nearly equal size: 16 tokens are 8 + 8, not 12 + 4.
   const std::size_t tiles = (tokens + kTileTokensMax - 1) / kTileTokensMax;
-  // One tile reads its weights once: long streams. One row is laid out already.
-  const std::size_t block = tokens == 1  ? job.w.cols
-                            : tiles == 1 ? kBlockTokens * kBlockColumns / tokens
-                                         : kBlockColumns;
+  // Few tokens take more panels at a time, read from end to end: memory is all that they wait for.
+  // One row is laid out already.
+  const bool is_stream = tiles == 1 && tokens < 5;
+  const std::size_t block = tokens == 1 ? job.w.cols
+                            : is_stream ? kBlockTokens * kBlockColumns / tokens
+                                        : kBlockColumns;
   for (std::size_t k = 0; k < job.w.cols; k += block) {
     const std::size_t k_end = job.w.cols - k < block ? job.w.cols : k + block;
     for (std::size_t tile = 0; tile < tiles && tokens > 1; ++tile) {
@@ -112,15 +155,24 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
       lay_out(job, token + first, tokens * (tile + 1) / tiles - first, k, k_end,
               laid_out + first * kBlockColumns);
     }
-    for (std::size_t panel = panel_begin; panel < panel_end; panel += kGroupPanels) {
+    const std::size_t panels = is_stream ? panel_end - panel_begin : kSharedPanels;
+    for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
       const std::size_t left = panel_end - panel;
+      const std::size_t together = left < panels ? left : panels;
+      Fetch fetch;
+      if (!is_stream && left > panels)
+        fetch = columns_of<type>(job.w, panel + panels,
+                                 left - panels < panels ? left - panels : panels, k, k_end);
+      const std::size_t lines =
+          (together * kFetchSteps * kLanes * weight_bytes(type) / 64 + tiles - 1) / tiles;
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         const std::size_t first = tokens * tile / tiles;
         const float* x =
             tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * kBlockColumns;
-        matmul_tokens<type, kTileTokensMax>(job, {x, token + first, panel, k, k_end},
-                                            left < kGroupPanels ? left : kGroupPanels,
-                                            tokens * (tile + 1) / tiles - first);
+        const std::size_t steps = is_stream ? k_end - k : kFetchSteps;
+        matmul_tokens<type, kTileTokensMax>(
+            job, {x, token + first, panel, k, k_end, steps, lines, &fetch}, together,
+            tokens * (tile + 1) / tiles - first);
       }
     }
   }

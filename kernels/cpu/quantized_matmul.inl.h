@@ -11,9 +11,8 @@
 constexpr std::size_t kQuantTokens = 96;     // that share the panels while they are in a cache
 constexpr std::size_t kQuantColumns = 1024;  // of K, of so many tokens: they stay in L2
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
-// Several tiles share so many columns of so many panels: 34 KiB of q8_0 stay in L1 for all of them.
+// Several tiles share so many columns of kSharedPanels panels: 34 KiB of q8_0 stay in L1.
 constexpr std::size_t kSharedBlocks = 1024 / kQuantBlock;
-constexpr std::size_t kSharedPanels = 2;
 constexpr int kQuantGroups = static_cast<int>(kQuantBlock / 4);
 constexpr std::size_t kGroupBytes = kLanes * 4;
 
@@ -36,27 +35,6 @@ static QuantizedTokens quantized_tokens_at(void* memory, std::size_t tokens, std
   std::int32_t* const starts = reinterpret_cast<std::int32_t*>(scales + tokens * blocks);
   return {words, scales, {starts, starts + tokens * blocks}, blocks, 0};
 }
-
-// A walk over panels that are fetched from memory while others are multiplied: of each the bytes
-// of some blocks. The tiles' own loads come in bursts, a long time apart, and the hardware's
-// prefetchers don't run ahead of them.
-struct Fetch {
-  const char* at = nullptr;    // the next line to fetch
-  std::size_t lines_left = 0;  // of its panel
-  std::size_t lines = 0;       // of a panel
-  std::size_t skip = 0;        // bytes from the end of them to the next panel's
-  std::size_t panels_left = 0;
-
-  void lines_ahead(std::size_t count) {
-    for (; count > 0 && panels_left > 0; --count, at += 64) {
-      __builtin_prefetch(at, 0, 3);
-      if (--lines_left > 0) continue;
-      lines_left = lines;
-      at += skip;
-      --panels_left;
-    }
-  }
-};
 
 // One K block of one token tile against the panels from `panel` on. The pointers are the tile's.
 struct QuantRange {
@@ -397,8 +375,8 @@ static void quantize_columns(const MatmulJob& job, std::size_t column_begin, std
 
 // Of the panels [panel, panel + count) the blocks [begin, end).
 template <WeightType type>
-static Fetch fetch_of(const PackedMatrix& w, std::size_t panel, std::size_t count,
-                      std::size_t begin, std::size_t end) {
+static Fetch blocks_of(const PackedMatrix& w, std::size_t panel, std::size_t count,
+                       std::size_t begin, std::size_t end) {
   const std::size_t panel_size = panel_bytes(w.cols, type);
   const std::size_t from = scales_at(begin, type);
   const std::size_t bytes = scales_at(end + blocks_together(type) - 1, type) - from;
@@ -424,12 +402,12 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
       const std::size_t block_end = block + at_most(blocks, end - block);
       Fetch fetch;
       if (tiles > 1 && block_end < end) {
-        fetch = fetch_of<type>(job.w, panel, together, block_end,
-                               block_end + at_most(blocks, end - block_end));
+        fetch = blocks_of<type>(job.w, panel, together, block_end,
+                                block_end + at_most(blocks, end - block_end));
       } else if (tiles > 1 && panel + together < panel_end) {
         fetch =
-            fetch_of<type>(job.w, panel + together, at_most(panels, panel_end - panel - together),
-                           begin, begin + at_most(blocks, end - begin));
+            blocks_of<type>(job.w, panel + together, at_most(panels, panel_end - panel - together),
+                            begin, begin + at_most(blocks, end - begin));
       }
       // As many as are multiplied from one step to the next, shared evenly, rounded up.
       const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;

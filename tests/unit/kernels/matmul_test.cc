@@ -112,6 +112,7 @@ TEST(Matmul, AllPathsEqualTheOracleAcrossTilesAndBlocksOfK) {
     check_size(16 * 9 + 5, 1100, 1, type);
     check_size(16 * 9 + 5, 1030, 14, type);
     check_size(16 * 17, 513, 37, type);
+    check_size(16 * 3, 1, 26, type);  // nothing to fetch
   }
 }
 

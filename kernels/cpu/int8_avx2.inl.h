@@ -145,3 +145,9 @@ SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   out.half_sums[0] = sum_of(_mm256_add_epi32(q[0], q[1]));
   out.half_sums[1] = sum_of(_mm256_add_epi32(q[2], q[3]));
 }
+
+// Blocks that quantize_together() takes at once.
+constexpr std::size_t kQuantizeTogether = 1;
+SLUICE_INLINE void quantize_together(const float* x, QuantizedBlock (&out)[kQuantizeTogether]) {
+  quantize(x, out[0]);
+}

@@ -124,3 +124,79 @@ SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   out.half_sums[0] = _mm512_reduce_add_epi32(qa);
   out.half_sums[1] = _mm512_reduce_add_epi32(qb);
 }
+
+// Blocks that quantize_together() takes at once, from neighbouring columns.
+constexpr std::size_t kQuantizeTogether = 4;
+
+// Of four vectors of 16, one per 128 bits, in all places of its lane: the largest as unsigned.
+SLUICE_INLINE __m512i largest_of_each(const __m512i (&a)[4]) {
+  const __m512i first = _mm512_max_epu32(_mm512_shuffle_i64x2(a[0], a[1], 0x44),
+                                         _mm512_shuffle_i64x2(a[0], a[1], 0xee));
+  const __m512i second = _mm512_max_epu32(_mm512_shuffle_i64x2(a[2], a[3], 0x44),
+                                          _mm512_shuffle_i64x2(a[2], a[3], 0xee));
+  __m512i all = _mm512_max_epu32(_mm512_shuffle_i64x2(first, second, 0x88),
+                                 _mm512_shuffle_i64x2(first, second, 0xdd));
+  all = _mm512_max_epu32(all, _mm512_shuffle_epi32(all, _MM_PERM_BADC));
+  return _mm512_max_epu32(all, _mm512_shuffle_epi32(all, _MM_PERM_CDAB));
+}
+
+template <int lane>
+SLUICE_INLINE __m512i quantized(__m512 x, __m512 inverses) {
+  return _mm512_cvtps_epi32(
+      _mm512_mul_ps(x, _mm512_shuffle_f32x4(inverses, inverses, lane * 0x55)));
+}
+
+// Two blocks, lane and lane + 1 of `inverses`.
+template <int lane>
+SLUICE_INLINE void quantize_pair(const __m512 (&x)[4], __m512 inverses, QuantizedBlock* out) {
+  // Packing works within lanes: each has four groups of four columns, of both halves of both
+  // blocks.
+  const __m512i packed = _mm512_packs_epi16(
+      _mm512_packs_epi32(quantized<lane>(x[0], inverses), quantized<lane>(x[1], inverses)),
+      _mm512_packs_epi32(quantized<lane + 1>(x[2], inverses), quantized<lane + 1>(x[3], inverses)));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i values = _mm512_permutexvar_epi32(order, packed);
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), values);
+  __m512i sums = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+  sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_BADC));
+  sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_CDAB));
+  for (int i = 0; i < 2; ++i) {
+    const __m256i half =
+        i == 0 ? _mm512_castsi512_si256(values) : _mm512_extracti64x4_epi64(values, 1);
+    const __m256i half_sums =
+        i == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out[i].values), half);
+    out[i].half_sums[0] = _mm256_extract_epi32(half_sums, 0);
+    out[i].half_sums[1] = _mm256_extract_epi32(half_sums, 4);
+  }
+}
+
+// The same as quantize() of each.
+SLUICE_INLINE void quantize_together(const float* x, QuantizedBlock (&out)[kQuantizeTogether]) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512 parts[2 * kQuantizeTogether];
+  __m512i largest[kQuantizeTogether];
+  for (std::size_t i = 0; i < kQuantizeTogether; ++i) {
+    parts[2 * i] = _mm512_loadu_ps(x + i * kQuantBlock);
+    parts[2 * i + 1] = _mm512_loadu_ps(x + i * kQuantBlock + kLanes);
+    largest[i] =
+        _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(parts[2 * i]), magnitude),
+                         _mm512_and_si512(_mm512_castps_si512(parts[2 * i + 1]), magnitude));
+  }
+  // Magnitudes are ordered as their bits are, those of infinities and NaNs above all others.
+  const __m512i bits = largest_of_each(largest);
+  const __m512i floor = _mm512_castps_si512(_mm512_set1_ps(kQuantFloor));
+  const __m512i infinity = _mm512_castps_si512(_mm512_set1_ps(__builtin_inff()));
+  if (_mm512_cmpge_epu32_mask(bits, floor) != 0xffff ||
+      _mm512_cmplt_epu32_mask(bits, infinity) != 0xffff) {
+    for (std::size_t i = 0; i < kQuantizeTogether; ++i) quantize(x + i * kQuantBlock, out[i]);
+    return;
+  }
+  const __m512 most = _mm512_castsi512_ps(bits);
+  const __m512 inverses = _mm512_div_ps(_mm512_set1_ps(127.0f), most);
+  alignas(64) float scales[kLanes];
+  _mm512_store_ps(scales, _mm512_div_ps(most, _mm512_set1_ps(127.0f)));
+  quantize_pair<0>({parts[0], parts[1], parts[2], parts[3]}, inverses, out);
+  quantize_pair<2>({parts[4], parts[5], parts[6], parts[7]}, inverses, out + 2);
+  for (std::size_t i = 0; i < kQuantizeTogether; ++i) out[i].scale = scales[4 * i];
+}

@@ -298,32 +298,49 @@ constexpr std::size_t num_tiles(std::size_t tokens, WeightType type) {
   return (tokens + most - 1) / most;
 }
 
+// Stores block `t` of the `tokens` of a tile that begin at `place`.
+template <WeightType type>
+SLUICE_INLINE void store_block(const QuantizedBlock& block, const QuantizedTokens& to,
+                               std::size_t place, std::size_t t, std::size_t tokens) {
+  constexpr std::size_t kWords = kQuantBlock / 4;
+  to.scales[place + t] = block.scale;
+  const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
+  std::int32_t* const start = to.starts[0] + place + t;
+  if constexpr (type == WeightType::q8_0) *start = kQ8Start * sum;
+  if constexpr (type == WeightType::q4_0) *start = -8 * sum;
+  if constexpr (has_minima(type)) *start = -sum;
+  if constexpr (type == WeightType::q6_k) {
+    *start = -32 * block.half_sums[0];
+    to.starts[1][place + t] = -32 * block.half_sums[1];
+  }
+  std::int32_t* const words = to.words + place * kWords + t;
+#pragma GCC unroll 8
+  for (std::size_t g = 0; g < kWords; ++g)
+    __builtin_memcpy(words + g * tokens, block.values + g * 4, 4);
+}
+
 // Quantizes the blocks [begin, end) of the tokens [token, token + tokens) as one tile, token `at`
 // of the buffers.
 template <WeightType type>
 static void quantize_tile(const MatmulJob& job, std::size_t token, std::size_t tokens,
                           std::size_t begin, std::size_t end, const QuantizedTokens& to,
                           std::size_t at) {
-  constexpr std::size_t kWords = kQuantBlock / 4;
   const std::size_t first = at * to.num_blocks + (begin - to.first_block) * tokens;
   for (std::size_t t = 0; t < tokens; ++t) {
-    const float* x = job.x + (token + t) * job.x_stride;
-    for (std::size_t b = begin; b < end; ++b) {
-      QuantizedBlock block;
-      quantize(x + b * kQuantBlock, block);
-      const std::size_t place = first + (b - begin) * tokens + t;
-      to.scales[place] = block.scale;
-      const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
-      if constexpr (type == WeightType::q8_0) to.starts[0][place] = kQ8Start * sum;
-      if constexpr (type == WeightType::q4_0) to.starts[0][place] = -8 * sum;
-      if constexpr (has_minima(type)) to.starts[0][place] = -sum;
-      if constexpr (type == WeightType::q6_k) {
-        to.starts[0][place] = -32 * block.half_sums[0];
-        to.starts[1][place] = -32 * block.half_sums[1];
-      }
-      std::int32_t* const words = to.words + (place - t) * kWords + t;
-      for (std::size_t g = 0; g < kWords; ++g)
-        __builtin_memcpy(words + g * tokens, block.values + g * 4, 4);
+    const float* x = job.x + (token + t) * job.x_stride + begin * kQuantBlock;
+    std::size_t place = first;
+    std::size_t left = end - begin;
+    QuantizedBlock blocks[kQuantizeTogether];
+    for (; left >= kQuantizeTogether; left -= kQuantizeTogether) {
+      quantize_together(x, blocks);
+#pragma GCC unroll 4
+      for (std::size_t i = 0; i < kQuantizeTogether; ++i, place += tokens)
+        store_block<type>(blocks[i], to, place, t, tokens);
+      x += kQuantizeTogether * kQuantBlock;
+    }
+    for (; left > 0; --left, x += kQuantBlock, place += tokens) {
+      quantize(x, blocks[0]);
+      store_block<type>(blocks[0], to, place, t, tokens);
     }
   }
 }

@@ -309,20 +309,21 @@ TEST(QuantizedMatmul, ATokensRowDoesNotDependOnItsBatchOrOnThePanelSplit) {
 }
 
 TEST(QuantizedMatmul, WhatIsNoNumberStaysVisibleAndWhatIsTinyCountsAsZero) {
-  const QuantizedWeights w = make_quantized(16, 64, WeightType::q8_0, 3);
+  constexpr std::size_t kColumns = 224;  // some blocks that are quantized together, some alone
+  const QuantizedWeights w = make_quantized(16, kColumns, WeightType::q8_0, 3);
   for (const KernelTable* path : all_paths()) {
     for (const float bad : {INFINITY, -INFINITY, NAN}) {
-      for (const std::size_t at : {0u, 7u, 31u, 32u, 63u}) {
-        std::vector<float> x(64, 0.5f);
+      for (const std::size_t at : {0u, 7u, 31u, 32u, 63u, 100u, 127u, 128u, 223u}) {
+        std::vector<float> x(kColumns, 0.5f);
         x[at] = bad;
         std::vector<float> y(16);
-        path->matmul({w.packed, x.data(), 64, 1, y.data(), 16}, 0, 1);
+        path->matmul({w.packed, x.data(), kColumns, 1, y.data(), 16}, 0, 1);
         for (const float value : y) EXPECT_TRUE(std::isnan(value)) << path->name;
       }
     }
-    const std::vector<float> tiny(64, 0x1p-140f);
+    const std::vector<float> tiny(kColumns, 0x1p-140f);
     std::vector<float> y(16, 1.0f);
-    path->matmul({w.packed, tiny.data(), 64, 1, y.data(), 16}, 0, 1);
+    path->matmul({w.packed, tiny.data(), kColumns, 1, y.data(), 16}, 0, 1);
     for (const float value : y) EXPECT_EQ(value, 0.0f) << path->name;
   }
 }

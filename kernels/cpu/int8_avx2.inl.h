@@ -1,4 +1,4 @@
-// Integer vectors of AVX2 for quantized_matmul.inl.h: two registers each. Products of bytes are
+// Integer vectors of AVX2 for quantized_tile.inl.h: two registers each. Products of bytes are
 // summed in 16-bit pairs, of magnitudes and signs apart, because the sum of two products of
 // unsigned bytes could exceed 16 bits. Included inside a namespace after vec_avx2.inl.h.
 

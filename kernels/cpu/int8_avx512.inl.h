@@ -1,4 +1,4 @@
-// Integer vectors of AVX-512 for quantized_matmul.inl.h. With VNNI one instruction adds four
+// Integer vectors of AVX-512 for quantized_tile.inl.h. With VNNI one instruction adds four
 // products; without it 16-bit pairs are summed first, of magnitudes and signs apart, because the
 // sum of two products of unsigned bytes could exceed 16 bits. Included inside a namespace after
 // vec_avx512.inl.h; int8_avx2.inl.h has the same names.

@@ -18,8 +18,13 @@ namespace {
 #include "kernels/cpu/int8_avx512.inl.h"
 
 #include "kernels/cpu/attention.inl.h"
+#include "kernels/cpu/fetch.inl.h"
 #include "kernels/cpu/matmul.inl.h"
 #include "kernels/cpu/probe.inl.h"
+
+#include "kernels/cpu/quantized_activations.inl.h"
+
+#include "kernels/cpu/quantized_tile.inl.h"
 
 #include "kernels/cpu/quantized_matmul.inl.h"
 

@@ -1,0 +1,20 @@
+// A walk over panels that are fetched from memory while others are multiplied: of each the bytes
+// of some columns. The tiles' own loads come in bursts, a long time apart, and the hardware's
+// prefetchers don't run ahead of them.
+struct Fetch {
+  const char* at = nullptr;    // the next line to fetch
+  std::size_t lines_left = 0;  // of its panel
+  std::size_t lines = 0;       // of a panel
+  std::size_t skip = 0;        // bytes from the end of them to the next panel's
+  std::size_t panels_left = 0;
+
+  void lines_ahead(std::size_t count) {
+    for (; count > 0 && panels_left > 0; --count, at += 64) {
+      __builtin_prefetch(at, 0, 3);
+      if (--lines_left > 0) continue;
+      lines_left = lines;
+      at += skip;
+      --panels_left;
+    }
+  }
+};

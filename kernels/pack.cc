@@ -24,6 +24,81 @@ void for_each_panel(std::size_t first_row, std::size_t rows, const Body& body) {
   }
 }
 
+// Four 32-bit words: a register of every x86-64, and of others.
+using Words = std::uint32_t __attribute__((vector_size(16)));
+
+// [row][word] becomes [word][row].
+void transpose(std::array<Words, 4>& m) {
+  const Words low01 = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+  const Words low23 = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+  const Words high01 = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+  const Words high23 = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+  m[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+  m[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+  m[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+  m[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+}
+
+using Halves = std::uint16_t __attribute__((vector_size(16)));
+
+template <class Vector>
+Vector load(const void* from) {
+  Vector loaded;
+  std::memcpy(&loaded, from, sizeof loaded);
+  return loaded;
+}
+
+void store(const Words& words, char* to) {
+  std::memcpy(to, &words, sizeof words);
+}
+
+// 8 columns of 8 rows of 16-bit elements, `row` bytes apart, into a panel's lanes.
+void transpose_halves(const char* from, std::size_t row, char* to) {
+  std::array<Words, 4> low, high;  // [pair of rows][column], then [column][pair of rows]
+  for (std::size_t i = 0; i < 4; ++i) {
+    const auto first = load<Halves>(from + 2 * i * row);
+    const auto second = load<Halves>(from + (2 * i + 1) * row);
+    low[i] =
+        reinterpret_cast<Words>(__builtin_shufflevector(first, second, 0, 8, 1, 9, 2, 10, 3, 11));
+    high[i] =
+        reinterpret_cast<Words>(__builtin_shufflevector(first, second, 4, 12, 5, 13, 6, 14, 7, 15));
+  }
+  transpose(low);
+  transpose(high);
+  for (std::size_t i = 0; i < 4; ++i) {
+    store(low[i], to + i * kLanes * 2);
+    store(high[i], to + (i + 4) * kLanes * 2);
+  }
+}
+
+// 4 columns of 4 rows of 32-bit elements likewise.
+void transpose_words(const char* from, std::size_t row, char* to) {
+  std::array<Words, 4> words;
+  for (std::size_t i = 0; i < 4; ++i) words[i] = load<Words>(from + i * row);
+  transpose(words);
+  for (std::size_t i = 0; i < 4; ++i) store(words[i], to + i * kLanes * 4);
+}
+
+// A whole panel of elements that stay as they are, of `bytes` (2 or 4) each; cols is a multiple of
+// 8. A cache line of few rows at a time: rows that lie a power of two apart share a cache set.
+void pack_panel(const char* from, std::size_t bytes, std::size_t cols, char* panel) {
+  const std::size_t square = 16 / bytes;
+  const std::size_t line = 64 / bytes;
+  for (std::size_t begin = 0; begin < cols; begin += line) {
+    const std::size_t end = cols - begin < line ? cols : begin + line;
+    for (std::size_t r = 0; r < kLanes; r += square) {
+      for (std::size_t c = begin; c < end; c += square) {
+        const char* const source = from + (r * cols + c) * bytes;
+        char* const to = panel + (c * kLanes + r) * bytes;
+        if (bytes == 2)
+          transpose_halves(source, cols * 2, to);
+        else
+          transpose_words(source, cols * 4, to);
+      }
+    }
+  }
+}
+
 // Some columns of all rows of a panel at a time: what they share stays in the innermost cache.
 template <class Element, class Convert>
 void pack(const char* source, std::size_t source_bytes, std::size_t rows, std::size_t cols,
@@ -90,6 +165,28 @@ class PanelRow {
   WeightType type_;
   std::size_t lane_;
 };
+
+// A whole panel of q8_0 or q4_0, as the functions of a row below do it; here four rows and 16 bytes
+// at a time.
+void pack_block_panel(const std::uint8_t* from, WeightType type, std::size_t cols, char* panel) {
+  const std::size_t bytes = row_bytes(kQuantBlock, type);
+  const std::size_t row = row_bytes(cols, type);
+  const std::uint32_t sign = type == WeightType::q8_0 ? 0x80808080u : 0u;
+  for (std::size_t block = 0; block < cols / kQuantBlock; ++block, from += bytes) {
+    char* const scales = panel + scales_at(block, type) + block % 2 * kLanes * 2;
+    for (std::size_t r = 0; r < kLanes; ++r) std::memcpy(scales + r * 2, from + r * row, 2);
+    char* const weights = panel + weights_at(block, type);
+    for (std::size_t at = 0; at < bytes - 2; at += sizeof(Words)) {
+      for (std::size_t r = 0; r < kLanes; r += 4) {
+        std::array<Words, 4> words;
+        for (std::size_t i = 0; i < 4; ++i) words[i] = load<Words>(from + (r + i) * row + 2 + at);
+        transpose(words);
+        for (std::size_t i = 0; i < 4; ++i)
+          store(words[i] ^ sign, weights + (at + i * 4) * kLanes + r * 4);
+      }
+    }
+  }
+}
 
 void pack_q8_0(const std::uint8_t* from, std::size_t block, const PanelRow& to) {
   to.scale(block, 0, block % 2, from, 2);
@@ -194,6 +291,8 @@ void pack_blocks(const std::uint8_t* from, WeightType type, std::size_t count, s
 
 void pack_quantized_rows(const std::uint8_t* from, WeightType type, std::size_t count,
                          std::size_t cols, char* panel, std::size_t lane) {
+  const bool is_simple = type == WeightType::q8_0 || type == WeightType::q4_0;
+  if (is_simple && count == kLanes) return pack_block_panel(from, type, cols, panel);
   switch (type) {
     case WeightType::q8_0:
       return pack_blocks(from, WeightType::q8_0, count, cols, panel, lane, pack_q8_0);
@@ -226,6 +325,16 @@ void pack_rows(const void* source, WeightType source_type, std::size_t rows, std
     return;
   }
   const std::size_t bytes = weight_bytes(source_type);
+  if (panel_type == source_type && cols % 8 == 0 && first_row % kLanes == 0) {
+    const std::size_t whole = rows / kLanes * kLanes;
+    const std::size_t panel = kLanes * cols * bytes;
+    for (std::size_t r = 0; r < whole; r += kLanes)
+      pack_panel(from + r * cols * bytes, bytes, cols,
+                 static_cast<char*>(panels) + (first_row + r) / kLanes * panel);
+    from += whole * cols * bytes;
+    first_row += whole;
+    rows -= whole;
+  }
   if (panel_type != WeightType::f32) {
     pack(from, bytes, rows, cols, first_row, static_cast<std::uint16_t*>(panels), read_u16);
     return;

@@ -97,8 +97,8 @@ Result<VocabularySource> read_source(const std::string& path) {
 struct Tokenizer::State {
   Vocabulary vocabulary;
   TokenizerConfig config;
-  sentencepiece::SentencePieceProcessor first;      // adds the dummy prefix if the model does
-  sentencepiece::SentencePieceProcessor following;  // never does
+  sentencepiece::SentencePieceProcessor following;  // adds no dummy prefix
+  sentencepiece::SentencePieceProcessor first;      // does if the model does; empty: can_cut()
   PieceBorders borders;
   ByteLevelVocabulary byte_level;   // of those that are not SentencePiece's
   std::optional<ByteLevelBpe> bpe;  // over byte_level; encodes in place of the library
@@ -182,24 +182,26 @@ Result<void> Tokenizer::State::load_sentence_piece(std::string_view file,
     piece.type = PieceType::control;
     edit.make_control.push_back(id);
   }
-  auto status = first.LoadFromSerializedProto(edit_model_proto(file, edit));
-  if (!status.ok()) return failed(status.ToString());
+  borders = PieceBorders(*model);
+  if (!borders.can_cut()) {  // a large vocabulary takes the library some 30 ms
+    const auto status = first.LoadFromSerializedProto(edit_model_proto(file, edit));
+    if (!status.ok()) return failed(status.ToString());
+  }
   edit.disable_dummy_prefix = true;
-  status = following.LoadFromSerializedProto(edit_model_proto(file, edit));
+  const auto status = following.LoadFromSerializedProto(edit_model_proto(file, edit));
   if (!status.ok()) return failed(status.ToString());
 
   if (auto r = fill_pieces(*model, visible); !r) return r;
-  if (static_cast<std::size_t>(first.GetPieceSize()) != model->pieces.size())
+  if (static_cast<std::size_t>(following.GetPieceSize()) != model->pieces.size())
     return failed("the library sees another number of pieces");
-  borders = PieceBorders(*model);
   add_dummy_prefix = model->add_dummy_prefix;
   strips_leading_spaces = model->remove_extra_whitespaces;
-  unknown_id = first.unk_id();
+  unknown_id = following.unk_id();
   const auto id_or_nothing = [](int id) {
     return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
   };
-  vocabulary.bos = id_or_nothing(first.bos_id());
-  vocabulary.eos = id_or_nothing(first.eos_id());
+  vocabulary.bos = id_or_nothing(following.bos_id());
+  vocabulary.eos = id_or_nothing(following.eos_id());
   return {};
 }
 
@@ -246,6 +248,15 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
       state.vocabulary.bos.has_value() && state.config.add_bos_token.value_or(true);
   for (const auto& [text, id] : state.special_ids) state.special_texts.emplace(id, text);
   return tokenizer;
+}
+
+Result<std::uint32_t> Tokenizer::count_pieces(const std::string& path) {
+  const Result<VocabularySource> source = read_source(path);
+  if (!source) return source.error();
+  if (source->byte_level) return static_cast<std::uint32_t>(source->byte_level->pieces.size());
+  const Result<ModelProtoFacts> model = parse_model_proto(source->model_proto);
+  if (!model) return make_error(Errc::bad_file, path + ": " + model.error().detail);
+  return static_cast<std::uint32_t>(model->pieces.size());
 }
 
 const Vocabulary& Tokenizer::vocabulary() const {

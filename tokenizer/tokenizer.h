@@ -51,6 +51,8 @@ class Tokenizer {
   // vocabulary (gguf_vocabulary.h).
   // Errors: bad_file (path and reason).
   static Result<Tokenizer> load(const std::string& path);
+  // vocabulary().size of what load() would make, quickly.
+  static Result<std::uint32_t> count_pieces(const std::string& path);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();

@@ -69,7 +69,8 @@ Result<std::unique_ptr<ExecutorCpu>> ExecutorCpu::open(const ExecutorCpuOptions&
   }
   e.kv_.data = e.kv_memory_.floats();
   if (options.measures_limits) {
-    e.limits_ = krn::measure_limits(e.team_);
+    const krn::AlignedBuffer& memory = e.weights_.memory;
+    e.limits_ = krn::measure_limits(e.team_, {memory.floats(), memory.bytes() / sizeof(float)});
     e.facts_.peak_operations_per_second =
         static_cast<std::uint64_t>(e.limits_.operations_per_second);
     e.facts_.peak_bytes_per_second = static_cast<std::uint64_t>(e.limits_.bytes_per_second);

@@ -29,7 +29,7 @@ struct ExecutorCpuOptions {
   std::uint32_t threads = 1;               // of the team, the caller included; 1..64
   krn::KvType kv_type = krn::KvType::f32;  // of the KV cache
   std::string kernels = "auto";            // or scalar, avx2, avx512, avx512vnni
-  bool measures_limits = false;            // of this machine, for the facts: takes some 30 ms
+  bool measures_limits = false;            // of this machine, for the facts: takes some 15 ms
 };
 
 class ExecutorCpu final : public Executor {

@@ -129,18 +129,18 @@ Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model,
 
 Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model,
                                              const LoadProgress& on_progress) {
-  auto tokenizer = tok::Tokenizer::load(cfg::tokenizer_path(model));
-  if (!tokenizer) return tokenizer.error();
+  const auto num_pieces = tok::Tokenizer::count_pieces(cfg::tokenizer_path(model));
+  if (!num_pieces) return num_pieces.error();
   auto executor = model.device == cfg::DeviceKind::cuda ? open_cuda(model, on_progress)
                                                         : open_cpu(model, on_progress);
   if (!executor) return executor.error();
   // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in
   // it.
   const std::uint32_t rows = (*executor)->facts().vocab_size;
-  if (rows != tokenizer->vocabulary().size)
+  if (rows != *num_pieces)
     return make_error(Errc::bad_file, cfg::model_path(model) + ": the model has " +
                                           std::to_string(rows) + " token rows, its tokenizer " +
-                                          std::to_string(tokenizer->vocabulary().size) + " pieces");
+                                          std::to_string(*num_pieces) + " pieces");
   return executor;
 }
 

@@ -50,7 +50,7 @@ const LimitProbe* usable_probe() {
   return nullptr;
 }
 
-MachineLimits measure_limits(ThreadPool& team) {
+MachineLimits measure_limits(ThreadPool& team, std::span<const float> memory) {
   MachineLimits limits;
   const LimitProbe* probe = usable_probe();
   if (probe == nullptr) return limits;
@@ -61,16 +61,20 @@ MachineLimits measure_limits(ThreadPool& team) {
           for (; begin < end; ++begin) keep(probe->fma_chains(kRounds));
         });
       });
-  const AlignedBuffer buffer = AlignedBuffer::allocate(kReadBytes);
-  if (buffer.empty()) return limits;
   const std::size_t pieces = kReadBytes / sizeof(float) / kPieceFloats;
-  // Pages appear by being written: untouched ones would all be one page of zeros in the cache.
-  team.parallel_for(pieces, 1, [&](std::size_t begin, std::size_t end) {
-    std::fill(buffer.floats() + begin * kPieceFloats, buffer.floats() + end * kPieceFloats, 1.0f);
-  });
+  AlignedBuffer buffer;
+  if (memory.size_bytes() < kReadBytes) {
+    buffer = AlignedBuffer::allocate(kReadBytes);
+    if (buffer.empty()) return limits;
+    // Pages appear by being written: untouched ones would all be one page of zeros in the cache.
+    team.parallel_for(pieces, 1, [&](std::size_t begin, std::size_t end) {
+      std::fill(buffer.floats() + begin * kPieceFloats, buffer.floats() + end * kPieceFloats, 1.0f);
+    });
+    memory = {buffer.floats(), kReadBytes / sizeof(float)};
+  }
   limits.bytes_per_second = best_rate(static_cast<double>(kReadBytes), [&] {
     team.parallel_for(pieces, 1, [&](std::size_t begin, std::size_t end) {
-      keep(probe->read_sum(buffer.floats() + begin * kPieceFloats, (end - begin) * kPieceFloats));
+      keep(probe->read_sum(memory.data() + begin * kPieceFloats, (end - begin) * kPieceFloats));
     });
   });
   return limits;

@@ -1,11 +1,13 @@
 // MachineLimits: what this machine can do at most, measured. The engine's figures are held against
 // it.
 //
-// measure_limits() takes a fixed amount of work, some 30 ms: float operations of the widest
+// measure_limits() takes a fixed amount of work, some 15 ms: float operations of the widest
 // instruction set in registers, and reading 64 MiB (more than a core's share of the caches; where
 // the cache is larger, the bandwidth comes out too high). The best of a few repeats, because
 // neighbours only ever slow it down. A machine that is busy meanwhile looks weaker than it is.
 #pragma once
+
+#include <span>
 
 #include "kernels/cpu/thread_pool.h"
 
@@ -18,7 +20,9 @@ struct MachineLimits {
   double bytes_per_second = 0;       // reading memory; 0: not known
 };
 
-MachineLimits measure_limits(ThreadPool& team);
+// `memory`: to be read, with any contents, written by somebody before; where it is too small some
+// is made for the purpose, which takes longer.
+MachineLimits measure_limits(ThreadPool& team, std::span<const float> memory = {});
 
 // The loops behind it (targets.h), of the widest set that this CPU has; nullptr without vectors.
 const LimitProbe* usable_probe();

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cmath>
 #include <span>
+#include <thread>
+#include <utility>
 
 #include "kernels/half_float.h"
 #include "kernels/kernel_table.h"
@@ -13,9 +15,13 @@
 namespace sluice::eng {
 namespace {
 
-// Read, digested and packed at a time; at least one row. Small enough that a piece is still in a
-// cache when the last thread takes it.
-constexpr std::size_t kPieceBytes = 1u << 20;
+// Read, digested and packed at a time; at least one row. Small enough that a thread that read a
+// piece still has it in its cache when it packs it.
+constexpr std::uint64_t kPieceBytes = 256u << 10;
+constexpr std::uint64_t kPanelBytesMax = 1u << 20;  // a panel of so many is one piece, too
+// Pieces beyond two for each thread: what is read before the digest asks for it.
+constexpr std::size_t kPiecesAhead = 8;
+constexpr std::size_t kUndigestedMin = 2;  // with fewer read ahead the digest might have to wait
 
 krn::WeightType type_of(const TensorInfo& tensor) {
   return tensor.dtype == Dtype::f32    ? krn::WeightType::f32
@@ -124,148 +130,199 @@ class TensorLoader::Converter {
   Quantizer quantizer_;
 };
 
-TensorLoader::TensorLoader(const WeightPlan& plan, std::uint8_t* memory, std::size_t packers)
-    : plan_(plan), memory_(memory), pieces_(packers == 0 ? 1 : 2 * packers + 4) {
+TensorLoader::TensorLoader(const WeightPlan& plan, std::uint8_t* memory, std::size_t threads)
+    : plan_(plan), memory_(memory), num_threads_(threads), pieces_(kPiecesAhead + 2 * threads) {
+  CHECK(threads > 0);
   for (Piece& piece : pieces_) free_.push_back(&piece);
-  if (packers == 0) {
-    converter_ = std::make_unique<Converter>();
-    return;
-  }
-  threads_.emplace_back([this] {
-    serve(undigested_, has_undigested_, [this](Piece& piece) {
-      piece.file->take_digest(piece.undigested);
-      const std::lock_guard lock(mutex_);
-      --num_undigested_;
-    });
-  });
-  for (std::size_t i = 0; i < packers; ++i) {
-    threads_.emplace_back([this] {
-      Converter converter;
-      serve(packable_, has_packable_, [&](Piece& piece) { pack(piece, converter); });
-    });
-  }
 }
 
-TensorLoader::~TensorLoader() {
-  static_cast<void>(finish());
-}
+TensorLoader::~TensorLoader() = default;
 
-Result<void> TensorLoader::finish() {
+Result<void> TensorLoader::read_tensors(ModelFile& file, const Shard& shard,
+                                        const OnRead& on_read) {
+  file_ = &file;
+  shard_ = &shard;
+  next_tensor_ = 0;
+  bytes_read_ = 0;
+  is_ended_ = failure_.has_value();
   {
-    const std::lock_guard lock(mutex_);
-    is_closed_ = true;
+    std::vector<std::jthread> others;
+    for (std::size_t i = 1; i < num_threads_; ++i) others.emplace_back([this] { work(nullptr); });
+    work(&on_read);
   }
-  has_packable_.notify_all();
-  has_undigested_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
-  threads_.clear();
   if (failure_) return *failure_;
   return {};
 }
 
-// Whole panels where a row is short enough: they are packed fastest.
+// Whole panels where a row is short enough: they are packed fastest, and pieces share none.
 std::uint64_t TensorLoader::piece_bytes(const TensorInfo& tensor) {
-  const std::size_t row_bytes = row_bytes_of(tensor);
-  const std::size_t rows = kPieceBytes / row_bytes;
-  return (rows < krn::kLanes ? std::max<std::size_t>(rows, 1) : rows - rows % krn::kLanes) *
-         row_bytes;
+  const std::uint64_t row = row_bytes_of(tensor);
+  const std::uint64_t panel = row * krn::kLanes;
+  if (panel <= kPieceBytes) return kPieceBytes / panel * panel;
+  return panel <= kPanelBytesMax ? panel : std::max(kPieceBytes / row, std::uint64_t{1}) * row;
 }
 
-Result<void> TensorLoader::skip_to(ModelFile& file, std::uint64_t position) {
-  CHECK(position >= file.position());
-  while (file.position() < position) {
-    const std::size_t bytes = std::min<std::uint64_t>(kPieceBytes, position - file.position());
-    if (auto read = read_piece(file, {}, bytes); !read) return read;
+// At the file's position: some of a tensor that the plan uses, or of what lies before the next one.
+// Nothing at the end of the file.
+std::optional<TensorLoader::Place> TensorLoader::next_place() {
+  const std::uint64_t position = file_->position();
+  const auto gap_to = [&](std::uint64_t end) {
+    CHECK(position <= end);
+    return Place{nullptr, nullptr, 0, std::min<std::uint64_t>(kPieceBytes, end - position)};
+  };
+  for (; next_tensor_ < shard_->table.tensors.size(); ++next_tensor_) {
+    const TensorInfo& tensor = shard_->table.tensors[next_tensor_];
+    const auto planned = plan_.tensors.find(tensor.name);
+    if (planned == plan_.tensors.end() || tensor.bytes == 0) continue;
+    const std::uint64_t begin = shard_->table.data_begin + tensor.offset;
+    if (position < begin) return gap_to(begin);
+    const std::uint64_t at = position - begin;
+    if (at < tensor.bytes)
+      return Place{&tensor, &planned->second, at, std::min(piece_bytes(tensor), tensor.bytes - at)};
   }
-  return {};
+  if (position >= file_->bytes()) return std::nullopt;
+  return gap_to(file_->bytes());
 }
 
-Result<void> TensorLoader::read_piece(ModelFile& file, const Place& place, std::size_t bytes) {
-  Piece* piece = nullptr;
-  {
-    std::unique_lock lock(mutex_);
-    has_free_.wait(lock, [&] { return !free_.empty(); });
-    if (failure_) return *failure_;  // finish() says which
-    piece = free_.back();
-    free_.pop_back();
-  }
-  piece->place = place;
-  piece->file = &file;
-  piece->number = next_number_++;
-  if (piece->memory.size() < bytes) piece->memory.resize(bytes);
-  piece->bytes = std::span(piece->memory).first(bytes);
-  const auto undigested = file.read_undigested(piece->bytes);
-  if (undigested && threads_.empty()) {
-    file.take_digest(*undigested);
-    if (place.tensor != nullptr) pack(*piece, *converter_);
-  }
-  const std::lock_guard lock(mutex_);
-  if (!undigested || threads_.empty()) {
-    free_.push_back(piece);
-    if (!undigested) return undigested.error();
-    return {};
-  }
-  piece->undigested = *undigested;
-  piece->uses = place.tensor != nullptr ? 2 : 1;
-  ++num_undigested_;
-  undigested_.push_back(piece);
-  has_undigested_.notify_one();
-  if (place.tensor == nullptr) return {};
-  packable_.push_back(piece);
-  has_packable_.notify_one();
-  return {};
+// What a thread that is free does. Reading precedes packing only to keep another thread's digest
+// going: what was just read is in this thread's cache.
+TensorLoader::Task TensorLoader::choose() const {
+  if (!is_digesting_ && !undigested_.empty()) return Task::digest;
+  const bool can_read = !is_ended_ && !is_reading_ && reads_on_ && !free_.empty();
+  const bool is_scarce = num_threads_ > 1 && undigested_.size() < kUndigestedMin;
+  if (can_read && is_scarce) return Task::read;
+  if (!packable_.empty()) return Task::pack;
+  if (can_read) return Task::read;
+  // The thread at the digest takes what is left of it.
+  return is_ended_ && !is_reading_ ? Task::leave : Task::wait;
 }
 
-void TensorLoader::wait_for_digest() {
+void TensorLoader::work(const OnRead* on_read) {
+  Converter converter;
+  std::uint64_t told = 0;
   std::unique_lock lock(mutex_);
-  has_free_.wait(lock, [&] { return num_undigested_ == 0; });
+  for (;;) {
+    while (on_read != nullptr && told != bytes_read_) {
+      const std::uint64_t more = bytes_read_ - std::exchange(told, bytes_read_);
+      lock.unlock();
+      (*on_read)(more);
+      lock.lock();
+    }
+    switch (choose()) {
+      case Task::digest:
+        take_digest(lock);
+        break;
+      case Task::read:
+        read(lock);
+        break;
+      case Task::pack:
+        pack(lock, converter);
+        break;
+      case Task::wait:
+        ++num_waiting_;
+        has_work_.wait(lock);
+        --num_waiting_;
+        break;
+      case Task::leave:
+        has_work_.notify_all();
+        return;
+    }
+  }
 }
 
-template <class Work>
-void TensorLoader::serve(std::deque<Piece*>& queue, std::condition_variable& has_some,
-                         const Work& work) {
-  for (;;) {
-    Piece* piece = nullptr;
-    {
-      std::unique_lock lock(mutex_);
-      has_some.wait(lock, [&] { return !queue.empty() || is_closed_; });
-      if (queue.empty()) return;
-      piece = queue.front();
-      queue.pop_front();
-    }
-    work(*piece);
-    {
-      const std::lock_guard lock(mutex_);
-      if (--piece->uses == 0) free_.push_back(piece);
-    }
-    has_free_.notify_one();
+// Of those who took a task: is there another one, somebody else takes that.
+void TensorLoader::wake() {
+  if (num_waiting_ > 0 && choose() != Task::wait) has_work_.notify_one();
+}
+
+void TensorLoader::read(std::unique_lock<std::mutex>& lock) {
+  Piece& piece = *free_.back();
+  free_.pop_back();
+  if (free_.empty()) reads_on_ = false;
+  is_reading_ = true;
+  piece.number = next_number_++;
+  wake();
+  lock.unlock();
+  const std::optional<Place> place = next_place();
+  Result<std::span<const std::uint8_t>> fresh = std::span<const std::uint8_t>();
+  if (place) {
+    piece.place = *place;
+    if (piece.memory.size() < place->bytes) piece.memory.resize(place->bytes);
+    const std::span<std::uint8_t> bytes = std::span(piece.memory).first(place->bytes);
+    piece.bytes = bytes;
+    fresh = file_->read_undigested(bytes);
   }
+  lock.lock();
+  is_reading_ = false;
+  if (!place || !fresh) {
+    is_ended_ = true;
+    free_.push_back(&piece);
+    if (!fresh) fail(piece, fresh.error());
+    return;
+  }
+  bytes_read_ += place->bytes;
+  piece.undigested = *fresh;
+  piece.uses = 1;
+  undigested_.push_back(&piece);
+  if (place->tensor == nullptr) return;
+  piece.uses = 2;
+  packable_.push_back(&piece);
+}
+
+void TensorLoader::take_digest(std::unique_lock<std::mutex>& lock) {
+  Piece& piece = *undigested_.front();
+  undigested_.pop_front();
+  is_digesting_ = true;
+  wake();
+  lock.unlock();
+  file_->take_digest(piece.undigested);
+  lock.lock();
+  is_digesting_ = false;
+  release(piece);
 }
 
 // Pieces write to bytes of their own: of a panel that two of them share, each to its rows' lanes.
-void TensorLoader::pack(Piece& piece, Converter& converter) {
-  const TensorInfo& tensor = *piece.place.tensor;
-  const std::size_t row_bytes = row_bytes_of(tensor);
+void TensorLoader::pack(std::unique_lock<std::mutex>& lock, Converter& converter) {
+  Piece& piece = *packable_.front();
+  packable_.pop_front();
+  wake();
+  lock.unlock();
   bool is_wide = false;
-  for (const Placement& placement : piece.place.planned->placements) {
+  const bool is_good = convert_and_put(piece, converter, is_wide);
+  lock.lock();
+  const TensorInfo& tensor = *piece.place.tensor;
+  if (is_wide) wide_.insert(tensor.name);
+  if (!is_good)
+    fail(piece, file_->error("tensor '" + printable(tensor.name) +
+                             "' holds values that are not finite, or too large for its type"));
+  release(piece);
+}
+
+bool TensorLoader::convert_and_put(const Piece& piece, Converter& converter, bool& is_wide) {
+  const Place& place = piece.place;
+  const std::size_t row_bytes = row_bytes_of(*place.tensor);
+  return std::ranges::all_of(place.planned->placements, [&](const Placement& placement) {
     const krn::WeightType wanted = plan_.regions[placement.region].type;
-    const auto rows = converter.convert(tensor, piece.bytes, wanted, is_wide);
-    if (!rows) {
-      const std::lock_guard lock(mutex_);
-      if (failure_ && failure_number_ < piece.number) return;
-      failure_number_ = piece.number;
-      failure_ = make_error(Errc::bad_file, printable(piece.file->name()) + ": tensor '" +
-                                                printable(tensor.name) +
-                                                "' holds values that are not finite, or too large "
-                                                "for its type");
-      return;
-    }
-    put(rows->data, rows->type, placement, piece.place.at / row_bytes,
-        piece.bytes.size() / row_bytes, tensor.shape.back());
-  }
-  if (!is_wide) return;
-  const std::lock_guard lock(mutex_);
-  wide_.insert(tensor.name);
+    const auto rows = converter.convert(*place.tensor, piece.bytes, wanted, is_wide);
+    if (!rows) return false;
+    put(rows->data, rows->type, placement, place.at / row_bytes, piece.bytes.size() / row_bytes,
+        place.tensor->shape.back());
+    return true;
+  });
+}
+
+// A thread that waits for free pieces is not woken for each of them, but when half are free.
+void TensorLoader::release(Piece& piece) {
+  if (--piece.uses > 0) return;
+  free_.push_back(&piece);
+  if (2 * free_.size() >= pieces_.size()) reads_on_ = true;
+}
+
+void TensorLoader::fail(const Piece& piece, Error error) {
+  is_ended_ = true;
+  if (failure_ && failure_number_ < piece.number) return;
+  failure_number_ = piece.number;
+  failure_ = std::move(error);
 }
 
 void TensorLoader::put(const void* rows, krn::WeightType type, const Placement& placement,

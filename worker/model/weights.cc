@@ -233,24 +233,20 @@ Result<ModelWeights> try_load(const std::string& path, const LoadOptions& option
                                                " bytes for the weights");
   }
   describe(*opened, *plan, weights);
-  const std::size_t packers = options.threads > 1 ? options.threads : 0;
-  TensorLoader loader(*plan, static_cast<std::uint8_t*>(weights.memory.data()), packers);
+  TensorLoader loader(*plan, static_cast<std::uint8_t*>(weights.memory.data()),
+                      std::max<std::size_t>(options.threads, 1));
   std::uint64_t bytes_read = 0;
   const auto count = [&](std::uint64_t more) {
     bytes_read += more;
     if (options.on_progress) options.on_progress(bytes_read, weights.file_bytes);
   };
-  Result<void> read;
-  for (std::size_t i = 0; read && i < opened->files.size(); ++i) {
+  for (std::size_t i = 0; i < opened->files.size(); ++i) {
     ModelFile& file = opened->files[i];
-    read = loader.read_tensors(file, opened->shards[i], count);
-    if (!read) break;
+    const Result<void> read = loader.read_tensors(file, opened->shards[i], count);
+    if (!read) return read.error();
     weights.digest = file.finish();
     opened->digest_lines += hex_of(weights.digest) + "  " + file.name() + "\n";
   }
-  // What was read before a file ended short is judged first.
-  if (const Result<void> packed = loader.finish(); !packed) return packed.error();
-  if (!read) return read.error();
   if (opened->naming == TensorNaming::hugging_face)
     weights.digest = sha256_of(opened->digest_lines);
   wide = loader.wide();

@@ -71,9 +71,8 @@ struct ModelWeights {
 
 struct LoadOptions {
   MatrixForm matrices = MatrixForm::stored;
-  // 2 and more: so many pack, and one takes the digest, while the caller's thread reads.
-  std::size_t threads = 1;
-  // Called on the caller's thread each time that a piece was read.
+  std::size_t threads = 1;  // that read, hash and pack, the caller's included
+  // Called on the caller's thread as reading goes on.
   std::function<void(std::uint64_t bytes_read, std::uint64_t bytes_total)> on_progress;
 };
 

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -48,6 +49,10 @@ TEST(MachineLimits, AreAboveAPlainLoop) {
   EXPECT_GT(limits.operations_per_second, 2.0 * kSteps / took.count());
   EXPECT_GT(limits.bytes_per_second, 1e8);
   EXPECT_TRUE(std::isfinite(limits.bytes_per_second));
+  // Memory of any contents does as well.
+  std::vector<float> memory(20u << 20, std::numeric_limits<float>::quiet_NaN());
+  EXPECT_GT(measure_limits(team, memory).bytes_per_second, limits.bytes_per_second / 8);
+  EXPECT_GT(measure_limits(team, std::span(memory).first(7)).bytes_per_second, 1e8);
 }
 
 }  // namespace

@@ -328,6 +328,31 @@ TEST(QuantizedMatmul, WhatIsNoNumberStaysVisibleAndWhatIsTinyCountsAsZero) {
   }
 }
 
+// Whole panels take another way than rows alone; columns that are no multiple of 8 do not.
+TEST(Pack, WholePanelsBecomeWhatTheirRowsBecomeOneByOne) {
+  using enum WeightType;
+  for (const WeightType type : {f32, bf16, f16, q8_0, q4_0, q4_k, q5_k, q6_k}) {
+    for (const std::size_t cols : {std::size_t{256}, std::size_t{1280}, std::size_t{36}}) {
+      if (is_quantized(type) && cols % kSuperBlock != 0) continue;
+      constexpr std::size_t kRows = 3 * kLanes + 5;
+      const std::size_t bytes = row_bytes(cols, type);
+      std::vector<std::uint8_t> file(kRows * bytes + 1);
+      std::mt19937 engine(static_cast<std::uint32_t>(cols));
+      for (std::uint8_t& byte : file) byte = static_cast<std::uint8_t>(engine());
+      std::vector<std::uint8_t> want(packed_bytes(kRows, cols, type));
+      for (std::size_t r = 0; r < kRows; ++r)
+        pack_rows(file.data() + 1 + r * bytes, type, 1, cols, r, want.data(), type);
+      for (const std::size_t first : {0u, 4u, 16u}) {
+        std::vector<std::uint8_t> got(want.size());
+        pack_rows(file.data() + 1, type, first, cols, 0, got.data(), type);
+        pack_rows(file.data() + 1 + first * bytes, type, kRows - first, cols, first, got.data(),
+                  type);
+        EXPECT_EQ(got, want) << static_cast<int>(type) << " " << cols << " from row " << first;
+      }
+    }
+  }
+}
+
 TEST(HalfFloat, EveryF16ValueConvertsAsTheHardwareDoes) {
   std::vector<std::uint16_t> bits(65536);
   for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint16_t>(i);

@@ -13,6 +13,7 @@
 #include "kernels/kernel_table.h"
 #include "kernels/pack.h"
 #include "tests/support/model_files.h"
+#include "worker/model/tensor_loader.h"
 
 namespace sluice::test {
 namespace {
@@ -201,6 +202,76 @@ TEST_F(Weights, OfSeveralErrorsTheFirstCountsWhateverTheThreads) {
       "not finite, or too large for its type";
   for (int time = 0; time < 5; ++time)
     for (const std::size_t threads : {1u, 2u, 4u}) EXPECT_EQ(error_of(threads), want);
+}
+
+// A file of 3 MB: two tensors that are used, one that is not, and what lies between them.
+class Loader : public testing::Test {
+ protected:
+  static constexpr std::uint64_t kBegin = 100, kRows = 700, kCols = 1000;
+
+  Loader() {
+    const std::uint64_t matrix = kRows * kCols * 4;
+    shard_ = {"file", {kBegin, {}}};
+    shard_.table.tensors = {
+        {"matrix", eng::Dtype::f32, "F32", {kRows, kCols}, 50, matrix},
+        {"unused", eng::Dtype::f32, "F32", {9, kCols}, 50 + matrix, 9 * kCols * 4},
+        {"vector", eng::Dtype::f32, "F32", {kCols}, 90 + matrix + 9 * kCols * 4, kCols * 4}};
+    plan_.regions = {
+        {eng::Region::Kind::rows, krn::WeightType::f32, kRows, kCols, 0, matrix},
+        {eng::Region::Kind::vector, krn::WeightType::f32, 1, kCols, matrix, kCols * 4}};
+    plan_.bytes = matrix + kCols * 4;
+    plan_.tensors["matrix"].placements = {{0, 0}};
+    plan_.tensors["vector"].placements = {{1, 0}};
+    const eng::TensorInfo& last = shard_.table.tensors.back();
+    bytes_.resize(kBegin + last.offset + last.bytes + 77);
+    for (std::size_t i = 0; i < bytes_.size(); ++i) bytes_[i] = static_cast<char>(i * 7 % 127);
+    write_file(directory_.path() + "/file", bytes_);
+  }
+  eng::ModelFile open() {
+    return std::move(eng::ModelFile::open(directory_.path(), "file").value());
+  }
+  std::string tensor(std::size_t index) const {
+    const eng::TensorInfo& info = shard_.table.tensors[index];
+    return bytes_.substr(kBegin + info.offset, info.bytes);
+  }
+
+  TemporaryDirectory directory_;
+  eng::Shard shard_;
+  eng::WeightPlan plan_;
+  std::string bytes_;
+};
+
+TEST_F(Loader, DigestsAllAndPlacesWhatIsUsedWhateverTheThreads) {
+  for (const std::size_t threads : {1u, 2u, 3u, 16u}) {
+    std::string memory(plan_.bytes, '\0');
+    eng::TensorLoader loader(plan_, reinterpret_cast<std::uint8_t*>(memory.data()), threads);
+    for (int again = 0; again < 3; ++again) {  // one file after another
+      eng::ModelFile file = open();
+      std::uint64_t read = 0;
+      const auto loaded =
+          loader.read_tensors(file, shard_, [&](std::uint64_t more) { read += more; });
+      ASSERT_TRUE(loaded.has_value()) << loaded.error().detail;
+      EXPECT_EQ(read, bytes_.size());
+      EXPECT_EQ(file.finish(), eng::sha256_of(bytes_));
+      EXPECT_TRUE(memory == tensor(0) + tensor(2)) << threads;
+    }
+  }
+}
+
+TEST_F(Loader, AFileThatWasCutShortSinceItWasOpenedIsRefused) {
+  for (const std::size_t threads : {1u, 2u, 16u}) {
+    for (const std::uint64_t left : {std::uint64_t{0}, kBegin + 2'000'000, bytes_.size() - 1}) {
+      write_file(directory_.path() + "/file", bytes_);
+      eng::ModelFile file = open();
+      std::filesystem::resize_file(directory_.path() + "/file", left);
+      std::string memory(plan_.bytes, '\0');
+      eng::TensorLoader loader(plan_, reinterpret_cast<std::uint8_t*>(memory.data()), threads);
+      const auto loaded = loader.read_tensors(file, shard_, [](std::uint64_t) {});
+      ASSERT_FALSE(loaded.has_value());
+      const std::string want = "file: ends at byte " + std::to_string(left) + ", expected ";
+      EXPECT_EQ(loaded.error().detail.substr(0, want.size()), want);
+    }
+  }
 }
 
 TEST_F(Weights, QuantizesOnLoadWhatIsStoredAsFloats) {

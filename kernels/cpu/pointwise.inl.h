@@ -9,14 +9,6 @@ SLUICE_INLINE float tree_sum(Lanes a) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-// No lane is a NaN.
-SLUICE_INLINE float tree_max(Lanes a) {
-  const __m256 eight = _mm256_max_ps(lower_half(a), upper_half(a));
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
-}
-
 SLUICE_INLINE Lanes exponential(Lanes x) {
   const Lanes y = maximum(splat(kExpMin), minimum(splat(kExpMax), x));
   const Lanes n = round_even(mul(y, splat(kLog2E)));
@@ -24,6 +16,41 @@ SLUICE_INLINE Lanes exponential(Lanes x) {
   Lanes p = splat(kExpCoefficients[0]);
   for (int i = 1; i < 8; ++i) p = fma(p, r, splat(kExpCoefficients[i]));
   return zero_below(scale_by_power(p, n), x, splat(kExpMin));
+}
+
+// The same bits of N vectors x <= 0 or a NaN, in fewer steps: no limits, as what lies below is 0 in
+// the end; adding rounds to the nearest integer, which then stands in the low bits; and as the
+// result is a normal number, so does adding to the exponent what multiplying would. Side by side,
+// since each step waits for the one before.
+template <int N>
+SLUICE_INLINE void exponentials_nonpositive(Lanes (&x)[N]) {
+  const Lanes shift = splat(0x1.8p23f);
+  LaneMask is_kept[N];
+  Lanes power[N];
+  Lanes p[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    is_kept[i] = not_below(x[i], splat(kExpMin));
+    power[i] = mul(x[i], splat(kLog2E));
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) power[i] = add(power[i], shift);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) p[i] = sub(power[i], shift);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) x[i] = fma(p[i], splat(-kLn2High), x[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) x[i] = fma(p[i], splat(-kLn2Low), x[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i)
+    p[i] = fma(splat(kExpCoefficients[0]), x[i], splat(kExpCoefficients[1]));
+#pragma GCC unroll 8
+  for (int c = 2; c < 8; ++c) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) p[i] = fma(p[i], x[i], splat(kExpCoefficients[c]));
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) x[i] = add_exponent(p[i], power[i], is_kept[i]);
 }
 
 static void rms_norm(const float* x, const float* weight, float* out, std::size_t n, float eps) {

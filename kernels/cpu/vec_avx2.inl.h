@@ -13,7 +13,10 @@ constexpr int tile_panels(int tokens) {
 }
 constexpr int kProbeChains = 5;
 constexpr int kAttentionRows = 2;
-constexpr int kAttentionWidth = 2;
+constexpr int attention_vectors(int /*rows*/) {
+  return 2;
+}
+constexpr int kSoftenedRows = 1;
 
 // All ones in the first n of 8 lanes, n <= 8.
 SLUICE_INLINE __m256i first_eight(std::size_t n) {
@@ -121,13 +124,47 @@ SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {
   return {_mm256_andnot_ps(_mm256_cmp_ps(x.low, bound.low, _CMP_LT_OQ), a.low),
           _mm256_andnot_ps(_mm256_cmp_ps(x.high, bound.high, _CMP_LT_OQ), a.high)};
 }
-SLUICE_INLINE Lanes keep_first(Lanes a, std::size_t n, Lanes rest) {
-  return {_mm256_blendv_ps(rest.low, a.low, _mm256_castsi256_ps(first_eight(in_low(n)))),
-          _mm256_blendv_ps(rest.high, a.high, _mm256_castsi256_ps(first_eight(in_high(n))))};
+// Which lanes of x are not below the bound (a NaN is not), and a times the power of two whose
+// exponent stands in the low bits of `power` in these, 0 elsewhere.
+using LaneMask = Lanes;  // all bits of a lane or none
+SLUICE_INLINE LaneMask not_below(Lanes x, Lanes bound) {
+  return {_mm256_cmp_ps(x.low, bound.low, _CMP_NLT_UQ),
+          _mm256_cmp_ps(x.high, bound.high, _CMP_NLT_UQ)};
+}
+SLUICE_INLINE __m256 add_exponent(__m256 a, __m256 power, __m256 is_kept) {
+  const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(power), 23);
+  return _mm256_and_ps(is_kept,
+                       _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent)));
+}
+SLUICE_INLINE Lanes add_exponent(Lanes a, Lanes power, LaneMask is_kept) {
+  return {add_exponent(a.low, power.low, is_kept.low),
+          add_exponent(a.high, power.high, is_kept.high)};
 }
 SLUICE_INLINE __m256 upper_half(Lanes a) {
   return a.high;
 }
 SLUICE_INLINE __m256 lower_half(Lanes a) {
   return a.low;
+}
+
+// Lane i of the result is lane 0 of row i folded by op in a tree: l with l + 8, + 4, + 2, + 1.
+template <Lanes (*op)(Lanes, Lanes)>
+SLUICE_INLINE Lanes fold_rows(const Lanes (&rows)[kLanes]) {
+  const auto fold = [&](__m256 a, __m256 b) { return op({a, a}, {b, b}).low; };
+  const auto eight_rows = [&](const Lanes* from) {
+    __m256 fours[4];  // [rows i, i + 4][4]
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m256 a = fold(from[i].low, from[i].high);
+      const __m256 b = fold(from[i + 4].low, from[i + 4].high);
+      fours[i] = fold(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    const auto twos = [&](__m256 a, __m256 b) {
+      return fold(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    };
+    const __m256 low = twos(fours[0], fours[1]);
+    const __m256 high = twos(fours[2], fours[3]);
+    return fold(_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xdd));
+  };
+  return {eight_rows(rows), eight_rows(rows + kLanes / 2)};
 }

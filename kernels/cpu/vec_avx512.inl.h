@@ -12,8 +12,11 @@ constexpr int tile_panels(int tokens) {
   return tokens <= 2 ? 8 : tokens <= 4 ? 4 : 2;
 }
 constexpr int kProbeChains = 12;
-constexpr int kAttentionRows = 4;   // query rows that share a load of K or V
-constexpr int kAttentionWidth = 4;  // vectors of positions, or of dimensions, side by side
+constexpr int kAttentionRows = 8;  // query rows that share a load of K or V
+constexpr int attention_vectors(int rows) {
+  return rows <= 4 ? 4 : 2;  // of positions, or of dimensions, side by side
+}
+constexpr int kSoftenedRows = 2;  // whose exponentials are computed side by side
 
 SLUICE_INLINE __mmask16 first_lanes(std::size_t n) {
   return static_cast<__mmask16>((1u << n) - 1u);  // n <= 16
@@ -95,17 +98,45 @@ SLUICE_INLINE Lanes round_even(Lanes a) {
 SLUICE_INLINE Lanes scale_by_power(Lanes a, Lanes n) {
   return {_mm512_scalef_ps(a.v, n.v)};
 }
+// Which lanes of x are not below the bound (a NaN is not), and a times the power of two whose
+// exponent stands in the low bits of `power` in these, 0 elsewhere.
+using LaneMask = __mmask16;
+SLUICE_INLINE LaneMask not_below(Lanes x, Lanes bound) {
+  return _mm512_cmp_ps_mask(x.v, bound.v, _CMP_NLT_UQ);
+}
+SLUICE_INLINE Lanes add_exponent(Lanes a, Lanes power, LaneMask is_kept) {
+  const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(power.v), 23);
+  return {_mm512_castsi512_ps(_mm512_maskz_add_epi32(is_kept, _mm512_castps_si512(a.v), exponent))};
+}
 // 0 where x < bound, a elsewhere (also where x is a NaN).
 SLUICE_INLINE Lanes zero_below(Lanes a, Lanes x, Lanes bound) {
   const __mmask16 below = _mm512_cmp_ps_mask(x.v, bound.v, _CMP_LT_OQ);
   return {_mm512_mask_mov_ps(a.v, below, _mm512_setzero_ps())};
-}
-SLUICE_INLINE Lanes keep_first(Lanes a, std::size_t n, Lanes rest) {
-  return {_mm512_mask_mov_ps(rest.v, first_lanes(n), a.v)};
 }
 SLUICE_INLINE __m256 upper_half(Lanes a) {
   return _mm512_extractf32x8_ps(a.v, 1);
 }
 SLUICE_INLINE __m256 lower_half(Lanes a) {
   return _mm512_castps512_ps256(a.v);
+}
+
+// Lane i of the result is lane 0 of row i folded by op in a tree: l with l + 8, + 4, + 2, + 1.
+template <Lanes (*op)(Lanes, Lanes)>
+SLUICE_INLINE Lanes fold_rows(const Lanes (&rows)[kLanes]) {
+  const auto eights = [&](__m512 a, __m512 b) {  // [2 rows][8]
+    return op({_mm512_shuffle_f32x4(a, b, 0x44)}, {_mm512_shuffle_f32x4(a, b, 0xee)}).v;
+  };
+  Lanes fours[4];  // [rows i, i + 4, i + 8, i + 12][4]
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = eights(rows[i].v, rows[i + 4].v);
+    const __m512 b = eights(rows[i + 8].v, rows[i + 12].v);
+    fours[i] = op({_mm512_shuffle_f32x4(a, b, 0x88)}, {_mm512_shuffle_f32x4(a, b, 0xdd)});
+  }
+  const auto twos = [&](__m512 a, __m512 b) {
+    return op({_mm512_shuffle_ps(a, b, 0x44)}, {_mm512_shuffle_ps(a, b, 0xee)}).v;
+  };
+  const __m512 low = twos(fours[0].v, fours[1].v);
+  const __m512 high = twos(fours[2].v, fours[3].v);
+  return op({_mm512_shuffle_ps(low, high, 0x88)}, {_mm512_shuffle_ps(low, high, 0xdd)});
 }

@@ -255,6 +255,35 @@ TEST(Attention, NarrowCachesKeepTheBoundAndTheBits) {
   }
 }
 
+// Items of more rows than go through a group at a time, and fewer at their end; tiles of every
+// size; rows that end, or whose windows begin, in different groups.
+TEST(Attention, LongItemsGiveTheSameBitsForEveryTypeWindowAndBlockSize) {
+  constexpr std::size_t kLength = 301;
+  constexpr std::size_t kStart = 231;
+  for (const Shape& shape : {Shape{14, 2, 40}, Shape{3, 3, 64}}) {
+    for (const KvType type : {KvType::f32, KvType::f16, KvType::int8}) {
+      for (const std::size_t window : {0u, 90u}) {
+        Sequence s = make_sequence(shape, kLength, 53);
+        s.window = window;
+        const std::vector<float> want =
+            attend(oracle(), s, make_cache(s, 64, 1, type), kStart, kLength, kLength);
+        for (const KernelTable* path : all_paths()) {
+          if (path == &oracle()) continue;
+          for (const std::size_t block_tokens : {8u, 16u, 32u, 64u}) {
+            const Cache cache = make_cache(s, block_tokens, 5, type);
+            for (const std::size_t item : {1u, 5u, 43u, 70u}) {
+              const std::vector<float> got = attend(*path, s, cache, kStart, kLength, item);
+              ASSERT_TRUE(same_bits(got.data(), want.data(), got.size()))
+                  << path->name << " type " << static_cast<int>(type) << " block " << block_tokens
+                  << " item " << item << " window " << window << " heads " << shape.heads;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(PagedKv, Int8StoresWhatIsNoNumberVisibly) {
   const PagedKv shape{nullptr, 1, 1, 1, 4, 8, KvType::int8};
   std::vector<float> memory(kv_block_bytes(shape) / 4);

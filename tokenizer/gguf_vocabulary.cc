@@ -98,15 +98,21 @@ Result<const GgufValue*> find_list(const GgufHeader& header, std::string_view ke
   return value;
 }
 
-// Texts and types.
-Result<std::vector<PieceFacts>> read_pieces(const GgufHeader& header) {
+Result<const GgufValue*> find_tokens(const GgufHeader& header) {
   const GgufValue* tokens = header.find(kTokens);
   if (tokens == nullptr) return bad_key(kTokens, "is missing");
   if (tokens->num_elements < 1 || tokens->num_elements > kVocabularyMax)
     return bad_key(kTokens, "must be a list of 1 to " + std::to_string(kVocabularyMax) + " texts");
-  const auto types = find_list(header, kTypes, tokens->num_elements);
+  return tokens;
+}
+
+// Texts and types.
+Result<std::vector<PieceFacts>> read_pieces(const GgufHeader& header) {
+  const auto tokens = find_tokens(header);
+  if (!tokens) return tokens.error();
+  const auto types = find_list(header, kTypes, (*tokens)->num_elements);
   if (!types) return types.error();
-  const auto texts = tokens->texts();
+  const auto texts = (*tokens)->texts();
   if (!texts) return bad_key(kTokens, "must be a list of texts");
   const auto kinds = (*types)->integers();
   if (!kinds) return bad_key(kTypes, "must be a list of integers");
@@ -258,6 +264,12 @@ Result<void> read_byte_level(const GgufHeader& header, const EndIds& ids,
 }
 
 }  // namespace
+
+Result<std::uint32_t> count_gguf_pieces(const GgufHeader& header) {
+  const auto tokens = find_tokens(header);
+  if (!tokens) return tokens.error();
+  return static_cast<std::uint32_t>((*tokens)->num_elements);
+}
 
 Result<VocabularySource> read_gguf_vocabulary(const GgufHeader& header) {
   const auto model = read_model(header);

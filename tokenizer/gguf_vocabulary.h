@@ -19,5 +19,7 @@
 namespace sluice::tok {
 
 Result<VocabularySource> read_gguf_vocabulary(const GgufHeader& header);
+// Of a vocabulary that read_gguf_vocabulary() takes, its number of tokens.
+Result<std::uint32_t> count_gguf_pieces(const GgufHeader& header);
 
 }  // namespace sluice::tok

@@ -251,6 +251,13 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
 }
 
 Result<std::uint32_t> Tokenizer::count_pieces(const std::string& path) {
+  if (is_gguf_file(path)) {
+    const Result<GgufFile> file = GgufFile::read(path);
+    if (!file) return file.error();
+    const Result<std::uint32_t> count = count_gguf_pieces(file->header());
+    if (!count) return make_error(Errc::bad_file, path + ": " + count.error().detail);
+    return count;
+  }
   const Result<VocabularySource> source = read_source(path);
   if (!source) return source.error();
   if (source->byte_level) return static_cast<std::uint32_t>(source->byte_level->pieces.size());

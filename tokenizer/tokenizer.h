@@ -51,7 +51,7 @@ class Tokenizer {
   // vocabulary (gguf_vocabulary.h).
   // Errors: bad_file (path and reason).
   static Result<Tokenizer> load(const std::string& path);
-  // vocabulary().size of what load() would make, quickly.
+  // vocabulary().size of what load() makes of the same file, much faster; it may miss its errors.
   static Result<std::uint32_t> count_pieces(const std::string& path);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -2,6 +2,7 @@
 #include "worker/make_executor.h"
 
 #include <algorithm>
+#include <future>
 #include <thread>
 
 #include "config/load_config.h"
@@ -129,10 +130,14 @@ Result<std::unique_ptr<Executor>> open_cuda(const cfg::Model& model,
 
 Result<std::unique_ptr<Executor>> make_llama(const cfg::Model& model,
                                              const LoadProgress& on_progress) {
-  const auto num_pieces = tok::Tokenizer::count_pieces(cfg::tokenizer_path(model));
-  if (!num_pieces) return num_pieces.error();
+  // Beside the loading, which takes longer.
+  std::future<Result<std::uint32_t>> counted = std::async(std::launch::async, [&model] {
+    return tok::Tokenizer::count_pieces(cfg::tokenizer_path(model));
+  });
   auto executor = model.device == cfg::DeviceKind::cuda ? open_cuda(model, on_progress)
                                                         : open_cpu(model, on_progress);
+  const Result<std::uint32_t> num_pieces = counted.get();
+  if (!num_pieces) return num_pieces.error();
   if (!executor) return executor.error();
   // The gateway turns ids into text by this vocabulary: every id that the model may draw must be in
   // it.

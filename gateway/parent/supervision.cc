@@ -92,9 +92,11 @@ Action Supervision::spawn(ChildId id) {
 }
 
 Actions Supervision::start() {
-  Actions actions{spawn(kGatewayChild)};
+  // Workers take longest until they are ready: they come first.
+  Actions actions;
   for (std::uint32_t i = 0; i < workers_.size(); ++i)
     actions.push_back(spawn(worker_child(WorkerId(i))));
+  actions.push_back(spawn(kGatewayChild));
   return actions;
 }
 

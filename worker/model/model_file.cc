@@ -70,9 +70,8 @@ Result<ModelFile> ModelFile::open(const std::string& directory, const std::strin
   return ModelFile(std::move(fd), name, static_cast<std::uint64_t>(status.st_size));
 }
 
-// At the end of what was read so far, which position_ may be behind of.
-Result<void> ModelFile::read_fresh(std::span<std::uint8_t> out) {
-  const std::uint64_t begin = std::max(position_, ahead_begin_ + ahead_.size());
+// What was read so far ends at `begin`.
+Result<void> ModelFile::read_fresh(std::uint64_t begin, std::span<std::uint8_t> out) {
   std::size_t done = 0;
   while (done < out.size()) {
     const ssize_t n = ::read(fd_.get(), out.data() + done, out.size() - done);
@@ -107,7 +106,8 @@ Result<std::span<const std::uint8_t>> ModelFile::read_undigested(std::span<std::
   }
   const std::span<std::uint8_t> fresh = out.subspan(known);
   if (!fresh.empty()) {
-    if (const Result<void> read = read_fresh(fresh); !read) return read.error();
+    const Result<void> read = read_fresh(std::max(position_, ahead_end), fresh);
+    if (!read) return read.error();
   }
   position_ += out.size();
   return std::span<const std::uint8_t>(fresh);
@@ -130,13 +130,15 @@ Result<std::string_view> ModelFile::peek(std::uint64_t count) {
   }
   const std::size_t used = position_ - ahead_begin_;
   const std::size_t wanted = used + std::min(count, bytes_ - std::min(bytes_, position_));
-  if (wanted > ahead_.size()) {
-    // Grows only once the bytes are there: read_fresh goes on behind what ahead_ holds.
-    std::string fresh(wanted - ahead_.size(), '\0');
-    const std::span bytes(reinterpret_cast<std::uint8_t*>(fresh.data()), fresh.size());
-    if (const Result<void> read = read_fresh(bytes); !read) return read.error();
-    take_digest(bytes);
-    ahead_ += fresh;
+  if (const std::size_t known = ahead_.size(); wanted > known) {
+    ahead_.resize(wanted);
+    const auto fresh =
+        std::span(reinterpret_cast<std::uint8_t*>(ahead_.data()), wanted).subspan(known);
+    if (const Result<void> read = read_fresh(ahead_begin_ + known, fresh); !read) {
+      ahead_.resize(known);
+      return read.error();
+    }
+    take_digest(fresh);
   }
   return std::string_view(ahead_).substr(used, wanted - used);
 }

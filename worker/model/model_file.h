@@ -61,7 +61,7 @@ class ModelFile {
   };
 
   ModelFile(UniqueFd fd, std::string name, std::uint64_t bytes);
-  Result<void> read_fresh(std::span<std::uint8_t> out);
+  Result<void> read_fresh(std::uint64_t begin, std::span<std::uint8_t> out);
 
   UniqueFd fd_;
   std::string name_;

@@ -68,7 +68,7 @@ class Dequantizer {
     constexpr float kHalfMax = 65504;
     is_wide = is_wide || std::bit_cast<float>(largest) > kHalfMax;
     halves_.resize(floats_.size());
-    std::ranges::transform(floats_, halves_.begin(), krn::float_to_f16);
+    krn::floats_to_f16(floats_.data(), floats_.size(), halves_.data());
     return Rows{reinterpret_cast<const std::uint8_t*>(halves_.data()), krn::WeightType::f16};
   }
 

@@ -369,6 +369,25 @@ TEST(HalfFloat, EveryF16ValueConvertsAsTheHardwareDoes) {
   }
 }
 
+// Every binary16 value, the half way points between them and their neighbours; all lengths.
+TEST(HalfFloat, RowsOfFloatsBecomeF16LikeSingleOnes) {
+  std::vector<float> x;
+  for (std::uint32_t half = 0; half < 65536; ++half) {
+    const auto bits = std::bit_cast<std::uint32_t>(f16_to_float(static_cast<std::uint16_t>(half)));
+    for (const std::uint32_t more : {0u, 1u, 0xfffu, 0x1000u, 0x1001u, 0x1fffu})
+      x.push_back(std::bit_cast<float>(bits + more));
+  }
+  std::vector<std::uint16_t> got(x.size());
+  floats_to_f16(x.data(), x.size(), got.data());
+  for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(got[i], float_to_f16(x[i])) << i;
+  for (std::size_t n = 0; n < 20; ++n) {
+    std::vector<std::uint16_t> some(n + 1, 0x1234);
+    floats_to_f16(x.data() + 99'999, n, some.data());
+    EXPECT_EQ(some[n], 0x1234) << n;
+    for (std::size_t i = 0; i < n; ++i) EXPECT_EQ(some[i], float_to_f16(x[99'999 + i])) << n;
+  }
+}
+
 TEST(HalfFloat, Bf16RoundsToNearestEven) {
   EXPECT_EQ(float_to_bf16(1.0f), 0x3f80);
   EXPECT_EQ(float_to_bf16(1.00390625f), 0x3f80);  // half way, even below

@@ -32,7 +32,9 @@ Result<Tokenizer> load(const test::GgufBytes& file) {
   const std::string path = testing::TempDir() + "byte_level_" + std::to_string(::getpid());
   std::ofstream(path, std::ios::binary) << file.bytes();
   auto loaded = Tokenizer::load(path);
-  if (loaded) EXPECT_EQ(Tokenizer::count_pieces(path).value(), loaded->vocabulary().size);
+  if (loaded) {
+    EXPECT_EQ(Tokenizer::count_pieces(path).value(), loaded->vocabulary().size);
+  }
   std::filesystem::remove(path);
   return loaded;
 }

@@ -66,7 +66,9 @@ Result<Tokenizer> load(const GgufBytes& file) {
   const std::string path = testing::TempDir() + "vocabulary_" + std::to_string(::getpid());
   std::ofstream(path, std::ios::binary) << file.bytes();
   auto loaded = Tokenizer::load(path);
-  if (loaded) EXPECT_EQ(Tokenizer::count_pieces(path).value(), loaded->vocabulary().size);
+  if (loaded) {
+    EXPECT_EQ(Tokenizer::count_pieces(path).value(), loaded->vocabulary().size);
+  }
   std::filesystem::remove(path);
   return loaded;
 }

@@ -13,7 +13,7 @@ namespace {
 // A chunk below so many multiply-adds or elements is not worth handing to another thread.
 constexpr std::size_t kGrainProducts = 128 * 1024;
 constexpr std::size_t kGrainElements = 16 * 1024;
-constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul
+constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul, as tiles take them
 constexpr std::size_t kTokenPiece = 96;     // tokens of one piece of a long matmul
 constexpr std::size_t kTokenTile = 12;      // a multiple of the token tiles of all kernels
 constexpr std::size_t kColumnPiece = 512;   // of one piece of quantizing
@@ -185,7 +185,8 @@ void Transformer::quantize(const krn::PackedMatrix& w, const Rows& from, std::si
   const std::size_t parts = pieces(w.cols, kColumnPiece);
   team_->parallel_for(
       parts * split_tokens.count,
-      grain(kGrainElements, std::min(kColumnPiece, w.cols) * split_tokens.tokens),
+      grain(kGrainElements,
+            std::min(kColumnPiece, w.cols) * std::min(split_tokens.tokens, num_tokens)),
       [&](std::size_t begin, std::size_t end) {
         for (std::size_t piece = begin; piece < end; ++piece) {
           const std::size_t column = piece % parts * kColumnPiece;
@@ -210,21 +211,23 @@ void Transformer::matmul(const krn::PackedMatrix& w, const Rows& from, const Row
 void Transformer::multiply(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
                            std::size_t num_tokens) {
   const std::size_t panels = krn::num_panels(w.rows);
-  const std::size_t groups = pieces(panels, kPanelGroup);
+  // One token's quantized products go panel by panel anyway.
+  const std::size_t size = num_tokens == 1 && krn::is_quantized(w.type) ? 1 : kPanelGroup;
+  const std::size_t groups = pieces(panels, size);
   const MatmulPieces split_tokens = split(num_tokens);
-  const std::size_t cost = kPanelGroup * krn::kLanes * w.cols * split_tokens.tokens;
-  team_->parallel_for(groups * split_tokens.count, grain(kGrainProducts, cost),
-                      [&](std::size_t begin, std::size_t end) {
-                        for (std::size_t piece = begin; piece < end;) {
-                          const std::size_t group = piece % groups;
-                          const std::size_t together = std::min(groups - group, end - piece);
-                          const krn::MatmulJob job = piece_of(w, from, to, num_tokens,
-                                                              piece / groups * split_tokens.tokens);
-                          kernels_->matmul(job, group * kPanelGroup,
-                                           std::min((group + together) * kPanelGroup, panels));
-                          piece += together;
-                        }
-                      });
+  const std::size_t cost = size * krn::kLanes * w.cols * std::min(split_tokens.tokens, num_tokens);
+  team_->parallel_for(
+      groups * split_tokens.count, grain(kGrainProducts, cost),
+      [&](std::size_t begin, std::size_t end) {
+        for (std::size_t piece = begin; piece < end;) {
+          const std::size_t group = piece % groups;
+          const std::size_t together = std::min(groups - group, end - piece);
+          const krn::MatmulJob job =
+              piece_of(w, from, to, num_tokens, piece / groups * split_tokens.tokens);
+          kernels_->matmul(job, group * size, std::min((group + together) * size, panels));
+          piece += together;
+        }
+      });
 }
 
 void Transformer::matmul(const FusedMatrix& w, const Rows& from, const Rows& to,

@@ -56,6 +56,27 @@ TEST(ThreadPool, MembersHelp) {
   EXPECT_EQ(arrived.load(), 2);
 }
 
+// Whoever holds the first chunk of a range waits until all the rest is done: only the other thread
+// can do it, so it must take what is left of that range, too.
+TEST(ThreadPool, WhoIsEarlyTakesWhatIsLeftOfTheOthers) {
+  constexpr std::size_t kCount = 64;
+  ThreadPool pool(2);
+  for (const std::size_t held : {std::size_t{0}, kCount / 2}) {
+    std::atomic<std::size_t> done{0};
+    std::size_t held_length = 0;
+    pool.parallel_for(kCount, 1, [&](std::size_t begin, std::size_t end) {
+      if (begin == held) {
+        held_length = end - begin;
+        while (done.load() < kCount - (end - begin)) std::this_thread::yield();
+      } else {
+        done.fetch_add(end - begin);
+      }
+    });
+    EXPECT_EQ(held_length, kCount / 4) << held;
+    EXPECT_EQ(done.load(), kCount - held_length);
+  }
+}
+
 TEST(ThreadPool, SleepingMembersWakeForTheNextJob) {
   ThreadPool pool(2);
   for (int round = 0; round < 20; ++round) {

@@ -172,13 +172,14 @@ TEST(Tokenizer, RefusesFilesThatAreNoModel) {
     EXPECT_NE(loaded.error().detail.find(name), std::string::npos);
   }
   for (const char* path : {"/no/such/file", "/proc", "/dev/null"})
-    EXPECT_FALSE(Tokenizer::load(path)) << path;
+    EXPECT_FALSE(Tokenizer::load(path) || Tokenizer::count_pieces(path)) << path;
 }
 
 TEST(Tokenizer, TakesTheConfigurationBesideTheModel) {
   const ScratchFolder folder;
   const std::string path = folder.write("tokenizer.model", file_bytes(kModel));
   EXPECT_TRUE(Tokenizer::load(path).value().vocabulary().adds_bos);  // no file: bos exists
+  EXPECT_EQ(Tokenizer::count_pieces(path).value(), canned().vocabulary().size);
   folder.write("tokenizer_config.json",
                "{\"add_bos_token\": false, \"model_max_length\": 1000000000000000019884624838656,"
                "\"chat_template\": [{\"name\": \"tools\", \"template\": \"t\"},"

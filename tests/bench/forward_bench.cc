@@ -1,9 +1,9 @@
 // Where the time of a forward pass goes, by context length: a model file decodes one token, and
 // prefills a chunk, behind so many positions. The kernels are those of the engine behind timers;
-// their share is of the process's CPU time, so that neighbours on the machine count less; what is
-// left over is spinning until the others are done, and storing K and V. Positions before the
-// measured ones hold made-up K and V: attention takes as long over them. Medians of some repeats
-// with their range.
+// their share is of the time of all threads, by the wall clock: asking for a thread's CPU time is a
+// system call, and a thousand of them a token were a twelfth of it. What is left over is waiting
+// for work and for the others, and storing K and V. Positions before the measured ones hold made-up
+// K and V: attention takes as long over them. Medians of some repeats with their range.
 //
 //   forward_bench --model FILE [--contexts 128,1024,4096,16384] [--threads N] [--repeats N]
 //                 [--streams N] [--kv-type f32|f16|int8] [--kernels NAME]
@@ -44,9 +44,9 @@ struct Options {
   std::string kernels = "auto";
 };
 
-double now_seconds(clockid_t clock = CLOCK_MONOTONIC) {
+double now_seconds() {
   timespec now{};
-  clock_gettime(clock, &now);
+  clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
@@ -69,9 +69,9 @@ std::array<std::atomic<std::uint64_t>, kKernels> spent;  // ns over all threads
 
 class Timer {
  public:
-  explicit Timer(Kernel kernel) : kernel_(kernel), begin_(now_seconds(CLOCK_THREAD_CPUTIME_ID)) {}
+  explicit Timer(Kernel kernel) : kernel_(kernel), begin_(now_seconds()) {}
   ~Timer() {
-    const double seconds = now_seconds(CLOCK_THREAD_CPUTIME_ID) - begin_;
+    const double seconds = now_seconds() - begin_;
     spent[kernel_].fetch_add(static_cast<std::uint64_t>(seconds * 1e9), std::memory_order_relaxed);
   }
 
@@ -192,24 +192,22 @@ class Bench {
     transformer->forward(batch.view(), kv);
     struct Repeat {
       double seconds;
-      std::array<double, kKernels> share;  // of the CPU time
-      double cpu;                          // seconds of a pass, per thread
+      std::array<double, kKernels> share;  // of the time of all threads
     };
     std::vector<Repeat> repeats;
     for (int r = 0; r < options_.repeats; ++r) {
       for (auto& ns : spent) ns.store(0);
-      const double begin = now_seconds(), cpu_begin = now_seconds(CLOCK_PROCESS_CPUTIME_ID);
+      const double begin = now_seconds();
       int times = 0;
       do {
         transformer->forward(batch.view(), kv);
         ++times;
       } while (now_seconds() - begin < 0.2);
       const double seconds = now_seconds() - begin;
-      const double cpu = now_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu_begin;
-      Repeat repeat{seconds / times, {}, {}};
+      Repeat repeat{seconds / times, {}};
       for (std::size_t k = 0; k < kKernels; ++k)
-        repeat.share[k] = static_cast<double>(spent[k].load()) / 1e9 / cpu;
-      repeat.cpu = cpu / times / static_cast<double>(options_.threads);
+        repeat.share[k] = static_cast<double>(spent[k].load()) / 1e9 /
+                          (seconds * static_cast<double>(options_.threads));
       repeats.push_back(repeat);
     }
     std::ranges::sort(repeats, {}, &Repeat::seconds);
@@ -226,8 +224,8 @@ class Bench {
     }
     std::printf("  rest %.1f %%", 100 * rest);
     // What the two that read memory reach while they run.
-    const double matmul = median.cpu * median.share[kMatmul];
-    const double attend = median.cpu * median.share[kAttend];
+    const double matmul = median.seconds * median.share[kMatmul];
+    const double attend = median.seconds * median.share[kAttend];
     if (tokens == 1) {
       const double weights = static_cast<double>(weights_.matrix_bytes_per_token);
       const double cached = static_cast<double>(streams * context) *

@@ -13,17 +13,24 @@ namespace {
 // A chunk below so many multiply-adds or elements is not worth handing to another thread.
 constexpr std::size_t kGrainProducts = 128 * 1024;
 constexpr std::size_t kGrainElements = 16 * 1024;
-constexpr std::size_t kPanelGroup = 8;      // panels of one piece of a matmul, as tiles take them
-constexpr std::size_t kTokenPiece = 96;     // tokens of one piece of a long matmul
-constexpr std::size_t kTokenTile = 12;      // a multiple of the token tiles of all kernels
-constexpr std::size_t kColumnPiece = 512;   // of one piece of quantizing
-constexpr std::size_t kTokensPerItem = 16;  // of one piece of attention
+constexpr std::size_t kPanelGroup = 8;     // panels of one piece of a matmul, as tiles take them
+constexpr std::size_t kTokenPiece = 96;    // tokens of one piece of a long matmul
+constexpr std::size_t kTokenTile = 12;     // a multiple of the token tiles of all kernels
+constexpr std::size_t kColumnPiece = 512;  // of one piece of quantizing
+// Of one piece of attention: tokens, and as many more as bring it to so many rows of queries.
+constexpr std::size_t kItemTokensMin = 16;
+constexpr std::size_t kItemTokensMax = 64;
+constexpr std::size_t kItemRows = 128;
 
 std::size_t pieces(std::size_t n, std::size_t piece) {
   return (n + piece - 1) / piece;
 }
 std::size_t grain(std::size_t wanted, std::size_t cost) {
   return pieces(wanted, std::max<std::size_t>(cost, 1));
+}
+
+std::size_t tokens_per_item(const ModelConfig& c) {
+  return std::clamp(kItemRows / (c.num_heads / c.num_kv_heads), kItemTokensMin, kItemTokensMax);
 }
 
 }  // namespace
@@ -79,7 +86,7 @@ bool Transformer::allocate() {
   sine_ = next + table;
   positions_.resize(tokens);
   span_of_.resize(tokens);
-  items_.reserve((pieces(tokens, kTokensPerItem) + limits_.spans_max) * c.num_kv_heads);
+  items_.reserve((pieces(tokens, tokens_per_item(c)) + limits_.spans_max) * c.num_kv_heads);
   return true;
 }
 
@@ -119,6 +126,7 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
 // Positions of the rows, and the pieces of attention: whole KV heads, some tokens at a time.
 void Transformer::plan_attention(const TokenBatch& batch) {
   items_.clear();
+  const std::size_t item_tokens = tokens_per_item(weights_->config);
   CHECK(batch.spans.size() <= limits_.spans_max);
   for (std::size_t s = 0; s < batch.spans.size(); ++s) {
     const krn::AttentionSpan& span = batch.spans[s];
@@ -127,8 +135,8 @@ void Transformer::plan_attention(const TokenBatch& batch) {
       positions_[span.row + t] = static_cast<std::uint32_t>(span.start + t);
       span_of_[span.row + t] = static_cast<std::uint32_t>(s);
     }
-    for (std::size_t t = 0; t < span.num_tokens; t += kTokensPerItem) {
-      const std::size_t end = std::min(t + kTokensPerItem, span.num_tokens);
+    for (std::size_t t = 0; t < span.num_tokens; t += item_tokens) {
+      const std::size_t end = std::min(t + item_tokens, span.num_tokens);
       for (std::uint32_t h = 0; h < weights_->config.num_kv_heads; ++h) {
         items_.push_back({static_cast<std::uint32_t>(s), h, static_cast<std::uint32_t>(t),
                           static_cast<std::uint32_t>(end)});

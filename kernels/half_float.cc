@@ -7,6 +7,7 @@ namespace sluice::krn {
 namespace {
 
 using Ints = std::int32_t __attribute__((vector_size(16)));
+using Words = std::uint32_t __attribute__((vector_size(16)));
 using Floats = float __attribute__((vector_size(16)));
 using Halves = std::uint16_t __attribute__((vector_size(16)));
 
@@ -17,7 +18,10 @@ Ints halves_of(const float* x) {
   const Ints magnitude = bits & 0x7fffffff;
   const Floats stepped = reinterpret_cast<Floats>(magnitude) + 0.5f;
   const Ints subnormal = reinterpret_cast<Ints>(stepped) - 0x3f000000;
-  const Ints normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  // Unsigned: g++ reorders sums of vectors, and one in another order could overflow.
+  const auto word = reinterpret_cast<Words>(magnitude);
+  const auto normal =
+      reinterpret_cast<Ints>((word - 0x38000000u + 0xfffu + ((word >> 13) & 1u)) >> 13);
   Ints half = magnitude < 0x38800000 ? subnormal : normal;
   half = magnitude >= 0x477ff000 ? Ints{} + 0x7c00 : half;
   half = magnitude > 0x7f800000 ? Ints{} + 0x7e00 : half;

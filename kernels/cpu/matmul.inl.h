@@ -8,10 +8,10 @@
 //   panel p: [k][16 rows] ...     registers: P * T accumulators + P weights + 1
 //   tile of x: [k][T tokens]      one pointer for all T broadcasts
 
-constexpr std::size_t kBlockColumns = 256;  // of K
-constexpr std::size_t kBlockTokens = 96;    // laid out at a time: 96 KiB beside the weights in L2
-constexpr std::size_t kSharedPanels = 2;    // that several tiles share: in L1, like a block of each
-constexpr std::size_t kFetchSteps = 8;      // of K, while there is something to fetch
+constexpr std::size_t kBlockTokens = 96;
+constexpr std::size_t kLaidOut = 256 * kBlockTokens;  // floats: 96 KiB beside the weights in L2
+constexpr std::size_t kSharedPanels = 2;              // that several tiles share
+constexpr std::size_t kFetchSteps = 8;                // of K, while there is something to fetch
 
 // One K block of one token tile against the panels from `panel` on.
 struct TileRange {
@@ -118,21 +118,21 @@ static Fetch columns_of(const PackedMatrix& w, std::size_t panel, std::size_t co
 template <WeightType type>
 static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t tokens,
                          std::size_t panel_begin, std::size_t panel_end) {
-  alignas(64) float laid_out[kBlockTokens * kBlockColumns];
+  alignas(64) float laid_out[kLaidOut];
   // Tiles of nearly equal size: 16 tokens are 8 + 8, not 12 + 4.
   const std::size_t tiles = (tokens + kTileTokensMax - 1) / kTileTokensMax;
   // Few tokens take more panels at a time, read from end to end: memory is all that they wait for.
-  // One row is laid out already.
+  // One row is laid out already. The fewer tokens, the more of K at a time: the hardware's
+  // prefetchers follow long streams.
   const bool is_stream = tiles == 1 && tokens < 5;
-  const std::size_t block = tokens == 1 ? job.w.cols
-                            : is_stream ? kBlockTokens * kBlockColumns / tokens
-                                        : kBlockColumns;
+  const std::size_t block =
+      tokens == 1 ? job.w.cols : kLaidOut / tokens / kFetchSteps * kFetchSteps;
   for (std::size_t k = 0; k < job.w.cols; k += block) {
     const std::size_t k_end = job.w.cols - k < block ? job.w.cols : k + block;
     for (std::size_t tile = 0; tile < tiles && tokens > 1; ++tile) {
       const std::size_t first = tokens * tile / tiles;
       lay_out(job, token + first, tokens * (tile + 1) / tiles - first, k, k_end,
-              laid_out + first * kBlockColumns);
+              laid_out + first * (k_end - k));
     }
     const std::size_t panels = is_stream ? panel_end - panel_begin : kSharedPanels;
     for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
@@ -147,7 +147,7 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         const std::size_t first = tokens * tile / tiles;
         const float* x =
-            tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * kBlockColumns;
+            tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * (k_end - k);
         const std::size_t steps = is_stream ? k_end - k : kFetchSteps;
         matmul_tokens<type, kTileTokensMax>(
             job, {x, token + first, panel, k, k_end, steps, lines, &fetch}, together,

@@ -3,8 +3,9 @@
 
 constexpr std::size_t kQuantColumns = 1024;  // of K, of kQuantTokens tokens: they stay in L2
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
-// Several tiles share so many columns of kSharedPanels panels: 34 KiB of q8_0 stay in L1.
-constexpr std::size_t kSharedBlocks = 1024 / kQuantBlock;
+// Fewer tokens take the panels one after another, each read from end to end: memory is all that
+// they wait for, and the hardware sees one long stream.
+constexpr std::size_t kStreamTokensMax = 3;
 
 // Of the panels [panel, panel + count) the blocks [begin, end).
 template <WeightType type>
@@ -18,47 +19,41 @@ static Fetch blocks_of(const PackedMatrix& w, std::size_t panel, std::size_t cou
 }
 
 // The panels [panel_begin, panel_end) times the blocks [begin, end) of x; x has the tokens
-// from `at` on. One tile takes the panels one after another, each read once from end to end.
-// Several tiles share some panels and blocks in L1, while what comes next is fetched.
+// from `at` on. The tiles share some panels, from the first of these blocks to the last, while the
+// next panels are fetched: where these are whole, that is one walk through memory without a gap,
+// which the hardware's prefetchers follow. From L2 a tile is as fast as from L1.
 template <WeightType type>
 static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std::size_t at,
                             std::size_t token, std::size_t tokens, std::size_t panel_begin,
                             std::size_t panel_end, std::size_t begin, std::size_t end) {
   const std::size_t tiles = num_tiles(tokens, type);
-  const std::size_t panels = tiles == 1 ? panel_end - panel_begin : kSharedPanels;
-  const std::size_t blocks = tiles == 1 ? end - begin : kSharedBlocks;
+  const bool is_stream = tiles == 1 && tokens <= kStreamTokensMax;
+  const std::size_t panels = is_stream ? panel_end - panel_begin : kSharedPanels;
   const auto at_most = [](std::size_t n, std::size_t left) { return n < left ? n : left; };
   for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
     const std::size_t together = at_most(panels, panel_end - panel);
-    for (std::size_t block = begin; block < end; block += blocks) {
-      const std::size_t block_end = block + at_most(blocks, end - block);
-      Fetch fetch;
-      if (tiles > 1 && block_end < end) {
-        fetch = blocks_of<type>(job.w, panel, together, block_end,
-                                block_end + at_most(blocks, end - block_end));
-      } else if (tiles > 1 && panel + together < panel_end) {
-        fetch =
-            blocks_of<type>(job.w, panel + together, at_most(panels, panel_end - panel - together),
-                            begin, begin + at_most(blocks, end - begin));
-      }
-      // As many as are multiplied from one step to the next, shared evenly, rounded up.
-      const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;
-      for (std::size_t tile = 0; tile < tiles; ++tile) {
-        const std::size_t first = tokens * tile / tiles;
-        const std::size_t size = tokens * (tile + 1) / tiles - first;
-        const std::size_t offset = (at + first) * x.num_blocks + (block - x.first_block) * size;
-        const QuantRange range{x.words + offset * (kQuantBlock / 4),
-                               x.scales + offset,
-                               x.starts[0] + offset,
-                               x.starts[1] + offset,
-                               token + first,
-                               panel,
-                               block,
-                               block_end,
-                               lines,
-                               &fetch};
-        quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
-      }
+    Fetch fetch;
+    if (panel + together < panel_end) {
+      fetch = blocks_of<type>(job.w, panel + together,
+                              at_most(panels, panel_end - panel - together), begin, end);
+    }
+    // As many as are multiplied from one step to the next, shared evenly, rounded up.
+    const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;
+    for (std::size_t tile = 0; tile < tiles; ++tile) {
+      const std::size_t first = tokens * tile / tiles;
+      const std::size_t size = tokens * (tile + 1) / tiles - first;
+      const std::size_t offset = (at + first) * x.num_blocks + (begin - x.first_block) * size;
+      const QuantRange range{x.words + offset * (kQuantBlock / 4),
+                             x.scales + offset,
+                             x.starts[0] + offset,
+                             x.starts[1] + offset,
+                             token + first,
+                             panel,
+                             begin,
+                             end,
+                             lines,
+                             &fetch};
+      quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
     }
   }
 }

@@ -12,7 +12,7 @@ struct Bytes {  // [16 rows][4]
 constexpr int quant_tokens(WeightType) {
   return 2;
 }
-constexpr int quant_panels(int tokens) {
+constexpr int quant_panels(int tokens, WeightType) {
   return tokens <= 1 ? 2 : 1;
 }
 

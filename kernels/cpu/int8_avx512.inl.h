@@ -13,9 +13,11 @@ struct Bytes {  // [16 rows][4]
 constexpr int quant_tokens(WeightType type) {
   return type == WeightType::q6_k ? 4 : 6;
 }
-// One token: a panel at a time is one stream from memory, and its blocks overlap by themselves.
-constexpr int quant_panels(int tokens) {
-  return tokens <= 1 ? 1 : tokens <= 3 ? 4 : 2;
+// Few tokens: a panel at a time is one stream from memory, and its blocks overlap by themselves.
+// Three sums a byte of q8_0 need more panels to overlap.
+constexpr int quant_panels(int tokens, WeightType type) {
+  if (tokens <= 2 || (tokens == 3 && type != WeightType::q8_0)) return 1;
+  return tokens == 3 ? 4 : 2;
 }
 
 SLUICE_INLINE Ints splat_int(std::int32_t x) {

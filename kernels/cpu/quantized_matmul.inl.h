@@ -3,7 +3,7 @@
 
 constexpr std::size_t kQuantColumns = 1024;  // of K, of kQuantTokens tokens: they stay in L2
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
-// Fewer tokens take the panels one after another, each read from end to end: memory is all that
+// So few tokens take the panels one after another, each read from end to end: memory is all that
 // they wait for, and the hardware sees one long stream.
 constexpr std::size_t kStreamTokensMax = 3;
 

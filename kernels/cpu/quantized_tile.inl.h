@@ -193,6 +193,12 @@ SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b, const 
   }
 }
 
+// Whether it pays to run ahead of the hardware: not for one token of the k types, whose
+// super-blocks are most of a page.
+constexpr bool touches_pages(WeightType type, int panels, int tokens) {
+  return panels == 1 && (tokens > 1 || type == WeightType::q8_0 || type == WeightType::q4_0);
+}
+
 template <WeightType type, int P, int T>
 static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
   const std::size_t panel_size = panel_bytes(job.w.cols, type);
@@ -234,6 +240,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       x.second_starts += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
+    if constexpr (touches_pages(type, P, T)) touch_page_ahead(base[0], together_bytes(type));
     range.fetch->lines_ahead(range.lines);
   }
 #pragma GCC unroll 6
@@ -260,7 +267,7 @@ template <WeightType type, int T>
 static void quantized_tokens(const MatmulJob& job, const QuantRange& range, std::size_t panels,
                              std::size_t tokens) {
   if (tokens == static_cast<std::size_t>(T)) {
-    quantized_panels<type, quant_panels(T), T>(job, range, panels);
+    quantized_panels<type, quant_panels(T, type), T>(job, range, panels);
   } else if constexpr (T > 1) {
     quantized_tokens<type, T - 1>(job, range, panels, tokens);
   }

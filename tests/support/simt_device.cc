@@ -49,6 +49,7 @@ struct PendingCopy {
 
 struct DeviceRecording {
   std::vector<std::function<std::string()>> launches;
+  bool is_spoilt = false;  // by a call that is no launch
 };
 
 struct DeviceContext {
@@ -68,6 +69,14 @@ bool is_failing() {
 }
 
 constexpr char kScripted[] = "failed as the script says";
+constexpr char kNoLaunch[] = "no launch, and a recording is being made";
+
+// Of a call that is no launch.
+bool spoils_recording(DeviceContext& context) {
+  if (context.recording == nullptr) return false;
+  context.recording->is_spoilt = true;
+  return true;
+}
 
 // Opens all device memory for the time of one call, where it is hidden.
 class Reachable {
@@ -126,7 +135,7 @@ void close(DeviceContext* context) {
 }
 
 void* allocate(DeviceContext& context, std::size_t bytes) {
-  if (is_failing() || context.recording != nullptr) return nullptr;
+  if (is_failing() || spoils_recording(context)) return nullptr;
   if (bytes > g_script.bytes_max - g_script.num_bytes) return nullptr;
   Allocation a;
   a.bytes = bytes;
@@ -155,7 +164,7 @@ void release(DeviceContext& context, void* memory) {
 }
 
 void* allocate_host(DeviceContext& context, std::size_t bytes) {
-  if (is_failing() || context.recording != nullptr) return nullptr;
+  if (is_failing() || spoils_recording(context)) return nullptr;
   std::vector<char> memory(bytes, '\xff');
   char* const address = memory.data();
   context.host_allocations.emplace(address, std::move(memory));
@@ -168,11 +177,9 @@ void release_host(DeviceContext& context, void* memory) {
   --g_script.num_allocations;
 }
 
-constexpr char kNoLaunch[] = "no launch, and a recording is being made";
-
 std::string clear(DeviceContext& context, void* memory, std::size_t bytes) {
   if (is_failing()) return kScripted;
-  if (context.recording != nullptr) return kNoLaunch;
+  if (spoils_recording(context)) return kNoLaunch;
   if (!is_within_one(context, memory, bytes)) return "outside of device memory";
   const Reachable reachable(context);
   std::memset(memory, 0, bytes);
@@ -189,7 +196,7 @@ bool is_page_locked(const DeviceContext& context, std::string_view memory) {
 std::string copy_to_device(DeviceContext& context, void* device, const void* host,
                            std::size_t bytes) {
   if (is_failing()) return kScripted;
-  if (context.recording != nullptr) return kNoLaunch;
+  if (spoils_recording(context)) return kNoLaunch;
   if (!is_within_one(context, device, bytes)) return "outside of device memory";
   const Reachable reachable(context);
   std::memcpy(device, host, bytes);
@@ -202,7 +209,7 @@ std::string copy_to_device(DeviceContext& context, void* device, const void* hos
 std::string copy_to_host(DeviceContext& context, void* host, const void* device,
                          std::size_t bytes) {
   if (is_failing()) return kScripted;
-  if (context.recording != nullptr) return kNoLaunch;
+  if (spoils_recording(context)) return kNoLaunch;
   if (!is_within_one(context, device, bytes)) return "outside of device memory";
   std::memset(host, 0xff, bytes);
   context.pending.push_back({host, device, bytes});
@@ -211,7 +218,7 @@ std::string copy_to_host(DeviceContext& context, void* host, const void* device,
 
 std::string synchronize(DeviceContext& context) {
   if (is_failing()) return kScripted;
-  if (context.recording != nullptr) return kNoLaunch;
+  if (spoils_recording(context)) return kNoLaunch;
   const Reachable reachable(context);
   for (const PendingCopy& copy : context.pending) std::memcpy(copy.host, copy.device, copy.bytes);
   context.pending.clear();
@@ -224,7 +231,7 @@ std::string synchronize(DeviceContext& context) {
 
 std::string begin_recording(DeviceContext& context) {
   if (is_failing()) return kScripted;
-  if (context.recording != nullptr) return "a recording in a recording";
+  if (spoils_recording(context)) return kNoLaunch;
   context.recording = std::make_unique<DeviceRecording>();
   return {};
 }
@@ -234,6 +241,7 @@ std::string end_recording(DeviceContext& context, DeviceRecording** recording) {
   const auto recorded = std::move(context.recording);
   if (recorded == nullptr) return "no recording to end";
   if (is_failing()) return kScripted;
+  if (recorded->is_spoilt) return kNoLaunch;
   *recording = new DeviceRecording(std::move(*recorded));
   ++g_script.num_recordings;
   ++g_script.num_recorded;

@@ -157,5 +157,62 @@ TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
   }
 }
 
+// Our own kernel and, with 9 tokens, cuBLAS: nothing is done until the replay, each replay does it
+// with what lies in memory then, and its bits are those of the launches.
+TEST_F(CudaDevice, ARecordingIsDoneAtItsReplays) {
+  constexpr std::size_t kRows = 64, kCols = 512;
+  for (const std::size_t tokens : {3u, 9u}) {
+    DeviceArray<float> w(*context_, random_floats(kRows * kCols, 7)),
+        x(*context_, random_floats(tokens * kCols, 8)),
+        delta(*context_, random_floats(tokens * kCols, 9)),
+        y(*context_, std::vector<float>(tokens * kRows));
+    const auto launches = [&] {
+      ASSERT_EQ(table().add(*context_, {x.data(), delta.data(), kCols}, tokens), "");
+      ASSERT_EQ(table().matmul(*context_, {w.data(), x.data(), y.data(), tokens, kRows, kCols}),
+                "");
+    };
+    launches();
+    launches();
+    const auto after_two = y.host();
+    launches();
+    const auto after_three = y.host();
+    ASSERT_NE(after_three, after_two);
+    const auto begin = random_floats(tokens * kCols, 8);
+    ASSERT_EQ(
+        table().copy_to_device(*context_, x.data(), begin.data(), begin.size() * sizeof(float)),
+        "");
+    ASSERT_EQ(table().begin_recording(*context_), "");
+    launches();
+    DeviceRecording* recording = nullptr;
+    ASSERT_EQ(table().end_recording(*context_, &recording), "");
+    ASSERT_NE(recording, nullptr);
+    ASSERT_EQ(x.host(), begin);
+    ASSERT_EQ(y.host(), after_three);
+    for (const int replays : {2, 1}) {
+      for (int i = 0; i < replays; ++i) ASSERT_EQ(table().replay(*context_, recording), "");
+      ASSERT_EQ(y.host(), replays == 2 ? after_two : after_three);
+    }
+    table().release_recording(*context_, recording);
+  }
+}
+
+// An empty launch, and memory that is asked for: the recording fails or is of no use, the context
+// works on.
+TEST_F(CudaDevice, AfterAFailedRecordingItWorksOn) {
+  DeviceArray<float> x(*context_, std::vector<float>(64, 1.0f)),
+      delta(*context_, std::vector<float>(64, 2.0f));
+  const AddArgs add{x.data(), delta.data(), 64};
+  ASSERT_EQ(table().begin_recording(*context_), "");
+  EXPECT_NE(table().begin_recording(*context_), "");
+  EXPECT_NE(table().add(*context_, add, 0), "");
+  EXPECT_NE(table().synchronize(*context_), "");
+  DeviceRecording* recording = nullptr;
+  EXPECT_NE(table().end_recording(*context_, &recording), "");
+  EXPECT_EQ(recording, nullptr);
+  EXPECT_NE(table().end_recording(*context_, &recording), "");
+  ASSERT_EQ(table().add(*context_, add, 1), "");
+  EXPECT_EQ(x.host(), std::vector<float>(64, 3.0f));
+}
+
 }  // namespace
 }  // namespace sluice::krn::cuda

@@ -51,6 +51,7 @@ struct DeviceTable {
 
   std::string (*gather)(DeviceContext&, const GatherArgs&, std::size_t rows);
   std::string (*rms_norm)(DeviceContext&, const RmsNormArgs&, std::size_t rows);
+  std::string (*add_rms_norm)(DeviceContext&, const AddRmsNormArgs&, std::size_t rows);
   std::string (*rope_store)(DeviceContext&, const RopeStoreArgs&, std::size_t rows);
   std::string (*attention_decode)(DeviceContext&, const AttentionDecodeArgs&, std::size_t rows);
   std::string (*swiglu)(DeviceContext&, const SwigluArgs&, std::size_t rows);
@@ -69,6 +70,6 @@ const DeviceTable* load_device_module(const std::string& path, std::string& erro
 // The file's name, and the function in it that gives the table: `const DeviceTable* ()`. The number
 // counts the versions of DeviceTable and args.h, so that a stale module is refused.
 inline constexpr char kDeviceModule[] = "sluice_cuda.so";
-inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_4";
+inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_5";
 
 }  // namespace sluice::krn::cuda

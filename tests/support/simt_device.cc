@@ -291,6 +291,10 @@ std::string rms_norm(DeviceContext& context, const RmsNormArgs& args, std::size_
   return launch(context, rms_norm_kernel, args, rows, 1, row_threads(args.dim));
 }
 
+std::string add_rms_norm(DeviceContext& context, const AddRmsNormArgs& args, std::size_t rows) {
+  return launch(context, add_rms_norm_kernel, args, rows, 1, row_threads(args.dim));
+}
+
 std::string rope_store(DeviceContext& context, const RopeStoreArgs& args, std::size_t rows) {
   return launch(context, rope_store_kernel, args, rows, 1, kRopeThreads);
 }
@@ -328,29 +332,12 @@ std::string matmul(DeviceContext& context, const MatmulArgs& args) {
   });
 }
 
-constexpr DeviceTable kTable = {"simt",
-                                num_devices,
-                                open,
-                                close,
-                                allocate,
-                                release,
-                                clear,
-                                allocate_host,
-                                release_host,
-                                copy_to_device,
-                                copy_to_host,
-                                synchronize,
-                                begin_recording,
-                                end_recording,
-                                replay,
-                                release_recording,
-                                gather,
-                                rms_norm,
-                                rope_store,
-                                attention_decode,
-                                swiglu,
-                                add,
-                                matmul};
+constexpr DeviceTable kTable = {"simt",           num_devices,    open,         close,
+                                allocate,         release,        clear,        allocate_host,
+                                release_host,     copy_to_device, copy_to_host, synchronize,
+                                begin_recording,  end_recording,  replay,       release_recording,
+                                gather,           rms_norm,       add_rms_norm, rope_store,
+                                attention_decode, swiglu,         add,          matmul};
 
 }  // namespace
 }  // namespace sluice::krn::cuda

@@ -178,6 +178,7 @@ void DeviceTransformer::launch_step(std::size_t logit_rows) {
   device_->run(table.gather, "embedding",
                krn::cuda::GatherArgs{weights_.embedding.data, at_.ids, x_.floats(), hidden},
                num_tokens_);
+  norm(x_.floats(), weights_.layers.front().attention_norm, num_tokens_);
   for (std::size_t l = 0; l < weights_.layers.size(); ++l) launch_layer(l);
   if (logit_rows == 0) return;
   device_->run(table.gather, "logit rows",
@@ -187,24 +188,27 @@ void DeviceTransformer::launch_step(std::size_t logit_rows) {
   matmul(weights_.head, normed_.floats(), logits_.floats(), logit_rows);  // W_head norm(x)
 }
 
+// From the normed residual stream to that of the next layer.
 void DeviceTransformer::launch_layer(std::size_t l) {
   const krn::cuda::DeviceTable& table = device_->table();
   const DeviceLayer& layer = weights_.layers[l];
   const std::size_t n = num_tokens_, inner = config_.intermediate_size;
-  const krn::cuda::AddArgs residual{x_.floats(), delta_.floats(), config_.hidden_size};
-  norm(x_.floats(), layer.attention_norm, n);
   matmul(layer.qkv, normed_.floats(), qkv_.floats(), n);  // q, k, v = W_qkv norm(x)
   adjust_heads(layer);                                    // biases and norms of q, k, v
   rotate_and_store(l);                                    // RoPE(q, k); k, v into the cache
   attend(l);                                              // softmax(q K^T / sqrt(d)) V
   matmul(layer.attention_out, heads_.floats(), delta_.floats(), n);
-  device_->run(table.add, "residual", residual, n);  // x += W_o heads
-  norm(x_.floats(), layer.mlp_norm, n);
+  add_delta_and_norm(layer.mlp_norm);  // x += W_o heads
   matmul(layer.gate_up, normed_.floats(), gate_up_.floats(), n);
   device_->run(table.swiglu, "swiglu",  // silu(W_gate h) * (W_up h)
                krn::cuda::SwigluArgs{gate_up_.floats(), gated_.floats(), inner}, n);
   matmul(layer.down, gated_.floats(), delta_.floats(), n);
-  device_->run(table.add, "residual", residual, n);  // x += W_down ...
+  if (l + 1 < weights_.layers.size()) {
+    add_delta_and_norm(weights_.layers[l + 1].attention_norm);  // x += W_down ...
+    return;
+  }
+  device_->run(table.add, "residual",
+               krn::cuda::AddArgs{x_.floats(), delta_.floats(), config_.hidden_size}, n);
 }
 
 void DeviceTransformer::norm(const float* from, const float* weight, std::size_t rows) {
@@ -213,6 +217,13 @@ void DeviceTransformer::norm(const float* from, const float* weight, std::size_t
       device_->table().rms_norm, "rms_norm",
       krn::cuda::RmsNormArgs{from, weight, normed_.floats(), hidden, hidden, config_.norm_eps},
       rows);
+}
+
+void DeviceTransformer::add_delta_and_norm(const float* weight) {
+  device_->run(device_->table().add_rms_norm, "residual and rms_norm",
+               krn::cuda::AddRmsNormArgs{x_.floats(), delta_.floats(), weight, normed_.floats(),
+                                         config_.hidden_size, config_.norm_eps},
+               num_tokens_);
 }
 
 void DeviceTransformer::matmul(const DeviceMatrix& w, const float* x, float* y,

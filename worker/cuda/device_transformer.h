@@ -55,6 +55,7 @@ class DeviceTransformer {
   void launch_step(std::size_t logit_rows);
   void launch_layer(std::size_t l);
   void norm(const float* from, const float* weight, std::size_t rows);
+  void add_delta_and_norm(const float* weight);
   void norm_heads(float* heads, const float* weight, std::size_t num_heads);
   void matmul(const DeviceMatrix& w, const float* x, float* y, std::size_t tokens);
   void adjust_heads(const DeviceLayer& layer);

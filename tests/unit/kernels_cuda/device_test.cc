@@ -98,6 +98,23 @@ TEST_F(CudaDevice, RmsNormAgreesWithTheOracle) {
   for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], 1e-5f);
 }
 
+TEST_F(CudaDevice, AddRmsNormHasTheBitsOfTheSumAndOfTheNorm) {
+  const std::size_t dim = 2048, rows = 9;
+  const auto begin = random_floats(rows * dim, 1);
+  DeviceArray<float> sum(*context_, begin), x(*context_, begin),
+      delta(*context_, random_floats(rows * dim, 2)), weight(*context_, random_floats(dim, 3)),
+      normed(*context_, std::vector<float>(rows * dim)), y(*context_, normed.host());
+  ASSERT_EQ(table().add(*context_, {sum.data(), delta.data(), dim}, rows), "");
+  ASSERT_EQ(table().rms_norm(*context_, {sum.data(), weight.data(), normed.data(), dim, dim, 1e-5f},
+                             rows),
+            "");
+  ASSERT_EQ(table().add_rms_norm(
+                *context_, {x.data(), delta.data(), weight.data(), y.data(), dim, 1e-5f}, rows),
+            "");
+  EXPECT_EQ(x.host(), sum.host());
+  EXPECT_EQ(y.host(), normed.host());
+}
+
 // Our kernel up to 8 tokens, cuBLAS above and where columns come in no fours.
 TEST_F(CudaDevice, MatmulAgreesWithAPlainSum) {
   const std::size_t rows = 50;

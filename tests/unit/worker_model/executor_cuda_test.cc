@@ -309,7 +309,7 @@ TEST_F(ExecutorCuda, ARecordingThatFailsIsDoneWithout) {
     EXPECT_EQ(cuda->num_replays(), 0u);
     EXPECT_EQ(simt_script().num_recordings, 0u);
   }
-  EXPECT_GT(num_done_without, 25u);
+  EXPECT_GT(num_done_without, 20u);
 }
 
 // What a sequence reads from a zeroed block shows in its logits; zero is what it must see there.
@@ -417,6 +417,7 @@ krn::cuda::DeviceTable idle_table() {
   const auto nothing = [](cuda::DeviceContext&, const auto&, std::size_t) { return std::string(); };
   table.gather = nothing;
   table.rms_norm = nothing;
+  table.add_rms_norm = nothing;
   table.rope_store = nothing;
   table.attention_decode = nothing;
   table.swiglu = nothing;

@@ -6,15 +6,20 @@
 // long over it.
 //
 //   device_bench --model PATH [--contexts 128,1024,4096] [--streams 1,8,32] [--repeats N] [--plain]
+//
+// --random PATH in place of --model writes a random model of TinyLlama's layers there first: 2048
+// tokens of vocabulary, 2 GB.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "tests/support/executor_driver.h"
+#include "tests/support/model_files.h"
 #include "worker/executor_cuda.h"
 
 namespace {
@@ -29,6 +34,7 @@ struct Options {
   std::vector<std::size_t> streams{1, 8, 32};
   int repeats = 5;
   bool is_plain = false;
+  bool is_random = false;
 };
 
 double now_seconds() {
@@ -181,8 +187,9 @@ Options parse(int argc, char** argv) {
       continue;
     }
     const std::string value = i + 1 < argc ? argv[++i] : "";
-    if (flag == "--model") {
+    if (flag == "--model" || flag == "--random") {
       options.model = value;
+      options.is_random = flag == "--random";
     } else if (flag == "--contexts") {
       options.contexts = numbers(value);
     } else if (flag == "--streams") {
@@ -195,12 +202,26 @@ Options parse(int argc, char** argv) {
   }
   if (options.model.empty() || options.contexts.empty() || options.streams.empty() || !is_right) {
     std::fprintf(stderr,
-                 "usage: %s --model PATH [--contexts N,N,...] [--streams N,N,...] [--repeats N] "
+                 "usage: %s --model PATH | --random PATH [--contexts N,N,...] [--streams N,N,...] "
+                 "[--repeats N] "
                  "[--plain]\n",
                  argv[0]);
     std::exit(2);
   }
   return options;
+}
+
+void write_model_of_tiny_llama(const std::string& directory) {
+  test::RandomModel model;
+  model.vocab_size = 2048;
+  model.hidden_size = 2048;
+  model.intermediate_size = 5632;
+  model.num_layers = 22;
+  model.num_heads = 32;
+  model.num_kv_heads = 4;
+  model.context_tokens = 4096;
+  std::filesystem::create_directories(directory);
+  test::write_random_model(directory, model);
 }
 
 std::vector<Contender> open_contenders(const Options& options,
@@ -235,6 +256,7 @@ int main(int argc, char** argv) {
   if (table == nullptr) stop(why);
   if (table->num_devices(why) == 0) stop("no CUDA device here: " + why);
   print_limits(*table, options.repeats);
+  if (options.is_random) write_model_of_tiny_llama(options.model);
   const std::vector<Contender> contenders = open_contenders(options, *table);
   for (const std::size_t context : options.contexts) {
     for (const std::size_t streams : options.streams)

@@ -1,6 +1,8 @@
 // The executor's shell: options checked, the device opened and filled, the transformer called.
 #include "worker/executor_cuda.h"
 
+#include <cstdio>
+
 #include "worker/executor_facts.h"
 
 namespace sluice::eng {
@@ -31,12 +33,12 @@ Result<std::unique_ptr<ExecutorCuda>> ExecutorCuda::open(const ExecutorCudaOptio
       facts, *weights,
       std::string(table.name) + "/f32" + matrix_form_suffix(options.load.matrices) + "/kv-f32");
   std::unique_ptr<ExecutorCuda> executor(new ExecutorCuda(facts, std::move(*device)));
-  const Result<void> allocated = executor->allocate(*weights);
+  const Result<void> allocated = executor->allocate(*weights, options.recordings_max);
   if (!allocated) return allocated.error();
   return executor;
 }
 
-Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
+Result<void> ExecutorCuda::allocate(const ModelWeights& weights, std::uint32_t recordings_max) {
   const ModelConfig& c = weights.config;
   kv_ = {nullptr, facts_.num_blocks, c.num_layers, c.num_kv_heads, c.head_dim, facts_.block_tokens};
   const std::size_t block_bytes =
@@ -48,10 +50,12 @@ Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
               facts_.num_blocks * block_bytes);
   Result<DeviceWeights> uploaded = upload_weights(weights, device_);
   if (!uploaded) return uploaded.error();
-  const TransformerLimits limits{facts_.step_tokens_max, logit_rows_max(facts_),
-                                 facts_.sequences_max, facts_.context_tokens};
+  const DeviceTransformerLimits limits{
+      {facts_.step_tokens_max, logit_rows_max(facts_), facts_.sequences_max, facts_.context_tokens},
+      rows_.table_blocks_max(),
+      recordings_max};
   Result<DeviceTransformer> transformer =
-      DeviceTransformer::make(device_, c, std::move(*uploaded), limits, rows_.table_blocks_max());
+      DeviceTransformer::make(device_, c, std::move(*uploaded), limits, kv_);
   if (!transformer) return transformer.error();
   transformer_ = std::make_unique<DeviceTransformer>(std::move(*transformer));
   costs_ = step_costs(weights, WeightStorage::float32, krn::KvType::f32);
@@ -61,7 +65,13 @@ Result<void> ExecutorCuda::allocate(const ModelWeights& weights) {
 Result<std::span<const float>> ExecutorCuda::try_forward(std::span<const SequenceSpan> spans) {
   const TokenBatch batch = rows_.fill(spans);
   work_ = step_work(costs_, batch);
-  return transformer_->forward(batch, kv_);
+  const bool was_recording = transformer_->recording_failure().empty();
+  Result<std::span<const float>> logits = transformer_->forward(batch);
+  if (was_recording && !transformer_->recording_failure().empty()) {
+    std::fprintf(stderr, "event=device_records_no_steps why=\"%s\"\n",
+                 transformer_->recording_failure().c_str());
+  }
+  return logits;
 }
 
 std::string ExecutorCuda::description() const {

@@ -5,7 +5,8 @@
 // It sees the device only through a DeviceTable: the tests run the same code on the CPU. A row's
 // bits may depend on its batch mates, because cuBLAS chooses its kernel by shape: its facts say
 // continuity `tokens` (P2). Hidden states stay on the device: embedding_size is 0. After open()
-// nothing is allocated. One thread, the one that opened it.
+// nothing is allocated, recordings of launches excepted (DeviceTransformer). One thread, the one
+// that opened it.
 #pragma once
 
 #include <memory>
@@ -26,7 +27,9 @@ struct ExecutorCudaOptions {
   std::uint32_t num_blocks = 4096;
   std::uint32_t sequences_max = 64;     // spans of a step
   std::uint32_t step_tokens_max = 512;  // new tokens of a step
-  int device = 0;                       // index among those that the driver shows
+  // Shapes of small steps whose launches are kept, each about a megabyte of device memory; 0: none.
+  std::uint32_t recordings_max = 32;
+  int device = 0;  // index among those that the driver shows
 };
 
 class ExecutorCuda final : public Executor {
@@ -49,12 +52,13 @@ class ExecutorCuda final : public Executor {
   std::span<const float> forward(std::span<const SequenceSpan> spans) override;
   StepWork last_work() const override { return work_; }
   std::string description() const override;
+  std::uint64_t num_replays() const { return transformer_->num_replays(); }
   void zero_blocks(std::span<const BlockId> blocks) override;
 
  private:
   ExecutorCuda(const WorkerFacts& facts, Device device)
       : facts_(facts), device_(std::move(device)), rows_(facts) {}
-  Result<void> allocate(const ModelWeights& weights);
+  Result<void> allocate(const ModelWeights& weights, std::uint32_t recordings_max);
 
   WorkerFacts facts_;
   Device device_;           // outlives all that lies in its memory

@@ -30,6 +30,17 @@ struct RmsNormArgs {
   std::size_t pieces = 1;
 };
 
+// x += delta, y = norm(x): where one sub-layer ends and the next begins. The bits are those of
+// AddArgs, then RmsNormArgs.
+struct AddRmsNormArgs {
+  float* x;             // [rows, dim]
+  const float* delta;   // [rows, dim]
+  const float* weight;  // [dim]
+  float* y;             // [rows, dim], not x
+  std::size_t dim;
+  float epsilon;
+};
+
 struct RopeStoreArgs {
   float* q;                        // [rows, q_stride], turned in place
   const float* k;                  // [rows, kv_stride]

@@ -18,7 +18,12 @@ namespace sluice::krn::cuda {
 struct DeviceContext {
   cudaStream_t stream = nullptr;
   cublasHandle_t blas = nullptr;
-  void* workspace = nullptr;  // of cuBLAS: a fixed one makes its choices repeatable
+  // Of cuBLAS: a fixed one makes its choices repeatable, and it allocates nothing in a recording.
+  void* workspace = nullptr;
+};
+
+struct DeviceRecording {
+  cudaGraphExec_t graph = nullptr;
 };
 
 namespace {
@@ -53,7 +58,9 @@ void close(DeviceContext* context) {
 DeviceContext* open(int device, std::string& error) {
   auto context = std::make_unique<DeviceContext>();
   error = text(cudaSetDevice(device));
-  if (error.empty()) error = text(cudaStreamCreate(&context->stream));
+  // Apart from the default stream, whose use by anybody would end a recording.
+  if (error.empty())
+    error = text(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking));
   if (error.empty()) error = text(cudaMalloc(&context->workspace, kWorkspaceBytes));
   if (error.empty()) error = text(cublasCreate(&context->blas));
   // The stream first: setting it resets the workspace.
@@ -78,11 +85,22 @@ void release(DeviceContext&, void* memory) {
   cudaFree(memory);
 }
 
+void* allocate_host(DeviceContext&, std::size_t bytes) {
+  void* memory = nullptr;
+  if (cudaMallocHost(&memory, bytes) == cudaSuccess) return memory;
+  cudaGetLastError();  // as in allocate()
+  return nullptr;
+}
+
+void release_host(DeviceContext&, void* memory) {
+  cudaFreeHost(memory);
+}
+
 std::string clear(DeviceContext& context, void* memory, std::size_t bytes) {
   return text(cudaMemsetAsync(memory, 0, bytes, context.stream));
 }
 
-// From pageable memory: the driver has taken its copy when the call returns.
+// From pageable memory the driver has taken its copy when the call returns.
 std::string copy_to_device(DeviceContext& context, void* device, const void* host,
                            std::size_t bytes) {
   return text(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, context.stream));
@@ -95,6 +113,35 @@ std::string copy_to_host(DeviceContext& context, void* host, const void* device,
 
 std::string synchronize(DeviceContext& context) {
   return text(cudaStreamSynchronize(context.stream));
+}
+
+// Calls that could wait for the device are refused to this thread until the end.
+std::string begin_recording(DeviceContext& context) {
+  std::string error =
+      text(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeThreadLocal));
+  if (!error.empty()) cudaGetLastError();  // as in allocate()
+  return error;
+}
+
+std::string end_recording(DeviceContext& context, DeviceRecording** recording) {
+  *recording = nullptr;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  std::string error = text(cudaStreamEndCapture(context.stream, &graph));
+  if (error.empty()) error = text(cudaGraphInstantiate(&executable, graph, 0));
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaGetLastError();  // as in allocate(): what failed in between does not fail what follows
+  if (error.empty()) *recording = new DeviceRecording{executable};
+  return error;
+}
+
+std::string replay(DeviceContext& context, DeviceRecording* recording) {
+  return text(cudaGraphLaunch(recording->graph, context.stream));
+}
+
+void release_recording(DeviceContext&, DeviceRecording* recording) {
+  cudaGraphExecDestroy(recording->graph);
+  delete recording;
 }
 
 template <class Args>
@@ -113,6 +160,10 @@ std::string gather(DeviceContext& context, const GatherArgs& args, std::size_t r
 
 std::string rms_norm(DeviceContext& context, const RmsNormArgs& args, std::size_t rows) {
   return launch(context, rms_norm_kernel, args, rows, 1, row_threads(args.dim));
+}
+
+std::string add_rms_norm(DeviceContext& context, const AddRmsNormArgs& args, std::size_t rows) {
+  return launch(context, add_rms_norm_kernel, args, rows, 1, row_threads(args.dim));
 }
 
 std::string rope_store(DeviceContext& context, const RopeStoreArgs& args, std::size_t rows) {
@@ -155,15 +206,17 @@ std::string matmul(DeviceContext& context, const MatmulArgs& args) {
                            CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_GEMM_DEFAULT));
 }
 
-constexpr DeviceTable kTable = {
-    "cuda",     num_devices,      open,         close,       allocate, release,
-    clear,      copy_to_device,   copy_to_host, synchronize, gather,   rms_norm,
-    rope_store, attention_decode, swiglu,       add,         matmul};
+constexpr DeviceTable kTable = {"cuda",           num_devices,    open,         close,
+                                allocate,         release,        clear,        allocate_host,
+                                release_host,     copy_to_device, copy_to_host, synchronize,
+                                begin_recording,  end_recording,  replay,       release_recording,
+                                gather,           rms_norm,       add_rms_norm, rope_store,
+                                attention_decode, swiglu,         add,          matmul};
 
 }  // namespace
 }  // namespace sluice::krn::cuda
 
 // kDeviceModuleEntry.
-extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_3() {
+extern "C" const sluice::krn::cuda::DeviceTable* sluice_cuda_device_table_5() {
   return &sluice::krn::cuda::kTable;
 }

@@ -18,7 +18,8 @@
 
 namespace sluice::krn::cuda {
 
-struct DeviceContext;  // a stream and a cuBLAS handle bound to it
+struct DeviceContext;    // a stream and a cuBLAS handle bound to it
+struct DeviceRecording;  // launches that are done as one
 
 struct DeviceTable {
   const char* name;  // part of the kernel path
@@ -30,13 +31,27 @@ struct DeviceTable {
   void* (*allocate)(DeviceContext&, std::size_t bytes);  // nullptr when refused
   void (*release)(DeviceContext&, void* memory);
   std::string (*clear)(DeviceContext&, void* memory, std::size_t bytes);  // to zero bytes
-  // The host memory may be reused as soon as the call returns.
+  // Page-locked host memory, which the device reads and writes by itself; nullptr when refused.
+  void* (*allocate_host)(DeviceContext&, std::size_t bytes);
+  void (*release_host)(DeviceContext&, void* memory);
+  // The host memory may be reused as soon as the call returns, that of allocate_host() after
+  // synchronize().
   std::string (*copy_to_device)(DeviceContext&, void* device, const void* host, std::size_t bytes);
   std::string (*copy_to_host)(DeviceContext&, void* host, const void* device, std::size_t bytes);
   std::string (*synchronize)(DeviceContext&);
 
+  // Launches between begin and end are not done but kept with their arguments; replay() does them
+  // all, in order. Only launches may come in between. end_recording() is owed after each begin that
+  // succeeded, also when a launch failed: the context works on afterwards. `recording` is nullptr
+  // on failure.
+  std::string (*begin_recording)(DeviceContext&);
+  std::string (*end_recording)(DeviceContext&, DeviceRecording** recording);
+  std::string (*replay)(DeviceContext&, DeviceRecording* recording);
+  void (*release_recording)(DeviceContext&, DeviceRecording* recording);
+
   std::string (*gather)(DeviceContext&, const GatherArgs&, std::size_t rows);
   std::string (*rms_norm)(DeviceContext&, const RmsNormArgs&, std::size_t rows);
+  std::string (*add_rms_norm)(DeviceContext&, const AddRmsNormArgs&, std::size_t rows);
   std::string (*rope_store)(DeviceContext&, const RopeStoreArgs&, std::size_t rows);
   std::string (*attention_decode)(DeviceContext&, const AttentionDecodeArgs&, std::size_t rows);
   std::string (*swiglu)(DeviceContext&, const SwigluArgs&, std::size_t rows);
@@ -55,6 +70,6 @@ const DeviceTable* load_device_module(const std::string& path, std::string& erro
 // The file's name, and the function in it that gives the table: `const DeviceTable* ()`. The number
 // counts the versions of DeviceTable and args.h, so that a stale module is refused.
 inline constexpr char kDeviceModule[] = "sluice_cuda.so";
-inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_3";
+inline constexpr char kDeviceModuleEntry[] = "sluice_cuda_device_table_5";
 
 }  // namespace sluice::krn::cuda

@@ -47,6 +47,10 @@ inline const char* wrong(const RmsNormArgs& args, std::size_t rows) {
   return wrong_rows(rows, args.dim);
 }
 
+inline const char* wrong(const AddRmsNormArgs& args, std::size_t rows) {
+  return wrong_rows(rows, args.dim);
+}
+
 inline const char* wrong(const RopeStoreArgs& args, std::size_t rows) {
   if (const char* why = wrong_heads(args.kv, args.layer, args.num_heads)) return why;
   if (args.q_stride < args.num_heads * args.kv.head_dim ||

@@ -1,18 +1,25 @@
 // What a CUDA device makes of a model: decode of so many streams behind a context, and prefill of
 // one chunk, through ExecutorCuda as the engine calls it, logits on the host included. Beside it
 // the limits that the same device shows: bytes written per second, FP32 operations of a large GEMM.
-// Medians of some repeats with their range. KV behind the measured position is zero: attention
-// takes as long over it.
+// Medians of some repeats with their range, steps replayed from a recording and launched one by one
+// in turns (--plain: the latter alone). KV behind the measured position is zero: attention takes as
+// long over it.
 //
-//   device_bench --model PATH [--contexts 128,1024,4096] [--streams 1,8,32] [--repeats N]
+//   device_bench --model PATH [--contexts 128,1024,4096] [--streams 1,8,32] [--repeats N] [--plain]
+//
+// --random PATH in place of --model writes a random model of TinyLlama's layers there first: 2048
+// tokens of vocabulary, 2 GB.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "tests/support/executor_driver.h"
+#include "tests/support/model_files.h"
 #include "worker/executor_cuda.h"
 
 namespace {
@@ -26,6 +33,8 @@ struct Options {
   std::vector<std::size_t> contexts{128, 1024, 4096};
   std::vector<std::size_t> streams{1, 8, 32};
   int repeats = 5;
+  bool is_plain = false;
+  bool is_random = false;
 };
 
 double now_seconds() {
@@ -38,21 +47,28 @@ struct Timing {
   double best, median, worst;  // seconds of one call
 };
 
+Timing summary(std::vector<double> seconds) {
+  std::ranges::sort(seconds);
+  return {seconds.front(), seconds[seconds.size() / 2], seconds.back()};
+}
+
+template <class Call>
+double seconds_of(const Call& call) {
+  const double begin = now_seconds();
+  int times = 0;
+  do {
+    call();
+    ++times;
+  } while (now_seconds() - begin < 0.1);
+  return (now_seconds() - begin) / times;
+}
+
 template <class Call>
 Timing measure(int repeats, const Call& call) {
   call();  // modules are loaded and kernels chosen here
   std::vector<double> seconds;
-  for (int r = 0; r < repeats; ++r) {
-    const double begin = now_seconds();
-    int times = 0;
-    do {
-      call();
-      ++times;
-    } while (now_seconds() - begin < 0.1);
-    seconds.push_back((now_seconds() - begin) / times);
-  }
-  std::ranges::sort(seconds);
-  return {seconds.front(), seconds[seconds.size() / 2], seconds.back()};
+  for (int r = 0; r < repeats; ++r) seconds.push_back(seconds_of(call));
+  return summary(std::move(seconds));
 }
 
 [[noreturn]] void stop(const std::string& why) {
@@ -89,38 +105,65 @@ void print_limits(const krn::cuda::DeviceTable& table, int repeats) {
   table.close(context);
 }
 
-// `streams` sequences that each compute their last `tokens` of `context` positions.
-void print_row(eng::ExecutorCuda& executor, const char* what, std::size_t streams,
-               std::size_t tokens, std::size_t context, int repeats) {
-  const std::size_t blocks = test::blocks_for(context, executor.facts().block_tokens);
-  if (blocks * streams > executor.facts().num_blocks || context > executor.facts().context_tokens) {
-    std::printf("%-7s context %6zu  streams %3zu: more than the device holds\n", what, context,
-                streams);
-    return;
-  }
+// One way to do the steps of a row.
+struct Contender {
+  const char* name;
+  std::unique_ptr<eng::ExecutorCuda> executor;
+};
+
+struct Row {
+  const char* what;
+  std::size_t streams, tokens, context;  // each stream computes its last `tokens` of `context`
+};
+
+std::vector<test::DrivenSequence> sequences_of(const Row& row, std::size_t blocks) {
   std::vector<test::DrivenSequence> sequences;
-  for (std::size_t s = 0; s < streams; ++s) {
+  for (std::size_t s = 0; s < row.streams; ++s) {
     test::DrivenSequence sequence;
-    for (std::size_t t = 0; t < context; ++t)
+    for (std::size_t t = 0; t < row.context; ++t)
       sequence.ids.push_back(static_cast<TokenId>(3 + (s * 131 + t * 17) % 200));
     sequence.blocks = test::consecutive_blocks(blocks, static_cast<std::uint32_t>(s * blocks));
-    sequence.computed = static_cast<std::uint32_t>(context - tokens);
+    sequence.computed = static_cast<std::uint32_t>(row.context - row.tokens);
     sequences.push_back(std::move(sequence));
   }
-  std::vector<eng::SequenceSpan> spans;
-  for (const test::DrivenSequence& sequence : sequences) spans.push_back(sequence.span(tokens));
-  const Timing pass = measure(repeats, [&] {
-    if (const auto logits = executor.try_forward(spans); !logits) stop(logits.error().detail);
-  });
-  const auto count = static_cast<double>(streams * tokens);
-  std::printf("%-7s context %6zu  streams %3zu  %9.1f tokens/s (%.1f..%.1f)  %.2f ms a step", what,
-              context, streams, count / pass.median, count / pass.worst, count / pass.best,
-              1e3 * pass.median);
-  const eng::StepWork work = executor.last_work();
+  return sequences;
+}
+
+void print_timing(const Row& row, const char* name, const Timing& pass, const eng::StepWork& work) {
+  const auto count = static_cast<double>(row.streams * row.tokens);
+  std::printf("%-7s context %6zu  streams %3zu  %-8s %9.1f tokens/s (%.1f..%.1f)  %.3f ms a step",
+              row.what, row.context, row.streams, name, count / pass.median, count / pass.worst,
+              count / pass.best, 1e3 * pass.median);
   std::printf("  %.0f GB/s, %.1f TFLOPS\n",
               static_cast<double>(work.bytes_moved) / pass.median / 1e9,
               static_cast<double>(work.operations) / pass.median / 1e12);
   std::fflush(stdout);
+}
+
+void print_row(const std::vector<Contender>& contenders, const Row& row, int repeats) {
+  const WorkerFacts facts = contenders.front().executor->facts();
+  const std::size_t blocks = test::blocks_for(row.context, facts.block_tokens);
+  if (blocks * row.streams > facts.num_blocks || row.context > facts.context_tokens) {
+    std::printf("%-7s context %6zu  streams %3zu: more than the device holds\n", row.what,
+                row.context, row.streams);
+    return;
+  }
+  const std::vector<test::DrivenSequence> sequences = sequences_of(row, blocks);
+  std::vector<eng::SequenceSpan> spans;
+  for (const test::DrivenSequence& sequence : sequences) spans.push_back(sequence.span(row.tokens));
+  const auto step = [&](const Contender& contender) {
+    const auto logits = contender.executor->try_forward(spans);
+    if (!logits) stop(logits.error().detail);
+  };
+  std::vector<std::vector<double>> seconds(contenders.size());
+  for (int r = -1; r < repeats; ++r) {  // the first round warms up, and makes the recording
+    for (std::size_t c = 0; c < contenders.size(); ++c) {
+      const double taken = seconds_of([&] { step(contenders[c]); });
+      if (r >= 0) seconds[c].push_back(taken);
+    }
+  }
+  for (std::size_t c = 0; c < contenders.size(); ++c)
+    print_timing(row, contenders[c].name, summary(seconds[c]), contenders[c].executor->last_work());
 }
 
 std::vector<std::size_t> numbers(const std::string& list) {
@@ -136,21 +179,71 @@ std::vector<std::size_t> numbers(const std::string& list) {
 
 Options parse(int argc, char** argv) {
   Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i], value = argv[i + 1];
-    if (flag == "--model") options.model = value;
-    if (flag == "--contexts") options.contexts = numbers(value);
-    if (flag == "--streams") options.streams = numbers(value);
-    if (flag == "--repeats") options.repeats = std::clamp(std::atoi(value.c_str()), 1, 100);
+  bool is_right = true;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    if (flag == "--plain") {
+      options.is_plain = true;
+      continue;
+    }
+    const std::string value = i + 1 < argc ? argv[++i] : "";
+    if (flag == "--model" || flag == "--random") {
+      options.model = value;
+      options.is_random = flag == "--random";
+    } else if (flag == "--contexts") {
+      options.contexts = numbers(value);
+    } else if (flag == "--streams") {
+      options.streams = numbers(value);
+    } else if (flag == "--repeats") {
+      options.repeats = std::clamp(std::atoi(value.c_str()), 1, 100);
+    } else {
+      is_right = false;
+    }
   }
-  if (options.model.empty() || options.contexts.empty() || options.streams.empty() ||
-      argc % 2 == 0) {
+  if (options.model.empty() || options.contexts.empty() || options.streams.empty() || !is_right) {
     std::fprintf(stderr,
-                 "usage: %s --model PATH [--contexts N,N,...] [--streams N,N,...] [--repeats N]\n",
+                 "usage: %s --model PATH | --random PATH [--contexts N,N,...] [--streams N,N,...] "
+                 "[--repeats N] "
+                 "[--plain]\n",
                  argv[0]);
     std::exit(2);
   }
   return options;
+}
+
+void write_model_of_tiny_llama(const std::string& directory) {
+  test::RandomModel model;
+  model.vocab_size = 2048;
+  model.hidden_size = 2048;
+  model.intermediate_size = 5632;
+  model.num_layers = 22;
+  model.num_heads = 32;
+  model.num_kv_heads = 4;
+  model.context_tokens = 4096;
+  std::filesystem::create_directories(directory);
+  test::write_random_model(directory, model);
+}
+
+std::vector<Contender> open_contenders(const Options& options,
+                                       const krn::cuda::DeviceTable& table) {
+  std::vector<Contender> contenders;
+  for (const bool is_plain : {false, true}) {
+    if (options.is_plain && !is_plain) continue;
+    const char* const name = is_plain ? "plain" : "recorded";
+    eng::ExecutorCudaOptions open_options;
+    open_options.directory = options.model;
+    open_options.num_blocks = 16384;
+    open_options.sequences_max = 256;
+    open_options.step_tokens_max = kChunk;
+    if (is_plain) open_options.recordings_max = 0;
+    const double begin = now_seconds();
+    auto executor = eng::ExecutorCuda::open(open_options, table);
+    if (!executor) stop(executor.error().detail);
+    std::printf("%s: %s, %s, loaded in %.1f s\n", options.model.c_str(),
+                (*executor)->description().c_str(), name, now_seconds() - begin);
+    contenders.push_back({name, std::move(*executor)});
+  }
+  return contenders;
 }
 
 }  // namespace
@@ -163,20 +256,12 @@ int main(int argc, char** argv) {
   if (table == nullptr) stop(why);
   if (table->num_devices(why) == 0) stop("no CUDA device here: " + why);
   print_limits(*table, options.repeats);
-  eng::ExecutorCudaOptions open_options;
-  open_options.directory = options.model;
-  open_options.num_blocks = 16384;
-  open_options.sequences_max = 256;
-  open_options.step_tokens_max = kChunk;
-  const double begin = now_seconds();
-  const auto executor = eng::ExecutorCuda::open(open_options, *table);
-  if (!executor) stop(executor.error().detail);
-  std::printf("%s: %s, loaded in %.1f s\n", options.model.c_str(),
-              (*executor)->description().c_str(), now_seconds() - begin);
+  if (options.is_random) write_model_of_tiny_llama(options.model);
+  const std::vector<Contender> contenders = open_contenders(options, *table);
   for (const std::size_t context : options.contexts) {
     for (const std::size_t streams : options.streams)
-      print_row(**executor, "decode", streams, 1, context, options.repeats);
-    print_row(**executor, "prefill", 1, std::min(kChunk, context), context, options.repeats);
+      print_row(contenders, {"decode", streams, 1, context}, options.repeats);
+    print_row(contenders, {"prefill", 1, std::min(kChunk, context), context}, options.repeats);
   }
   return 0;
 }

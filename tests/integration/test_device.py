@@ -1,9 +1,10 @@
 """A model on a CUDA device. Where there is none: the worker says so in words that help, and the start
-ends with its error. Where there is one: Brook answers from it as it does from the CPU, confined, and
-its streams outlive the worker."""
+ends with its error. Where there is one: Brook answers from it as it does from the CPU, confined, its
+streams outlive the worker, and a worker on trial computes its golden digest on it."""
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import signal
 import tempfile
@@ -13,9 +14,13 @@ import unittest
 import sluice_process
 from http_client import collect
 from sluice_process import BIN, SOURCE, ServerTest, SluiceServer, config_with, run_main
+from test_breakers import Operator
 from token_books import ACCEPTED, DISCARDED, GENERATED
 
 MODULE = "sluice_cuda.so"
+TRIALS = 3  # a worker's breaker closes after so many
+# One crash opens it.
+BREAKERS = {"workers": {"failures_max": 1, "open_min": "100ms", "probes": TRIALS}}
 
 
 def cuda_config():
@@ -68,9 +73,58 @@ class Device(unittest.TestCase):
             self.assertIn("a build that finds the CUDA toolkit makes it", output)
 
 
+class OnTrial(ServerTest):
+    """A worker that crashed is let in again after requests on trial. For each it computes its golden digest first:
+    what the first one gave, the others must give. `model` has two workers."""
+    model = None
+
+    def pid_of(self, worker):
+        return int(re.findall(rf"event=worker_up worker={worker} epoch=\d+ pid=(\d+)", "\n".join(self.server.log))[-1])
+
+    def pass_trials(self):
+        server, operator = self.server, Operator(self.server)
+        first, other = (row["id"] for row in operator("GET", "/workers")["data"] if row["model"] == self.model)
+
+        def moves():
+            return [(past["to"], past["reason"]) for past in operator("GET", f"/breakers/worker:{first}")["history"]]
+
+        def answer():
+            return server.post("/v1/completions", {"model": self.model, "prompt": "One", "max_tokens": 8,
+                                                   "ignore_eos": True, "temperature": 0})
+
+        def wait_for(worker):
+            sluice_process.wait_until(lambda: operator("GET", f"/workers/{worker}")["state"] == "serving",
+                                      f"worker {worker} to serve", timeout=60)
+        wait_for(first)
+        wait_for(other)
+        os.kill(self.pid_of(first), signal.SIGSEGV)
+        sluice_process.wait_until(lambda: moves() == [("open", "failures")], "the breaker to open")
+        wait_for(first)
+        operator("POST", f"/workers/{other}/drain")  # so that the worker on trial gets all
+        answers = [answer() for _ in range(TRIALS)]
+        self.assertEqual({got.status for got in answers}, {200}, [got.text for got in answers])
+        self.assertEqual(moves(), [("open", "failures"), ("half_open", "retry_due"), ("closed", "probes_passed")])
+        self.assertEqual(server.metric("sluice_breaker_worker_transitions_total", reason="golden_digest"), 0)
+        for state in ("open", "half_open"):
+            self.assertEqual(server.metric("sluice_breaker_workers", state=state), 0)
+        operator("POST", f"/workers/{other}/resume")
+        answers += [answer() for _ in range(4)]
+        self.assertEqual([got.json()["usage"]["completion_tokens"] for got in answers], [8] * len(answers))
+
+
+class OnTrialOnTheCpu(OnTrial):
+    model = "cpu"
+    config = config_with(breakers=BREAKERS, models=[
+        {"name": "cpu", "kind": "llama", "context_tokens": 256, "num_blocks": 64, "threads": 1, "workers": 2}])
+
+    def test_a_worker_on_trial_is_let_in_again(self):
+        self.pass_trials()
+
+
 @unittest.skipUnless(os.path.exists("/dev/nvidiactl") and (BIN / MODULE).exists(), "no CUDA device here")
-class BrookOnADevice(ServerTest):
-    config = config_with(models=[
+class BrookOnADevice(OnTrial):
+    model = "device"
+    config = config_with(breakers=BREAKERS, models=[
         {"name": "device", "kind": "llama", "device": "cuda", "context_tokens": 1024, "workers": 2},
         {"name": "cpu", "kind": "llama", "context_tokens": 1024, "num_blocks": 512, "threads": 2}])
 
@@ -117,6 +171,9 @@ class BrookOnADevice(ServerTest):
         equal = sum(a == b for a, b in zip(on_cpu, on_device))
         # Sums of another order may turn a token whose two best logits are all but equal.
         self.assertGreaterEqual(equal, 15, list(zip(on_cpu, on_device)))
+
+    def test_a_worker_on_trial_is_let_in_again(self):
+        self.pass_trials()
 
     def test_its_fingerprint_is_not_that_of_the_cpu(self):
         answers = [self.server.post("/v1/chat/completions", self.body(model, 1)).json()

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -11,6 +12,8 @@
 #include <fstream>
 #include <iterator>
 #include <sstream>
+#include <thread>
+#include <vector>
 
 #include "kernels/half_float.h"
 #include "shared/check.h"
@@ -38,11 +41,13 @@ class Writer {
     const float scale = rows == 1 ? 0.2f : 1.7f / std::sqrt(static_cast<float>(cols));
     const float center = rows == 1 ? 1.0f : 0.0f;
     data_.resize(begin + rows * cols * element_);
-    for (std::size_t i = 0; i < rows * cols; ++i) {
-      const RandomKey key{model_.seed, 0, static_cast<std::uint32_t>(index_ * 0x9e3779b9u + i)};
-      const float unit = static_cast<float>(random_unit(key, static_cast<std::uint32_t>(i >> 32)));
-      put(center + scale * (2 * unit - 1), data_.data() + begin + i * element_);
-    }
+    in_parts(rows * cols, [&](std::size_t first, std::size_t end) {
+      for (std::size_t i = first; i < end; ++i) {
+        const RandomKey key{model_.seed, 0, static_cast<std::uint32_t>(index_ * 0x9e3779b9u + i)};
+        const auto unit = static_cast<float>(random_unit(key, static_cast<std::uint32_t>(i >> 32)));
+        put(center + scale * (2 * unit - 1), data_.data() + begin + i * element_);
+      }
+    });
     ++index_;
     std::ostringstream entry;
     entry << (header_.empty() ? "{" : ",") << '"' << name << "\":{\"dtype\":\"" << model_.dtype
@@ -55,6 +60,18 @@ class Writer {
   std::string bytes() const { return safetensors_bytes(header_ + "}", data_); }
 
  private:
+  // Over all cores where there is much to do: elements do not depend on each other.
+  template <class Part>
+  static void in_parts(std::size_t count, const Part& part) {
+    constexpr std::size_t kMuch = std::size_t{1} << 20;
+    const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
+    const std::size_t share = count < kMuch ? count : (count + cores - 1) / cores;
+    std::vector<std::jthread> threads;
+    for (std::size_t first = share; first < count; first += share)
+      threads.emplace_back([=, &part] { part(first, std::min(first + share, count)); });
+    part(0, std::min(share, count));
+  }
+
   void put(float value, char* to) const {
     if (element_ == 4) {
       std::memcpy(to, &value, 4);

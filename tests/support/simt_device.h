@@ -4,7 +4,9 @@
 // dies
 //   at once (slow: two system calls per allocation and call);
 // - memory starts as NaN and ends at a page that nobody may touch;
-// - copies must lie within one allocation; what is copied to the host arrives at synchronize().
+// - copies must lie within one allocation; what is copied to the host arrives at synchronize(), and
+// page-locked memory that changes between its copy to the device and synchronize() fails that;
+// - a recording takes launches alone.
 // Any call can be made to fail by its number. One OS thread.
 #pragma once
 
@@ -23,9 +25,12 @@ struct SimtDeviceScript {
   std::size_t failing_call = SIZE_MAX;  // number of the call that fails, counted from 0
   // Counted by the device.
   std::size_t num_calls = 0;
-  std::size_t num_allocations = 0;  // live
-  std::size_t num_contexts = 0;     // live
-  std::size_t num_bytes = 0;        // live
+  std::size_t num_allocations = 0;  // live, of either memory
+  std::size_t num_recordings = 0;   // live
+  std::size_t num_recorded = 0;     // in all
+  std::size_t num_replays = 0;
+  std::size_t num_contexts = 0;  // live
+  std::size_t num_bytes = 0;     // live
 };
 
 // The one device; a test resets it by assigning {}.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace sluice::eng {
 namespace {
@@ -13,6 +14,8 @@ constexpr std::size_t kRowInputs = 5;  // arrays [tokens] in the inputs
 // results need memory.
 constexpr std::size_t kChunkTokensMin = 2 * krn::cuda::kAttentionChunk;
 constexpr std::size_t kChunksMax = 16;
+// Steps of more tokens keep the device busy for longer than the host needs to queue them.
+constexpr std::size_t kRecordedTokensMax = 32;
 
 std::size_t rounded_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
@@ -21,22 +24,23 @@ std::size_t rounded_up(std::size_t value, std::size_t step) {
 }  // namespace
 
 DeviceTransformer::DeviceTransformer(Device& device, const ModelConfig& config,
-                                     DeviceWeights weights, const TransformerLimits& limits,
-                                     std::size_t table_blocks_max)
+                                     DeviceWeights weights, const DeviceTransformerLimits& limits,
+                                     const krn::PagedKv& kv)
     : device_(&device),
       config_(config),
       weights_(std::move(weights)),
       limits_(limits),
-      table_blocks_max_(table_blocks_max),
+      kv_(kv),
       chunk_tokens_(std::max(kChunkTokensMin,
-                             rounded_up((limits.context_tokens + kChunksMax - 1) / kChunksMax,
-                                        krn::cuda::kAttentionChunk))) {}
+                             rounded_up((limits.step.context_tokens + kChunksMax - 1) / kChunksMax,
+                                        krn::cuda::kAttentionChunk))),
+      recordings_(limits.recordings_max) {}
 
 Result<DeviceTransformer> DeviceTransformer::make(Device& device, const ModelConfig& config,
                                                   DeviceWeights weights,
-                                                  const TransformerLimits& limits,
-                                                  std::size_t table_blocks_max) {
-  DeviceTransformer transformer(device, config, std::move(weights), limits, table_blocks_max);
+                                                  const DeviceTransformerLimits& limits,
+                                                  const krn::PagedKv& kv) {
+  DeviceTransformer transformer(device, config, std::move(weights), limits, kv);
   transformer.allocate();
   const Result<void> allocated = device.check();
   if (!allocated) return allocated.error();
@@ -48,116 +52,163 @@ Result<DeviceTransformer> DeviceTransformer::make(Device& device, const ModelCon
 
 void DeviceTransformer::allocate() {
   const ModelConfig& c = config_;
-  const std::size_t tokens = limits_.tokens_max;
+  const TransformerLimits& limits = limits_.step;
+  const std::size_t tokens = limits.tokens_max;
   const auto floats = [&](std::size_t rows, std::size_t cols) {
     return device_->allocate(rows, cols * sizeof(float), "activations");
   };
   x_ = floats(tokens, c.hidden_size);
-  normed_ = floats(std::max(tokens, limits_.logit_rows_max), c.hidden_size);
+  normed_ = floats(std::max(tokens, limits.logit_rows_max), c.hidden_size);
   qkv_ = floats(tokens, c.q_width() + 2 * c.kv_width());
   heads_ = floats(tokens, c.q_width());
-  const std::size_t chunks = (limits_.context_tokens + chunk_tokens_ - 1) / chunk_tokens_;
+  const std::size_t chunks = (limits.context_tokens + chunk_tokens_ - 1) / chunk_tokens_;
   if (chunks > 1) partials_ = floats(tokens * c.num_heads * chunks, c.head_dim + 2);
   delta_ = floats(tokens, c.hidden_size);
   gate_up_ = floats(tokens, 2 * c.intermediate_size);
   gated_ = floats(tokens, c.intermediate_size);
-  logits_ = floats(limits_.logit_rows_max, c.vocab_size);
-  cosine_ = floats(limits_.context_tokens, c.head_dim / 2);
-  sine_ = floats(limits_.context_tokens, c.head_dim / 2);
-  const std::size_t words = kRowInputs * tokens + limits_.logit_rows_max + table_blocks_max_;
+  logits_ = floats(limits.logit_rows_max, c.vocab_size);
+  cosine_ = floats(limits.context_tokens, c.head_dim / 2);
+  sine_ = floats(limits.context_tokens, c.head_dim / 2);
+  const std::size_t words = kRowInputs * tokens + limits.logit_rows_max + limits_.table_blocks_max;
   inputs_ = device_->allocate(words, sizeof(std::uint32_t), "inputs of a step");
-  host_inputs_.reserve(words);
-  host_logits_.resize(limits_.logit_rows_max * c.vocab_size);
+  host_inputs_ = device_->allocate_host(words, sizeof(std::uint32_t), "inputs of a step");
+  host_logits_ =
+      device_->allocate_host(limits.logit_rows_max, c.vocab_size * sizeof(float), "logits");
 }
 
 void DeviceTransformer::upload_rope_table() {
   const std::size_t half = config_.head_dim / 2;
-  std::vector<float> cosine(limits_.context_tokens * half), sine(cosine.size());
-  fill_rope_table(config_, limits_.context_tokens, cosine.data(), sine.data());
+  std::vector<float> cosine(limits_.step.context_tokens * half), sine(cosine.size());
+  fill_rope_table(config_, limits_.step.context_tokens, cosine.data(), sine.data());
   const std::size_t bytes = cosine.size() * sizeof(float);
   device_->run(device_->table().copy_to_device, "RoPE table", cosine_.data(), cosine.data(), bytes);
   device_->run(device_->table().copy_to_device, "RoPE table", sine_.data(), sine.data(), bytes);
 }
 
-Result<std::span<const float>> DeviceTransformer::forward(const TokenBatch& batch,
-                                                          const krn::PagedKv& kv) {
+Result<std::span<const float>> DeviceTransformer::forward(const TokenBatch& batch) {
   num_tokens_ = batch.ids.size();
-  const std::size_t n = num_tokens_;
-  CHECK(n <= limits_.tokens_max && batch.logit_rows.size() <= limits_.logit_rows_max);
-  if (n == 0) return std::span<const float>{};
-  const krn::cuda::DeviceTable& table = device_->table();
-  const std::size_t hidden = config_.hidden_size, inner = config_.intermediate_size;
-  const krn::cuda::AddArgs residual{x_.floats(), delta_.floats(), hidden};
-
-  upload_inputs(batch, kv.block_tokens);
-  // x = E[ids]
-  device_->run(table.gather, "embedding",
-               krn::cuda::GatherArgs{weights_.embedding.data, at_.ids, x_.floats(), hidden}, n);
-  for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
-    const DeviceLayer& layer = weights_.layers[l];
-    norm(x_.floats(), layer.attention_norm, n);
-    matmul(layer.qkv, normed_.floats(), qkv_.floats(), n);  // q, k, v = W_qkv norm(x)
-    adjust_heads(layer);                                    // biases and norms of q, k, v
-    rotate_and_store(l, kv);                                // RoPE(q, k); k, v into the cache
-    attend(l, kv);                                          // softmax(q K^T / sqrt(d)) V
-    matmul(layer.attention_out, heads_.floats(), delta_.floats(), n);
-    device_->run(table.add, "residual", residual, n);  // x += W_o heads
-    norm(x_.floats(), layer.mlp_norm, n);
-    matmul(layer.gate_up, normed_.floats(), gate_up_.floats(), n);
-    device_->run(table.swiglu, "swiglu",  // silu(W_gate h) * (W_up h)
-                 krn::cuda::SwigluArgs{gate_up_.floats(), gated_.floats(), inner}, n);
-    matmul(layer.down, gated_.floats(), delta_.floats(), n);
-    device_->run(table.add, "residual", residual, n);  // x += W_down ...
-  }
   const std::size_t rows = batch.logit_rows.size();
+  CHECK(num_tokens_ <= limits_.step.tokens_max && rows <= limits_.step.logit_rows_max);
+  if (num_tokens_ == 0) return std::span<const float>{};
+  upload_inputs(batch);
+  run_step(rows);
   if (rows > 0) {
-    device_->run(table.gather, "logit rows",
-                 krn::cuda::GatherArgs{x_.floats(), at_.logit_rows, normed_.floats(), hidden},
-                 rows);
-    norm(normed_.floats(), weights_.final_norm, rows);
-    matmul(weights_.head, normed_.floats(), logits_.floats(), rows);  // W_head norm(x)
-    device_->run(table.copy_to_host, "logits", host_logits_.data(), logits_.data(),
+    device_->run(device_->table().copy_to_host, "logits", host_logits_.data(), logits_.data(),
                  rows * config_.vocab_size * sizeof(float));
   }
   const Result<void> done = device_->synchronize();
   if (!done) return done.error();
-  return std::span<const float>(host_logits_).first(rows * config_.vocab_size);
+  return std::span<const float>(host_logits_.floats(), rows * config_.vocab_size);
 }
 
-void DeviceTransformer::upload_inputs(const TokenBatch& batch, std::size_t block_tokens) {
+void DeviceTransformer::upload_inputs(const TokenBatch& batch) {
   const std::size_t n = batch.ids.size(), rows = batch.logit_rows.size();
-  CHECK(batch.spans.size() <= limits_.spans_max);
-  host_inputs_.assign(kRowInputs * n + rows, 0);
-  std::uint32_t* const ids = host_inputs_.data();
+  CHECK(batch.spans.size() <= limits_.step.spans_max);
+  std::uint32_t* const ids = host_inputs_.words();
   std::uint32_t* const positions = ids + n;
   std::uint32_t* const blocks = positions + n;
   std::uint32_t* const lengths = blocks + n;
   std::uint32_t* const table_begins = lengths + n;
+  std::uint32_t* const logit_rows = table_begins + n;
+  std::uint32_t* const tables = logit_rows + rows;
   std::copy(batch.ids.begin(), batch.ids.end(), ids);
-  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), table_begins + n);
+  std::fill(positions, logit_rows, 0);
+  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), logit_rows);
   std::uint32_t table_begin = 0;
   num_chunks_ = 1;
   for (const krn::AttentionSpan& span : batch.spans) {
     const std::size_t end = span.start + span.num_tokens;
-    CHECK(end <= limits_.context_tokens);
+    CHECK(end <= limits_.step.context_tokens);
     num_chunks_ = std::max(num_chunks_, (end + chunk_tokens_ - 1) / chunk_tokens_);
-    const std::size_t num_blocks = (end + block_tokens - 1) / block_tokens;
-    CHECK(table_begin + num_blocks <= table_blocks_max_);
+    const std::size_t num_blocks = (end + kv_.block_tokens - 1) / kv_.block_tokens;
+    CHECK(table_begin + num_blocks <= limits_.table_blocks_max);
     for (std::size_t t = 0; t < span.num_tokens; ++t) {
       const std::size_t row = span.row + t, position = span.start + t;
       positions[row] = static_cast<std::uint32_t>(position);
-      blocks[row] = span.blocks[position / block_tokens];
+      blocks[row] = span.blocks[position / kv_.block_tokens];
       lengths[row] = static_cast<std::uint32_t>(position + 1);
       table_begins[row] = table_begin;
     }
-    // Within the reserved size: the pointers above stay.
-    host_inputs_.insert(host_inputs_.end(), span.blocks, span.blocks + num_blocks);
+    std::copy(span.blocks, span.blocks + num_blocks, tables + table_begin);
     table_begin += static_cast<std::uint32_t>(num_blocks);
   }
   const std::uint32_t* const at = inputs_.words();
   at_ = {at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 5 * n, at + 5 * n + rows};
   device_->run(device_->table().copy_to_device, "inputs of a step", inputs_.data(),
-               host_inputs_.data(), host_inputs_.size() * sizeof(std::uint32_t));
+               host_inputs_.data(), (kRowInputs * n + rows + table_begin) * sizeof(std::uint32_t));
+}
+
+void DeviceTransformer::run_step(std::size_t logit_rows) {
+  const Recording* recording = nullptr;
+  if (num_tokens_ <= kRecordedTokensMax)
+    recording = recording_of({num_tokens_, logit_rows, num_chunks_});
+  if (recording == nullptr) {
+    launch_step(logit_rows);
+  } else {
+    device_->replay(*recording);
+    ++num_replays_;
+  }
+}
+
+// A shape that comes up for the first time is only noted: its launches, done one by one, also load
+// the kernels that it needs. The second time it is recorded.
+const Recording* DeviceTransformer::recording_of(const StepShape& shape) {
+  Recording* const known = recordings_.find(shape);
+  if (known == nullptr) {
+    recordings_.note(shape);
+    return nullptr;
+  }
+  if (known->data() != nullptr) return known;
+  if (!device_->check()) return nullptr;  // nothing is done any more, so nothing is to be told
+  Result<Recording> recording = device_->record([&] { launch_step(shape.num_logit_rows); });
+  if (recording) {
+    *known = std::move(*recording);
+    return known;
+  }
+  recording_failure_ = recording.error().detail;
+  recordings_.forget();
+  return nullptr;
+}
+
+// Everything between the inputs and the logits in device memory.
+void DeviceTransformer::launch_step(std::size_t logit_rows) {
+  const krn::cuda::DeviceTable& table = device_->table();
+  const std::size_t hidden = config_.hidden_size;
+  // x = E[ids]
+  device_->run(table.gather, "embedding",
+               krn::cuda::GatherArgs{weights_.embedding.data, at_.ids, x_.floats(), hidden},
+               num_tokens_);
+  norm(x_.floats(), weights_.layers.front().attention_norm, num_tokens_);
+  for (std::size_t l = 0; l < weights_.layers.size(); ++l) launch_layer(l);
+  if (logit_rows == 0) return;
+  device_->run(table.gather, "logit rows",
+               krn::cuda::GatherArgs{x_.floats(), at_.logit_rows, normed_.floats(), hidden},
+               logit_rows);
+  norm(normed_.floats(), weights_.final_norm, logit_rows);
+  matmul(weights_.head, normed_.floats(), logits_.floats(), logit_rows);  // W_head norm(x)
+}
+
+// From the normed residual stream to that of the next layer.
+void DeviceTransformer::launch_layer(std::size_t l) {
+  const krn::cuda::DeviceTable& table = device_->table();
+  const DeviceLayer& layer = weights_.layers[l];
+  const std::size_t n = num_tokens_, inner = config_.intermediate_size;
+  matmul(layer.qkv, normed_.floats(), qkv_.floats(), n);  // q, k, v = W_qkv norm(x)
+  adjust_heads(layer);                                    // biases and norms of q, k, v
+  rotate_and_store(l);                                    // RoPE(q, k); k, v into the cache
+  attend(l);                                              // softmax(q K^T / sqrt(d)) V
+  matmul(layer.attention_out, heads_.floats(), delta_.floats(), n);
+  add_delta_and_norm(layer.mlp_norm);  // x += W_o heads
+  matmul(layer.gate_up, normed_.floats(), gate_up_.floats(), n);
+  device_->run(table.swiglu, "swiglu",  // silu(W_gate h) * (W_up h)
+               krn::cuda::SwigluArgs{gate_up_.floats(), gated_.floats(), inner}, n);
+  matmul(layer.down, gated_.floats(), delta_.floats(), n);
+  if (l + 1 < weights_.layers.size()) {
+    add_delta_and_norm(weights_.layers[l + 1].attention_norm);  // x += W_down ...
+    return;
+  }
+  device_->run(table.add, "residual",
+               krn::cuda::AddArgs{x_.floats(), delta_.floats(), config_.hidden_size}, n);
 }
 
 void DeviceTransformer::norm(const float* from, const float* weight, std::size_t rows) {
@@ -166,6 +217,13 @@ void DeviceTransformer::norm(const float* from, const float* weight, std::size_t
       device_->table().rms_norm, "rms_norm",
       krn::cuda::RmsNormArgs{from, weight, normed_.floats(), hidden, hidden, config_.norm_eps},
       rows);
+}
+
+void DeviceTransformer::add_delta_and_norm(const float* weight) {
+  device_->run(device_->table().add_rms_norm, "residual and rms_norm",
+               krn::cuda::AddRmsNormArgs{x_.floats(), delta_.floats(), weight, normed_.floats(),
+                                         config_.hidden_size, config_.norm_eps},
+               num_tokens_);
 }
 
 void DeviceTransformer::matmul(const DeviceMatrix& w, const float* x, float* y,
@@ -195,7 +253,7 @@ void DeviceTransformer::adjust_heads(const DeviceLayer& layer) {
     norm_heads(qkv_.floats() + c.q_width(), layer.k_norm, c.num_kv_heads);
 }
 
-void DeviceTransformer::rotate_and_store(std::size_t layer, const krn::PagedKv& kv) {
+void DeviceTransformer::rotate_and_store(std::size_t layer) {
   const ModelConfig& c = config_;
   float* const q = qkv_.floats();
   const float* const k = q + c.q_width();
@@ -204,19 +262,19 @@ void DeviceTransformer::rotate_and_store(std::size_t layer, const krn::PagedKv& 
   device_->run(
       device_->table().rope_store, "rope_store",
       krn::cuda::RopeStoreArgs{q, k, v, cosine_.floats(), sine_.floats(), at_.positions, at_.blocks,
-                               kv, layer, c.num_heads, stride, stride, c.rope_pairing},
+                               kv_, layer, c.num_heads, stride, stride, c.rope_pairing},
       num_tokens_);
 }
 
-void DeviceTransformer::attend(std::size_t layer, const krn::PagedKv& kv) {
+void DeviceTransformer::attend(std::size_t layer) {
   const ModelConfig& c = config_;
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   const std::size_t q_stride = c.q_width() + 2 * c.kv_width();
   device_->run(device_->table().attention_decode, "attention",
-               krn::cuda::AttentionDecodeArgs{qkv_.floats(), heads_.floats(), at_.tables,
-                                              at_.table_begins, at_.lengths, kv, layer, c.num_heads,
-                                              q_stride, c.q_width(), scale, c.window_of(layer),
-                                              chunk_tokens_, num_chunks_, partials_.floats()},
+               krn::cuda::AttentionDecodeArgs{
+                   qkv_.floats(), heads_.floats(), at_.tables, at_.table_begins, at_.lengths, kv_,
+                   layer, c.num_heads, q_stride, c.q_width(), scale, c.window_of(layer),
+                   chunk_tokens_, num_chunks_, partials_.floats()},
                num_tokens_);
 }
 

@@ -3,51 +3,76 @@
 // memory.
 //
 // Attention runs one row per new token with the causal length position + 1, in prefill as in
-// decode, so one kernel and one order of sums serve both. All memory is allocated by make(): a step
-// allocates nothing on either side. One thread.
+// decode, so one kernel and one order of sums serve both. All memory is allocated by make().
+//
+// A step of few tokens takes the device less time than it takes the host to queue its hundreds of
+// launches. So the launches of a shape that comes up again are recorded and from then on replayed
+// as one: the same launches, the same bits. Apart from making a recording, a step allocates nothing
+// on either side. One thread.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <vector>
+#include <string>
 
 #include "worker/cuda/device.h"
 #include "worker/cuda/device_weights.h"
+#include "worker/cuda/step_recordings.h"
 #include "worker/model/transformer.h"
 
 namespace sluice::eng {
 
+struct DeviceTransformerLimits {
+  TransformerLimits step;
+  std::size_t table_blocks_max = 0;  // blocks in the tables of all spans of a step
+  std::size_t recordings_max = 0;    // shapes of steps whose launches are kept; 0: none
+};
+
 class DeviceTransformer {
  public:
-  // The device outlives it; `config` is that of the weights. Errors: over_capacity, io_error.
+  // Device and KV memory outlive it; `config` is that of the weights. Errors: over_capacity,
+  // io_error.
   static Result<DeviceTransformer> make(Device& device, const ModelConfig& config,
-                                        DeviceWeights weights, const TransformerLimits& limits,
-                                        std::size_t table_blocks_max);
+                                        DeviceWeights weights,
+                                        const DeviceTransformerLimits& limits,
+                                        const krn::PagedKv& kv);
 
   // As Transformer::forward. After an error the device is of no further use.
-  Result<std::span<const float>> forward(const TokenBatch& batch, const krn::PagedKv& kv);
+  Result<std::span<const float>> forward(const TokenBatch& batch);
+
+  std::uint64_t num_replays() const { return num_replays_; }  // steps
+  // Why nothing is recorded any more; empty while all went well. Steps go on launch by launch.
+  const std::string& recording_failure() const { return recording_failure_; }
 
  private:
   DeviceTransformer(Device& device, const ModelConfig& config, DeviceWeights weights,
-                    const TransformerLimits& limits, std::size_t table_blocks_max);
+                    const DeviceTransformerLimits& limits, const krn::PagedKv& kv);
   void allocate();
   void upload_rope_table();
-  void upload_inputs(const TokenBatch& batch, std::size_t block_tokens);
+  void upload_inputs(const TokenBatch& batch);
+  void run_step(std::size_t logit_rows);
+  const Recording* recording_of(const StepShape& shape);
+  void launch_step(std::size_t logit_rows);
+  void launch_layer(std::size_t l);
   void norm(const float* from, const float* weight, std::size_t rows);
+  void add_delta_and_norm(const float* weight);
   void norm_heads(float* heads, const float* weight, std::size_t num_heads);
   void matmul(const DeviceMatrix& w, const float* x, float* y, std::size_t tokens);
   void adjust_heads(const DeviceLayer& layer);
-  void rotate_and_store(std::size_t layer, const krn::PagedKv& kv);
-  void attend(std::size_t layer, const krn::PagedKv& kv);
+  void rotate_and_store(std::size_t layer);
+  void attend(std::size_t layer);
 
   Device* device_;
   ModelConfig config_;
   DeviceWeights weights_;
-  TransformerLimits limits_;
-  std::size_t table_blocks_max_;  // blocks in the tables of all spans of a step
-  std::size_t chunk_tokens_;      // positions that a block of attention takes
-  std::size_t num_tokens_ = 0;    // of this step
-  std::size_t num_chunks_ = 1;    // of its longest row
+  DeviceTransformerLimits limits_;
+  krn::PagedKv kv_;
+  std::size_t chunk_tokens_;    // positions that a block of attention takes
+  std::size_t num_tokens_ = 0;  // of this step
+  std::size_t num_chunks_ = 1;  // of its longest row
+  StepRecordings recordings_;
+  std::uint64_t num_replays_ = 0;
+  std::string recording_failure_;
 
   // Device memory.
   DeviceBuffer x_;         // [tokens, hidden_size] residual stream
@@ -76,9 +101,8 @@ class DeviceTransformer {
     const std::uint32_t* tables;
   } at_{};
 
-  // Host memory.
-  std::vector<std::uint32_t> host_inputs_;
-  std::vector<float> host_logits_;
+  HostBuffer host_inputs_;  // as inputs_
+  HostBuffer host_logits_;  // as logits_
 };
 
 }  // namespace sluice::eng

@@ -98,6 +98,23 @@ TEST_F(CudaDevice, RmsNormAgreesWithTheOracle) {
   for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], 1e-5f);
 }
 
+TEST_F(CudaDevice, AddRmsNormHasTheBitsOfTheSumAndOfTheNorm) {
+  const std::size_t dim = 2048, rows = 9;
+  const auto begin = random_floats(rows * dim, 1);
+  DeviceArray<float> sum(*context_, begin), x(*context_, begin),
+      delta(*context_, random_floats(rows * dim, 2)), weight(*context_, random_floats(dim, 3)),
+      normed(*context_, std::vector<float>(rows * dim)), y(*context_, normed.host());
+  ASSERT_EQ(table().add(*context_, {sum.data(), delta.data(), dim}, rows), "");
+  ASSERT_EQ(table().rms_norm(*context_, {sum.data(), weight.data(), normed.data(), dim, dim, 1e-5f},
+                             rows),
+            "");
+  ASSERT_EQ(table().add_rms_norm(
+                *context_, {x.data(), delta.data(), weight.data(), y.data(), dim, 1e-5f}, rows),
+            "");
+  EXPECT_EQ(x.host(), sum.host());
+  EXPECT_EQ(y.host(), normed.host());
+}
+
 // Our kernel up to 8 tokens, cuBLAS above and where columns come in no fours.
 TEST_F(CudaDevice, MatmulAgreesWithAPlainSum) {
   const std::size_t rows = 50;
@@ -155,6 +172,63 @@ TEST_F(CudaDevice, DecodeAttentionAgreesWithTheOracle) {
     for (std::size_t i = 0; i < out.size(); ++i)
       ASSERT_NEAR(out[i], expected[i], 1e-5f) << num_chunks << " chunks";
   }
+}
+
+// Our own kernel and, with 9 tokens, cuBLAS: nothing is done until the replay, each replay does it
+// with what lies in memory then, and its bits are those of the launches.
+TEST_F(CudaDevice, ARecordingIsDoneAtItsReplays) {
+  constexpr std::size_t kRows = 64, kCols = 512;
+  for (const std::size_t tokens : {3u, 9u}) {
+    DeviceArray<float> w(*context_, random_floats(kRows * kCols, 7)),
+        x(*context_, random_floats(tokens * kCols, 8)),
+        delta(*context_, random_floats(tokens * kCols, 9)),
+        y(*context_, std::vector<float>(tokens * kRows));
+    const auto launches = [&] {
+      ASSERT_EQ(table().add(*context_, {x.data(), delta.data(), kCols}, tokens), "");
+      ASSERT_EQ(table().matmul(*context_, {w.data(), x.data(), y.data(), tokens, kRows, kCols}),
+                "");
+    };
+    launches();
+    launches();
+    const auto after_two = y.host();
+    launches();
+    const auto after_three = y.host();
+    ASSERT_NE(after_three, after_two);
+    const auto begin = random_floats(tokens * kCols, 8);
+    ASSERT_EQ(
+        table().copy_to_device(*context_, x.data(), begin.data(), begin.size() * sizeof(float)),
+        "");
+    ASSERT_EQ(table().begin_recording(*context_), "");
+    launches();
+    DeviceRecording* recording = nullptr;
+    ASSERT_EQ(table().end_recording(*context_, &recording), "");
+    ASSERT_NE(recording, nullptr);
+    ASSERT_EQ(x.host(), begin);
+    ASSERT_EQ(y.host(), after_three);
+    for (const int replays : {2, 1}) {
+      for (int i = 0; i < replays; ++i) ASSERT_EQ(table().replay(*context_, recording), "");
+      ASSERT_EQ(y.host(), replays == 2 ? after_two : after_three);
+    }
+    table().release_recording(*context_, recording);
+  }
+}
+
+// An empty launch, and memory that is asked for: the recording fails or is of no use, the context
+// works on.
+TEST_F(CudaDevice, AfterAFailedRecordingItWorksOn) {
+  DeviceArray<float> x(*context_, std::vector<float>(64, 1.0f)),
+      delta(*context_, std::vector<float>(64, 2.0f));
+  const AddArgs add{x.data(), delta.data(), 64};
+  ASSERT_EQ(table().begin_recording(*context_), "");
+  EXPECT_NE(table().begin_recording(*context_), "");
+  EXPECT_NE(table().add(*context_, add, 0), "");
+  EXPECT_NE(table().synchronize(*context_), "");
+  DeviceRecording* recording = nullptr;
+  EXPECT_NE(table().end_recording(*context_, &recording), "");
+  EXPECT_EQ(recording, nullptr);
+  EXPECT_NE(table().end_recording(*context_, &recording), "");
+  ASSERT_EQ(table().add(*context_, add, 1), "");
+  EXPECT_EQ(x.host(), std::vector<float>(64, 3.0f));
 }
 
 }  // namespace

@@ -59,6 +59,32 @@ TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
   }
 }
 
+TEST(CudaAddRmsNorm, HasTheBitsOfTheSumAndOfTheNorm) {
+  const std::size_t rows = 2;
+  for (const std::size_t dim : {1u, 31u, 64u, 257u, 576u}) {
+    const auto delta = random_floats(rows * dim, dim + 2), weight = random_floats(dim, dim + 1);
+    auto sum = random_floats(rows * dim, dim);
+    const auto begin = sum;
+    std::vector<float> normed(rows * dim);
+    const auto run = [&](std::uint64_t order, const auto& body) {
+      const auto outcome =
+          simt::launch({static_cast<unsigned>(rows)}, {row_threads(dim)}, order, body);
+      ASSERT_TRUE(outcome.ok) << outcome.error;
+    };
+    run(0, [&] { add_kernel({sum.data(), delta.data(), dim}); });
+    run(0, [&] { rms_norm_kernel({sum.data(), weight.data(), normed.data(), dim, dim, 1e-5f}); });
+    for (std::uint64_t order = 0; order < kOrders; ++order) {
+      auto x = begin;
+      std::vector<float> y(rows * dim);
+      run(order, [&] {
+        add_rms_norm_kernel({x.data(), delta.data(), weight.data(), y.data(), dim, 1e-5f});
+      });
+      ASSERT_EQ(x, sum) << "dim " << dim << " order " << order;
+      ASSERT_EQ(y, normed) << "dim " << dim << " order " << order;
+    }
+  }
+}
+
 // One layout for both families: what the CUDA kernel stores is what the CPU path reads.
 struct KvCase {
   std::size_t num_kv_heads, num_heads, head_dim, block_tokens, length;
@@ -375,6 +401,7 @@ TEST(CudaLaunchChecks, RefuseWhatAKernelCannotDo) {
                            good,   0,      4,      64,     31,     RopePairing::half};
   EXPECT_NE(wrong(rope, 1), nullptr);  // kv_stride is below its heads
   EXPECT_NE(wrong(RmsNormArgs{&value, &value, &value, 8, 7, 0}, 1), nullptr);
+  EXPECT_NE(wrong(AddRmsNormArgs{&value, &value, &value, &value, 0, 0}, 1), nullptr);
   EXPECT_EQ(wrong(AddArgs{&value, &value, 1}, kGridRowsMax), nullptr);
   EXPECT_NE(wrong(AddArgs{&value, &value, 1}, kGridRowsMax + 1), nullptr);
   EXPECT_NE(wrong(AddArgs{&value, &value, 1}, 0), nullptr);

@@ -6,12 +6,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "tests/support/allocation_count.h"
 #include "tests/support/executor_driver.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/model_files.h"
 #include "tests/support/simt_device.h"
 #include "worker/executor_cpu.h"
+#include "worker/golden_digest.h"
 
 namespace sluice::test {
 namespace {
@@ -200,6 +203,115 @@ TEST_F(ExecutorCuda, TheOrderOfThreadsChangesNoBit) {
   }
 }
 
+// What a worker continues before it serves a request on trial.
+TEST_F(ExecutorCuda, TheGoldenDigestIsThatOfTheCpusTokens) {
+  const auto go_on = [] { return true; };
+  std::set<std::uint64_t> digests;
+  for (const char* name : {"bf16_sharded", "f32_interleaved", "f16_llama3"}) {
+    SCOPED_TRACE(name);
+    const auto cpu = open_cpu(name);
+    TokensOf tokens(*cpu);
+    const auto want = eng::GoldenDigest(tokens, BlockId(40)).take(go_on);
+    EXPECT_GT(tokens.margin_min, 100 * kLogitBound);
+    const auto cuda = open(tiny_options(name));
+    eng::GoldenDigest golden(*cuda, BlockId(3));
+    EXPECT_EQ(golden.take(go_on), want);
+    EXPECT_EQ(golden.take(go_on), want);  // in recorded steps
+    EXPECT_GT(cuda->num_replays(), 8u);
+    digests.insert(want.value());
+  }
+  EXPECT_EQ(digests.size(), 3u);  // other weights, another number
+}
+
+// The same launches with the same arguments, also where the attention of longer contexts takes
+// another number of chunks, and where shapes displace each other.
+TEST_F(ExecutorCuda, ARecordedStepHasTheBitsOfAPlainOne) {
+  const TemporaryDirectory directory;
+  RandomModel model;  // of 2048 positions: its attention takes chunks of 512
+  model.hidden_size = 32;
+  model.intermediate_size = 32;
+  model.num_layers = 1;
+  model.num_heads = 1;
+  model.num_kv_heads = 1;
+  model.vocab_size = 100;
+  write_random_model(directory.path(), model);
+  const struct {
+    std::string directory;
+    std::uint32_t start, recordings_max;
+    std::size_t num_recorded;
+  } cases[] = {{model_path("qwen2_bias"), 0, 0, 0},
+               {model_path("qwen2_bias"), 0, 32, 4},
+               {directory.path(), 506, 0, 0},
+               {directory.path(), 506, 32, 6},
+               {directory.path(), 506, 2, 8}};
+  Rows plain;
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.directory + " " + std::to_string(c.recordings_max));
+    simt_script() = {};
+    eng::ExecutorCudaOptions options = tiny_options();
+    options.directory = c.directory;
+    options.num_blocks = 128;
+    options.recordings_max = c.recordings_max;
+    const auto cuda = open(options);
+    const Rows rows = walk_in_shapes(*cuda, 2, c.start, 3);
+    if (c.recordings_max == 0) plain = rows;
+    ASSERT_EQ(rows, plain);
+    const test::SimtDeviceScript& counted = simt_script();
+    EXPECT_EQ(counted.num_recorded, c.num_recorded);
+    EXPECT_EQ(counted.num_recordings, std::min<std::size_t>(c.recordings_max, c.num_recorded));
+    // Of 24 steps those that were not the first of their shape.
+    EXPECT_EQ(cuda->num_replays(), c.recordings_max == 0 ? 0 : 24 - c.num_recorded);
+    EXPECT_EQ(counted.num_replays, cuda->num_replays());
+  }
+}
+
+// Each call of the step that makes a recording fails once. Where it is one of the recording, the
+// step goes on launch by launch, and so do all that follow; elsewhere the device has failed.
+TEST_F(ExecutorCuda, ARecordingThatFailsIsDoneWithout) {
+  const DrivenSequence sequence{some_ids(1, 1), consecutive_blocks(1)};
+  const eng::SequenceSpan span = sequence.span(1);
+  eng::ExecutorCudaOptions options = tiny_options();
+  options.step_tokens_max = 4;
+  options.sequences_max = 2;
+  std::vector<float> want;
+  std::size_t begin = 0, num_calls = 0, num_done_without = 0;
+  {
+    const auto cuda = open(options);
+    cuda->forward({&span, 1});
+    begin = simt_script().num_calls;
+    const auto logits = cuda->forward({&span, 1});
+    want.assign(logits.begin(), logits.end());
+    num_calls = simt_script().num_calls - begin;
+    EXPECT_EQ(cuda->num_replays(), 1u);
+  }
+  for (std::size_t call = 0; call < num_calls; ++call) {
+    SCOPED_TRACE(call);
+    simt_script() = {};
+    const auto cuda = open(options);
+    cuda->forward({&span, 1});
+    simt_script().failing_call = begin + call;
+    testing::internal::CaptureStderr();
+    const auto logits = cuda->try_forward({&span, 1});
+    const std::string said = testing::internal::GetCapturedStderr();
+    // Before it the inputs are copied; after it come the replay, the logits, synchronize().
+    const bool is_of_recording = call >= 1 && call + 3 < num_calls;
+    ASSERT_EQ(logits.has_value(), is_of_recording);
+    EXPECT_EQ(said.starts_with("event=device_records_no_steps why=\"device: cuda: "),
+              is_of_recording)
+        << said;
+    if (!is_of_recording) continue;
+    ++num_done_without;
+    ASSERT_TRUE(std::ranges::equal(*logits, want));
+    for (int i = 0; i < 2; ++i) {
+      const auto next = cuda->try_forward({&span, 1});
+      ASSERT_TRUE(next.has_value() && std::ranges::equal(*next, want));
+    }
+    EXPECT_EQ(cuda->num_replays(), 0u);
+    EXPECT_EQ(simt_script().num_recordings, 0u);
+  }
+  EXPECT_GT(num_done_without, 20u);
+}
+
 // What a sequence reads from a zeroed block shows in its logits; zero is what it must see there.
 TEST_F(ExecutorCuda, ZeroedBlocksAreZeroAndTheOthersAreKept) {
   const auto cpu = open_cpu("bf16_sharded");
@@ -305,6 +417,7 @@ krn::cuda::DeviceTable idle_table() {
   const auto nothing = [](cuda::DeviceContext&, const auto&, std::size_t) { return std::string(); };
   table.gather = nothing;
   table.rms_norm = nothing;
+  table.add_rms_norm = nothing;
   table.rope_store = nothing;
   table.attention_decode = nothing;
   table.swiglu = nothing;
@@ -315,23 +428,30 @@ krn::cuda::DeviceTable idle_table() {
 
 TEST_F(ExecutorCuda, AllocatesNothingPerStep) {
   const krn::cuda::DeviceTable table = idle_table();
-  auto opened = eng::ExecutorCuda::open(tiny_options(), table);
-  ASSERT_TRUE(opened.has_value());
-  DrivenSequence a{some_ids(200, 1), consecutive_blocks(13)};
-  DrivenSequence b{some_ids(200, 2), consecutive_blocks(13, 20)};
-  const BlockId zeroed(50);
-  const std::size_t live = simt_script().num_allocations, before = allocation_count();
-  std::size_t num_logits = 0;
-  for (int step = 0; step < 60; ++step) {
-    const eng::SequenceSpan spans[] = {a.span(3), b.span(1)};
-    (*opened)->zero_blocks({&zeroed, 1});
-    num_logits += (*opened)->forward(spans).size();
-    a.computed += 3;
-    b.computed += 1;
+  for (const std::uint32_t recordings_max : {0u, 32u}) {
+    eng::ExecutorCudaOptions options = tiny_options();
+    options.recordings_max = recordings_max;
+    auto opened = eng::ExecutorCuda::open(options, table);
+    ASSERT_TRUE(opened.has_value());
+    DrivenSequence a{some_ids(200, 1), consecutive_blocks(13)};
+    DrivenSequence b{some_ids(200, 2), consecutive_blocks(13, 20)};
+    const BlockId zeroed(50);
+    std::size_t num_logits = 0;
+    const auto step = [&] {
+      const eng::SequenceSpan spans[] = {a.span(3), b.span(1)};
+      (*opened)->zero_blocks({&zeroed, 1});
+      num_logits += (*opened)->forward(spans).size();
+      a.computed += 3;
+      b.computed += 1;
+    };
+    for (int i = 0; i < 2; ++i) step();  // the second one is recorded
+    const std::size_t live = simt_script().num_allocations, before = allocation_count();
+    for (int i = 0; i < 60; ++i) step();
+    EXPECT_EQ(allocation_count(), before);
+    EXPECT_EQ(simt_script().num_allocations, live);
+    EXPECT_EQ(num_logits, 62u * 2 * 160);
+    EXPECT_EQ((*opened)->num_replays(), recordings_max == 0 ? 0u : 61u);
   }
-  EXPECT_EQ(allocation_count(), before);
-  EXPECT_EQ(simt_script().num_allocations, live);
-  EXPECT_EQ(num_logits, 60u * 2 * 160);
 }
 
 using ExecutorCudaDeathTest = ExecutorCuda;

@@ -11,7 +11,7 @@
 namespace sluice::krn {
 namespace {
 
-constexpr int kRepeats = 4;
+constexpr std::size_t kRepeats = 4;
 constexpr std::size_t kRounds = 1u << 16;  // about half a millisecond
 constexpr std::size_t kReadBytes = 64u << 20;
 constexpr std::size_t kPieceFloats = 256u << 10;  // of one chunk: 1 MiB
@@ -27,12 +27,13 @@ void keep(float value) {
   [[maybe_unused]] volatile float kept = value;
 }
 
+// work(i): the i-th repeat.
 template <class Work>
 double best_rate(double amount, const Work& work) {
   double best = 0;
-  for (int i = 0; i < kRepeats; ++i) {
+  for (std::size_t i = 0; i < kRepeats; ++i) {
     const double begin = now_seconds();
-    work();
+    work(i);
     best = std::max(best, amount / std::max(now_seconds() - begin, 1e-9));
   }
   return best;
@@ -55,8 +56,8 @@ MachineLimits measure_limits(ThreadPool& team, std::span<const float> memory) {
   const LimitProbe* probe = usable_probe();
   if (probe == nullptr) return limits;
   const std::size_t members = team.num_threads();
-  limits.operations_per_second =
-      best_rate(static_cast<double>(members * kRounds * probe->operations_per_round), [&] {
+  limits.operations_per_second = best_rate(
+      static_cast<double>(members * kRounds * probe->operations_per_round), [&](std::size_t) {
         team.parallel_for(members, 1, [&](std::size_t begin, std::size_t end) {
           for (; begin < end; ++begin) keep(probe->fma_chains(kRounds));
         });
@@ -72,9 +73,11 @@ MachineLimits measure_limits(ThreadPool& team, std::span<const float> memory) {
     });
     memory = {buffer.floats(), kReadBytes / sizeof(float)};
   }
-  limits.bytes_per_second = best_rate(static_cast<double>(kReadBytes), [&] {
+  const std::size_t parts = memory.size_bytes() / kReadBytes;
+  limits.bytes_per_second = best_rate(static_cast<double>(kReadBytes), [&](std::size_t repeat) {
+    const float* const part = memory.data() + repeat % parts * (kReadBytes / sizeof(float));
     team.parallel_for(pieces, 1, [&](std::size_t begin, std::size_t end) {
-      keep(probe->read_sum(memory.data() + begin * kPieceFloats, (end - begin) * kPieceFloats));
+      keep(probe->read_sum(part + begin * kPieceFloats, (end - begin) * kPieceFloats));
     });
   });
   return limits;

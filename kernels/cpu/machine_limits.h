@@ -2,9 +2,10 @@
 // it.
 //
 // measure_limits() takes a fixed amount of work, some 15 ms: float operations of the widest
-// instruction set in registers, and reading 64 MiB (more than a core's share of the caches; where
-// the cache is larger, the bandwidth comes out too high). The best of a few repeats, because
-// neighbours only ever slow it down. A machine that is busy meanwhile looks weaker than it is.
+// instruction set in registers, and reading 64 MiB (more than a core's share of the caches), each
+// time other ones where there is so much memory: what the last level holds of 64 MiB made the
+// bandwidth come out half as high again. The best of a few repeats, because neighbours only ever
+// slow it down. A machine that is busy meanwhile looks weaker than it is.
 #pragma once
 
 #include <span>

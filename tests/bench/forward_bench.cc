@@ -151,7 +151,8 @@ class Bench {
         weights_(std::move(weights)),
         table_(with_timers(kernels)),
         team_(options.threads),
-        limits_(krn::measure_limits(team_)) {}
+        limits_(krn::measure_limits(
+            team_, {weights_.memory.floats(), weights_.memory.bytes() / sizeof(float)})) {}
 
   void run() {
     const eng::ModelConfig& c = weights_.config;

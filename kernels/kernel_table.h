@@ -26,12 +26,16 @@ namespace sluice::krn {
 //
 // Quantized weights: x is quantized first, each block of 32 columns of a row by itself: m = max
 // |x|,
-//   s = m / 127, q = nearest-even(x * (127 / m));  m < 2^-100: s = 0, q = 0;
-//   an x that is no finite number: s = NaN, q = 0, so that it does not vanish.
-// One output: acc = 0; for blocks ascending acc = fma(float(sum of w.q * x.q), w.d * s, acc), where
-// the sum is of integers and exact. q4_k, q5_k, further: acc = fma(-float(sum of x.q), w.min * s,
-// acc), with w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each
-// half block times its int8 scale are summed, in integers, too.
+//   s = 2^floor(log2 m) / 64, q = nearest-even(x / s), at most 127 and at least -127;
+//   m < 2^-100: s = 0, q = 0;
+//   an x that is no number, or not below 2^100 in magnitude: s = NaN, q = 0, so that it does not
+//   vanish.
+// One output: acc = 0; for blocks ascending acc = fma(float(sum of w.q * x.q) * s, w.d, acc), where
+// the sum is of integers and exact, and so is its multiple: s is a power of two, because a scale of
+// full precision (a bit more for x, at most) costs each block a further multiplication an output,
+// a tenth of the time. q4_k, q5_k, further: acc = fma(-float(sum of x.q) * s, w.min, acc), with
+// w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each half block
+// times its int8 scale are summed, in integers, too.
 struct MatmulJob {
   PackedMatrix w;
   const float* x = nullptr;

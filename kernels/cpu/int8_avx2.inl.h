@@ -22,6 +22,12 @@ SLUICE_INLINE Ints splat_int(std::int32_t x) {
 SLUICE_INLINE Lanes to_floats(Ints a) {
   return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
 }
+// Of sums that started from the bits of `offset` (quantized_block.inl.h).
+SLUICE_INLINE Lanes without_offset(Ints a, float offset) {
+  const __m256 taken = _mm256_set1_ps(offset);
+  return {_mm256_sub_ps(_mm256_castsi256_ps(a.low), taken),
+          _mm256_sub_ps(_mm256_castsi256_ps(a.high), taken)};
+}
 SLUICE_INLINE Bytes load_bytes(const char* p) {
   const __m256i* bytes = reinterpret_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(bytes), _mm256_loadu_si256(bytes + 1)};
@@ -95,12 +101,6 @@ SLUICE_INLINE Ints dot_q4(Ints sum, Bytes w, std::int32_t x) {
   return {add_pairs(sum.low, w.low, values), add_pairs(sum.high, w.high, values)};
 }
 
-struct QuantizedBlock {
-  alignas(32) signed char values[kQuantBlock];
-  float scale;
-  std::int32_t half_sums[2];  // of values
-};
-
 SLUICE_INLINE __m256 absolute(__m256 a) {
   return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
 }
@@ -116,32 +116,37 @@ SLUICE_INLINE std::int32_t sum_of(__m256i a) {
 }
 
 SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
-  const __m256 infinity = _mm256_set1_ps(__builtin_inff());
+  const __m256 ceiling = _mm256_set1_ps(kQuantCeiling);
   __m256 largest_lanes = _mm256_setzero_ps();
-  int finite = 0xff;
+  int numbers = 0xff;
   for (std::size_t i = 0; i < kQuantBlock; i += 8) {
     const __m256 magnitude = absolute(_mm256_loadu_ps(x + i));
-    finite &= _mm256_movemask_ps(_mm256_cmp_ps(magnitude, infinity, _CMP_LT_OQ));
+    numbers &= _mm256_movemask_ps(_mm256_cmp_ps(magnitude, ceiling, _CMP_LT_OQ));
     largest_lanes = _mm256_max_ps(largest_lanes, magnitude);
   }
   const float largest = largest_of(largest_lanes);
   __m256i* const to = reinterpret_cast<__m256i*>(out.values);
-  if (finite != 0xff || largest < kQuantFloor) {
+  if (numbers != 0xff || largest < kQuantFloor) {
     _mm256_store_si256(to, _mm256_setzero_si256());
-    out.scale = finite != 0xff ? __builtin_nanf("") : 0.0f;
+    out.scale = numbers != 0xff ? __builtin_nanf("") : 0.0f;
     out.half_sums[0] = out.half_sums[1] = 0;
     return;
   }
-  const __m256 inverse = _mm256_set1_ps(127.0f / largest);
+  const float power = power_of_two_in(largest);
+  const __m256 inverse = _mm256_set1_ps(kQuantSteps / power);
+  const __m256i most = _mm256_set1_epi32(kQuantMax);
+  const __m256i least = _mm256_set1_epi32(-kQuantMax);
   __m256i q[4];
-  for (std::size_t i = 0; i < 4; ++i)
-    q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i * 8), inverse));
+  for (std::size_t i = 0; i < 4; ++i) {
+    const __m256i nearest = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i * 8), inverse));
+    q[i] = _mm256_max_epi32(_mm256_min_epi32(nearest, most), least);
+  }
   // Packing works within halves of 128 bits: the groups of four come out as 0 2 4 6 1 3 5 7.
   const __m256i packed =
       _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   _mm256_store_si256(to, _mm256_permutevar8x32_epi32(packed, order));
-  out.scale = largest / 127.0f;
+  out.scale = power / kQuantSteps;
   out.half_sums[0] = sum_of(_mm256_add_epi32(q[0], q[1]));
   out.half_sums[1] = sum_of(_mm256_add_epi32(q[2], q[3]));
 }

@@ -26,6 +26,10 @@ SLUICE_INLINE Ints splat_int(std::int32_t x) {
 SLUICE_INLINE Lanes to_floats(Ints a) {
   return {_mm512_cvtepi32_ps(a.v)};
 }
+// Of sums that started from the bits of `offset` (quantized_block.inl.h).
+SLUICE_INLINE Lanes without_offset(Ints a, float offset) {
+  return {_mm512_sub_ps(_mm512_castsi512_ps(a.v), _mm512_set1_ps(offset))};
+}
 SLUICE_INLINE Bytes load_bytes(const char* p) {
   return {_mm512_loadu_si512(p)};
 }
@@ -95,34 +99,35 @@ SLUICE_INLINE Ints dot_q4(Ints sum, Bytes w, std::int32_t x) {
 }
 #endif
 
-struct QuantizedBlock {
-  alignas(32) signed char values[kQuantBlock];
-  float scale;
-  std::int32_t half_sums[2];  // of values
-};
-
 SLUICE_INLINE void quantize(const float* x, QuantizedBlock& out) {
   const __m512 a = _mm512_loadu_ps(x);
   const __m512 b = _mm512_loadu_ps(x + kLanes);
   const __m512 abs_a = _mm512_abs_ps(a);
   const __m512 abs_b = _mm512_abs_ps(b);
-  const __m512 infinity = _mm512_set1_ps(__builtin_inff());
-  const unsigned finite = static_cast<unsigned>(_mm512_cmp_ps_mask(abs_a, infinity, _CMP_LT_OQ)) &
-                          static_cast<unsigned>(_mm512_cmp_ps_mask(abs_b, infinity, _CMP_LT_OQ));
+  const __m512 ceiling = _mm512_set1_ps(kQuantCeiling);
+  const unsigned numbers = static_cast<unsigned>(_mm512_cmp_ps_mask(abs_a, ceiling, _CMP_LT_OQ)) &
+                           static_cast<unsigned>(_mm512_cmp_ps_mask(abs_b, ceiling, _CMP_LT_OQ));
   const float largest = _mm512_reduce_max_ps(_mm512_max_ps(abs_a, abs_b));
-  if (finite != 0xffffu || largest < kQuantFloor) {
+  if (numbers != 0xffffu || largest < kQuantFloor) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(out.values), _mm256_setzero_si256());
-    out.scale = finite != 0xffffu ? __builtin_nanf("") : 0.0f;
+    out.scale = numbers != 0xffffu ? __builtin_nanf("") : 0.0f;
     out.half_sums[0] = out.half_sums[1] = 0;
     return;
   }
-  const __m512 inverse = _mm512_set1_ps(127.0f / largest);
-  const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-  const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+  const float power = power_of_two_in(largest);
+  const __m512 inverse = _mm512_set1_ps(kQuantSteps / power);
+  const __m512i most = _mm512_set1_epi32(kQuantMax);
+  const __m512i least = _mm512_set1_epi32(-kQuantMax);
+  const auto quantized = [&](__m512 part) {
+    const __m512i nearest = _mm512_cvtps_epi32(_mm512_mul_ps(part, inverse));
+    return _mm512_max_epi32(_mm512_min_epi32(nearest, most), least);
+  };
+  const __m512i qa = quantized(a);
+  const __m512i qb = quantized(b);
   __m128i* const to = reinterpret_cast<__m128i*>(out.values);
   _mm_store_si128(to, _mm512_cvtepi32_epi8(qa));
   _mm_store_si128(to + 1, _mm512_cvtepi32_epi8(qb));
-  out.scale = largest / 127.0f;
+  out.scale = power / kQuantSteps;
   out.half_sums[0] = _mm512_reduce_add_epi32(qa);
   out.half_sums[1] = _mm512_reduce_add_epi32(qb);
 }
@@ -157,7 +162,9 @@ SLUICE_INLINE void quantize_pair(const __m512 (&x)[4], __m512 inverses, Quantize
       _mm512_packs_epi32(quantized<lane>(x[0], inverses), quantized<lane>(x[1], inverses)),
       _mm512_packs_epi32(quantized<lane + 1>(x[2], inverses), quantized<lane + 1>(x[3], inverses)));
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i values = _mm512_permutexvar_epi32(order, packed);
+  // Packing leaves 127 of 128, and -128 as it is.
+  const __m512i values =
+      _mm512_max_epi8(_mm512_permutexvar_epi32(order, packed), _mm512_set1_epi8(-kQuantMax));
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), values);
   __m512i sums = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
   sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, _MM_PERM_BADC));
@@ -188,16 +195,18 @@ SLUICE_INLINE void quantize_together(const float* x, QuantizedBlock (&out)[kQuan
   // Magnitudes are ordered as their bits are, those of infinities and NaNs above all others.
   const __m512i bits = largest_of_each(largest);
   const __m512i floor = _mm512_castps_si512(_mm512_set1_ps(kQuantFloor));
-  const __m512i infinity = _mm512_castps_si512(_mm512_set1_ps(__builtin_inff()));
+  const __m512i ceiling = _mm512_castps_si512(_mm512_set1_ps(kQuantCeiling));
   if (_mm512_cmpge_epu32_mask(bits, floor) != 0xffff ||
-      _mm512_cmplt_epu32_mask(bits, infinity) != 0xffff) {
+      _mm512_cmplt_epu32_mask(bits, ceiling) != 0xffff) {
     for (std::size_t i = 0; i < kQuantizeTogether; ++i) quantize(x + i * kQuantBlock, out[i]);
     return;
   }
-  const __m512 most = _mm512_castsi512_ps(bits);
-  const __m512 inverses = _mm512_div_ps(_mm512_set1_ps(127.0f), most);
+  const __m512 powers =
+      _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(kExponentBits)));
+  const __m512 steps = _mm512_set1_ps(kQuantSteps);
+  const __m512 inverses = _mm512_div_ps(steps, powers);
   alignas(64) float scales[kLanes];
-  _mm512_store_ps(scales, _mm512_div_ps(most, _mm512_set1_ps(127.0f)));
+  _mm512_store_ps(scales, _mm512_div_ps(powers, steps));
   quantize_pair<0>({parts[0], parts[1], parts[2], parts[3]}, inverses, out);
   quantize_pair<2>({parts[4], parts[5], parts[6], parts[7]}, inverses, out + 2);
   for (std::size_t i = 0; i < kQuantizeTogether; ++i) out[i].scale = scales[4 * i];

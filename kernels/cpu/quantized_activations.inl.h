@@ -10,9 +10,9 @@ constexpr std::size_t kGroupBytes = kLanes * 4;
 // each beginning, and block b of it T * b further on (of words so many times kQuantGroups).
 struct QuantizedTokens {
   std::int32_t* words;
-  float* scales;
-  // q8_0, q4_0: what the sum starts from. q6_k: that of each half. q4_k, q5_k: minus the sum
-  // of x.
+  float* scales;  // q8_0, q4_0: offsets (quantized_block.inl.h)
+  // q8_0, q4_0: what the sum starts from, the offset's bits included. q6_k: that of each half.
+  // q4_k, q5_k: minus the sum of x.
   std::int32_t* starts[2];
   std::size_t num_blocks;
   std::size_t first_block;
@@ -26,6 +26,11 @@ static QuantizedTokens quantized_tokens_at(void* memory, std::size_t tokens, std
   return {words, scales, {starts, starts + tokens * blocks}, blocks, 0};
 }
 
+// Whose sums take s of x from an offset. Those of q6_k are too large for it.
+constexpr bool has_offsets(WeightType type) {
+  return type == WeightType::q8_0 || type == WeightType::q4_0;
+}
+
 // Tiles of nearly equal size.
 constexpr std::size_t num_tiles(std::size_t tokens, WeightType type) {
   const std::size_t most = quant_tokens(type);
@@ -37,11 +42,17 @@ template <WeightType type>
 SLUICE_INLINE void store_block(const QuantizedBlock& block, const QuantizedTokens& to,
                                std::size_t place, std::size_t t, std::size_t tokens) {
   constexpr std::size_t kWords = kQuantBlock / 4;
-  to.scales[place + t] = block.scale;
   const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
+  float* const scale = to.scales + place + t;
   std::int32_t* const start = to.starts[0] + place + t;
-  if constexpr (type == WeightType::q8_0) *start = kQ8Start * sum;
-  if constexpr (type == WeightType::q4_0) *start = -8 * sum;
+  if constexpr (has_offsets(type)) {
+    const std::int32_t factor = type == WeightType::q8_0 ? kQ8Start : -8;
+    const Offset offset = offset_of(block.scale, factor * sum);
+    *scale = offset.offset;
+    *start = offset.start;
+  } else {
+    *scale = block.scale;
+  }
   if constexpr (has_minima(type)) *start = -sum;
   if constexpr (type == WeightType::q6_k) {
     *start = -32 * block.half_sums[0];

@@ -48,18 +48,20 @@ float tree_sum(float* lanes) {
 // The block of 32 that begins at x. Returns the scale.
 float quantize(const float* x, int* q) {
   float largest = 0;
-  bool is_finite = true;
+  bool is_number = true;
   for (std::size_t i = 0; i < kQuantBlock; ++i) {
-    is_finite = is_finite && std::isfinite(x[i]);
+    is_number = is_number && std::abs(x[i]) < kQuantCeiling;
     largest = std::max(largest, std::abs(x[i]));
     q[i] = 0;
   }
-  if (!is_finite) return std::numeric_limits<float>::quiet_NaN();
+  if (!is_number) return std::numeric_limits<float>::quiet_NaN();
   if (largest < kQuantFloor) return 0;
-  const float inverse = 127.0f / largest;
-  for (std::size_t i = 0; i < kQuantBlock; ++i)
-    q[i] = static_cast<int>(std::nearbyint(x[i] * inverse));
-  return largest / 127.0f;
+  const float power = std::ldexp(1.0f, std::ilogb(largest));
+  for (std::size_t i = 0; i < kQuantBlock; ++i) {
+    const int nearest = static_cast<int>(std::nearbyint(x[i] * (kQuantSteps / power)));
+    q[i] = std::clamp(nearest, -kQuantMax, kQuantMax);
+  }
+  return power / kQuantSteps;
 }
 
 void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t panel_end) {
@@ -79,9 +81,9 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
           products += w.half_scales[c / 16] * w.q[c] * x[c];
           x_sum += x[c];
         }
-        total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
+        total = std::fma(static_cast<float>(products) * x_scale, w.scale, total);
         if (has_minima(job.w.type))
-          total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
+          total = std::fma(static_cast<float>(-x_sum) * x_scale, w.min, total);
       }
       job.y[t * job.y_stride + row] = total;
     }

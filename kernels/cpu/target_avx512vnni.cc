@@ -16,6 +16,8 @@ namespace {
 
 #include "kernels/cpu/pointwise.inl.h"
 
+#include "kernels/cpu/quantized_block.inl.h"
+
 #include "kernels/cpu/int8_avx512.inl.h"
 
 #include "kernels/cpu/attention.inl.h"

@@ -6,8 +6,12 @@
 
 namespace sluice::krn {
 
-// Activations below this are taken as zero by quantized kernels (kernel_table.h).
+// What quantized kernels make of activations (kernel_table.h): those below the floor are zero,
+// those from the ceiling on no numbers, and the largest of a block is 64 to 127 steps.
 inline constexpr float kQuantFloor = 0x1p-100f;
+inline constexpr float kQuantCeiling = 0x1p100f;
+inline constexpr float kQuantSteps = 64.0f;
+inline constexpr int kQuantMax = 127;
 
 // Loops that reach for the machine's limits (machine_limits.h); probe.inl.h says what they do.
 struct LimitProbe {

@@ -194,9 +194,11 @@ QuantizedRow quantize_row(const float* x, std::size_t cols) {
   for (std::size_t b = 0; b < cols; b += kQuantBlock) {
     float largest = 0;
     for (std::size_t i = 0; i < kQuantBlock; ++i) largest = std::max(largest, std::abs(x[b + i]));
-    row.scales.push_back(largest < 0x1p-100f ? 0 : largest / 127.0f);
+    const float scale = std::exp2(std::floor(std::log2(largest))) / 64.0f;
+    row.scales.push_back(largest < 0x1p-100f ? 0 : scale);
     for (std::size_t i = 0; i < kQuantBlock && row.scales.back() != 0; ++i)
-      row.q[b + i] = static_cast<int>(std::nearbyint(x[b + i] * (127.0f / largest)));
+      row.q[b + i] =
+          static_cast<int>(std::clamp(std::nearbyint(x[b + i] / scale), -127.0f, 127.0f));
   }
   return row;
 }
@@ -312,7 +314,7 @@ TEST(QuantizedMatmul, WhatIsNoNumberStaysVisibleAndWhatIsTinyCountsAsZero) {
   constexpr std::size_t kColumns = 224;  // some blocks that are quantized together, some alone
   const QuantizedWeights w = make_quantized(16, kColumns, WeightType::q8_0, 3);
   for (const KernelTable* path : all_paths()) {
-    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+    for (const float bad : {INFINITY, -INFINITY, NAN, 0x1p100f, -0x1p120f}) {
       for (const std::size_t at : {0u, 7u, 31u, 32u, 63u, 100u, 127u, 128u, 223u}) {
         std::vector<float> x(kColumns, 0.5f);
         x[at] = bad;
@@ -325,6 +327,30 @@ TEST(QuantizedMatmul, WhatIsNoNumberStaysVisibleAndWhatIsTinyCountsAsZero) {
     std::vector<float> y(16, 1.0f);
     path->matmul({w.packed, tiny.data(), kColumns, 1, y.data(), 16}, 0, 1);
     for (const float value : y) EXPECT_EQ(value, 0.0f) << path->name;
+  }
+}
+
+// The largest values that round up to 128 steps, of both signs, and scales from end to end, zero
+// among them: in blocks that are quantized together and in one that is not.
+TEST(QuantizedMatmul, AllScalesAndTheLargestSumsHaveTheBitsOfTheOracle) {
+  constexpr std::size_t kColumns = 5 * kQuantBlock;
+  for (const WeightType type : {WeightType::q8_0, WeightType::q4_0}) {
+    const QuantizedWeights w = make_quantized(16, kColumns, type, 5);
+    for (int exponent = -101; exponent < 100; ++exponent) {
+      std::vector<float> x(kColumns);
+      for (std::size_t i = 0; i < kColumns; ++i) {
+        const float value = std::ldexp(i % 3 == 0 ? 0x1.fffffep0f : 0x1.fdp0f, exponent);
+        x[i] = i / kQuantBlock == 1 ? 0.0f : (i / kQuantBlock + i / 7) % 2 == 0 ? value : -value;
+      }
+      std::vector<float> want(16);
+      oracle().matmul({w.packed, x.data(), kColumns, 1, want.data(), 16}, 0, 1);
+      for (const float value : want) ASSERT_TRUE(std::isfinite(value));
+      for (const KernelTable* path : all_paths()) {
+        std::vector<float> got(16);
+        path->matmul({w.packed, x.data(), kColumns, 1, got.data(), 16}, 0, 1);
+        ASSERT_TRUE(same_bits(got.data(), want.data(), 16)) << path->name << " 2^" << exponent;
+      }
+    }
   }
 }
 

@@ -29,9 +29,9 @@ namespace sluice::krn {
 //   s = m / 127, q = nearest-even(x * (127 / m));  m < 2^-100: s = 0, q = 0;
 //   an x that is no finite number: s = NaN, q = 0, so that it does not vanish.
 // One output: acc = 0; for blocks ascending acc = fma(float(sum of w.q * x.q), w.d * s, acc), where
-// the sum is of integers and exact. q4_k, q5_k, further: acc = fma(-float(sum of x.q), w.min * s,
-// acc), with w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each
-// half block times its int8 scale are summed, in integers, too.
+// the sum is of integers and exact. q4_k, q5_k, further: acc = fma(w.min, -(float(sum of x.q) * s),
+// acc), with w.d = d * scale and w.min = dmin * minimum, both exact. q6_k, with a sum for each half
+// block: acc = fma(fma(float(second sum), second w.d, float(first sum) * first w.d), s, acc).
 struct MatmulJob {
   PackedMatrix w;
   const float* x = nullptr;

@@ -27,6 +27,9 @@ SLUICE_INLINE Lanes to_floats(Ints a) {
 SLUICE_INLINE Bytes load_bytes(const char* p) {
   return {_mm512_loadu_si512(p)};
 }
+SLUICE_INLINE void store_bytes(char* p, Bytes a) {
+  _mm512_storeu_si512(p, a.v);
+}
 SLUICE_INLINE Bytes low_halves(Bytes a) {
   return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))};
 }
@@ -34,12 +37,6 @@ SLUICE_INLINE Bytes high_halves(Bytes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
 }
 
-SLUICE_INLINE Ints add(Ints a, Ints b) {
-  return {_mm512_add_epi32(a.v, b.v)};
-}
-SLUICE_INLINE Ints mul(Ints a, Ints b) {
-  return {_mm512_mullo_epi32(a.v, b.v)};
-}
 SLUICE_INLINE Ints load_int8s(const char* p) {
   return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }

@@ -11,9 +11,10 @@ constexpr std::size_t kGroupBytes = kLanes * 4;
 struct QuantizedTokens {
   std::int32_t* words;
   float* scales;
-  // q8_0, q4_0: what the sum starts from. q6_k: that of each half. q4_k, q5_k: minus the sum
-  // of x.
+  // q8_0, q4_0: what the sum starts from. q6_k: that of each half.
   std::int32_t* starts[2];
+  // q4_k, q5_k: minus the sum of x, times its scale; in the place of starts[0].
+  float* minus_sums;
   std::size_t num_blocks;
   std::size_t first_block;
 };
@@ -23,7 +24,8 @@ static QuantizedTokens quantized_tokens_at(void* memory, std::size_t tokens, std
   std::int32_t* const words = static_cast<std::int32_t*>(memory);
   float* const scales = reinterpret_cast<float*>(words + tokens * blocks * kQuantGroups);
   std::int32_t* const starts = reinterpret_cast<std::int32_t*>(scales + tokens * blocks);
-  return {words, scales, {starts, starts + tokens * blocks}, blocks, 0};
+  float* const minus_sums = reinterpret_cast<float*>(starts);
+  return {words, scales, {starts, starts + tokens * blocks}, minus_sums, blocks, 0};
 }
 
 // Tiles of nearly equal size.
@@ -39,10 +41,11 @@ SLUICE_INLINE void store_block(const QuantizedBlock& block, const QuantizedToken
   constexpr std::size_t kWords = kQuantBlock / 4;
   to.scales[place + t] = block.scale;
   const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
-  std::int32_t* const start = to.starts[0] + place + t;
+  [[maybe_unused]] std::int32_t* const start = to.starts[0] + place + t;
   if constexpr (type == WeightType::q8_0) *start = kQ8Start * sum;
   if constexpr (type == WeightType::q4_0) *start = -8 * sum;
-  if constexpr (has_minima(type)) *start = -sum;
+  if constexpr (has_minima(type))
+    to.minus_sums[place + t] = -(static_cast<float>(sum) * block.scale);
   if constexpr (type == WeightType::q6_k) {
     *start = -32 * block.half_sums[0];
     to.starts[1][place + t] = -32 * block.half_sums[1];

@@ -5,6 +5,10 @@ constexpr std::size_t kQuantColumns = 1024;  // of K, of kQuantTokens tokens: th
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
 // Several tiles share so many columns of kSharedPanels panels: 34 KiB of q8_0 stay in L1.
 constexpr std::size_t kSharedBlocks = 1024 / kQuantBlock;
+// Of q6_k half as many, prepared: 20 KiB.
+constexpr std::size_t shared_blocks(WeightType type) {
+  return type == WeightType::q6_k ? kSharedBlocks / 2 : kSharedBlocks;
+}
 
 // Of the panels [panel, panel + count) the blocks [begin, end).
 template <WeightType type>
@@ -17,6 +21,21 @@ static Fetch blocks_of(const PackedMatrix& w, std::size_t panel, std::size_t cou
           panel_size - bytes, count};
 }
 
+// One of several tiles of a k type.
+template <WeightType type>
+static void shared_tile(const MatmulJob& job, const QuantRange& range, std::size_t panels,
+                        std::size_t tokens, std::size_t tile) {
+  if constexpr (has_super_blocks(type)) {
+    constexpr int kMost = quant_tokens(type);
+    constexpr int kLeast = (kMost + 1) / 2;  // of two tiles or more
+    if (tile == 0)
+      quantized_tokens<type, WeightForm::packed_to_prepare, kLeast, kMost>(job, range, panels,
+                                                                           tokens);
+    else
+      quantized_tokens<type, WeightForm::prepared, kLeast, kMost>(job, range, panels, tokens);
+  }
+}
+
 // The panels [panel_begin, panel_end) times the blocks [begin, end) of x; x has the tokens
 // from `at` on. One tile takes the panels one after another, each read once from end to end.
 // Several tiles share some panels and blocks in L1, while what comes next is fetched.
@@ -26,7 +45,10 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
                             std::size_t panel_end, std::size_t begin, std::size_t end) {
   const std::size_t tiles = num_tiles(tokens, type);
   const std::size_t panels = tiles == 1 ? panel_end - panel_begin : kSharedPanels;
-  const std::size_t blocks = tiles == 1 ? end - begin : kSharedBlocks;
+  const std::size_t blocks = tiles == 1 ? end - begin : shared_blocks(type);
+  const std::size_t panel_size = panel_bytes(job.w.cols, type);
+  constexpr std::size_t kPreparedPanel = shared_blocks(type) * prepared_bytes(type);
+  alignas(64) char prepared[has_super_blocks(type) ? kSharedPanels * kPreparedPanel : 1];
   const auto at_most = [](std::size_t n, std::size_t left) { return n < left ? n : left; };
   for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
     const std::size_t together = at_most(panels, panel_end - panel);
@@ -43,6 +65,8 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
       }
       // As many as are multiplied from one step to the next, shared evenly, rounded up.
       const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;
+      const char* const weights =
+          static_cast<const char*>(job.w.panels) + panel * panel_size + scales_at(block, type);
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         const std::size_t first = tokens * tile / tiles;
         const std::size_t size = tokens * (tile + 1) / tiles - first;
@@ -51,13 +75,22 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
                                x.scales + offset,
                                x.starts[0] + offset,
                                x.starts[1] + offset,
+                               x.minus_sums + offset,
+                               weights,
+                               prepared,
+                               panel_size,
+                               kPreparedPanel,
                                token + first,
                                panel,
                                block,
                                block_end,
                                lines,
                                &fetch};
-        quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
+        if (has_super_blocks(type) && tiles > (type == WeightType::q6_k ? 2 : 1))
+          shared_tile<type>(job, range, together, size, tile);
+        else
+          quantized_tokens<type, WeightForm::packed, 1, quant_tokens(type)>(job, range, together,
+                                                                            size);
       }
     }
   }

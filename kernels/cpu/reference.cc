@@ -73,15 +73,23 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
         int x[kQuantBlock];
         const float x_scale = quantize(job.x + t * job.x_stride + b * kQuantBlock, x);
         const PanelBlock w = read_panel_block(panel, job.w.type, row % kLanes, b);
-        int products = 0;
+        int products[2] = {};
         int x_sum = 0;
         for (std::size_t c = 0; c < kQuantBlock; ++c) {
-          products += w.half_scales[c / 16] * w.q[c] * x[c];
+          products[c / 16] += w.q[c] * x[c];
           x_sum += x[c];
         }
-        total = std::fma(static_cast<float>(products), w.scale * x_scale, total);
+        if (job.w.type == WeightType::q6_k) {
+          const float first =
+              static_cast<float>(products[0]) * (w.scale * static_cast<float>(w.half_scales[0]));
+          const float both = std::fma(static_cast<float>(products[1]),
+                                      w.scale * static_cast<float>(w.half_scales[1]), first);
+          total = std::fma(both, x_scale, total);
+          continue;
+        }
+        total = std::fma(static_cast<float>(products[0] + products[1]), w.scale * x_scale, total);
         if (has_minima(job.w.type))
-          total = std::fma(static_cast<float>(-x_sum), w.min * x_scale, total);
+          total = std::fma(w.min, -(static_cast<float>(x_sum) * x_scale), total);
       }
       job.y[t * job.y_stride + row] = total;
     }

@@ -34,8 +34,8 @@ namespace sluice::krn {
 // the sum is of integers and exact, and so is its multiple: s is a power of two, because a scale of
 // full precision (a bit more for x, at most) costs each block a further multiplication an output,
 // a tenth of the time. q4_k, q5_k, further: acc = fma(-float(sum of x.q) * s, w.min, acc), with
-// w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: the products of each half block
-// times its int8 scale are summed, in integers, too.
+// w.d = d * scale and w.min = dmin * minimum, both exact. q6_k: acc takes each half block so, one
+// after the other, with a w.d of its own.
 struct MatmulJob {
   PackedMatrix w;
   const float* x = nullptr;

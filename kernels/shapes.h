@@ -25,7 +25,7 @@ inline constexpr std::size_t kSuperBlock = 256;
 static inline bool is_quantized(WeightType type) {
   return type != WeightType::f32 && type != WeightType::bf16 && type != WeightType::f16;
 }
-static inline bool has_super_blocks(WeightType type) {
+static constexpr bool has_super_blocks(WeightType type) {
   return type == WeightType::q4_k || type == WeightType::q5_k || type == WeightType::q6_k;
 }
 // Of each block, beside its scale.

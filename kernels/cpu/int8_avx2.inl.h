@@ -32,6 +32,11 @@ SLUICE_INLINE Bytes load_bytes(const char* p) {
   const __m256i* bytes = reinterpret_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(bytes), _mm256_loadu_si256(bytes + 1)};
 }
+SLUICE_INLINE void store_bytes(char* p, Bytes a) {
+  __m256i* bytes = reinterpret_cast<__m256i*>(p);
+  _mm256_storeu_si256(bytes, a.low);
+  _mm256_storeu_si256(bytes + 1, a.high);
+}
 SLUICE_INLINE Bytes low_halves(Bytes a) {
   const __m256i mask = _mm256_set1_epi8(15);
   return {_mm256_and_si256(a.low, mask), _mm256_and_si256(a.high, mask)};
@@ -42,12 +47,6 @@ SLUICE_INLINE Bytes high_halves(Bytes a) {
           _mm256_and_si256(_mm256_srli_epi16(a.high, 4), mask)};
 }
 
-SLUICE_INLINE Ints add(Ints a, Ints b) {
-  return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
-}
-SLUICE_INLINE Ints mul(Ints a, Ints b) {
-  return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
-}
 SLUICE_INLINE __m128i load_eight(const char* p) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
 }

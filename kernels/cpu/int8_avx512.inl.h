@@ -13,10 +13,11 @@ struct Bytes {  // [16 rows][4]
 constexpr int quant_tokens(WeightType type) {
   return type == WeightType::q6_k ? 4 : 6;
 }
-// Few tokens: a panel at a time is one stream from memory, and its blocks overlap by themselves.
-// Three sums a byte of q8_0 need more panels to overlap.
+// Few tokens: a panel at a time is one stream from memory, and its blocks overlap by themselves;
+// measured: those of three tokens of q8_0 and q5_k do not enough.
 constexpr int quant_panels(int tokens, WeightType type) {
-  if (tokens <= 2 || (tokens == 3 && type != WeightType::q8_0)) return 1;
+  const bool is_slow = type == WeightType::q8_0 || type == WeightType::q5_k;
+  if (tokens <= 2 || (tokens == 3 && !is_slow)) return 1;
   return tokens == 3 ? 4 : 2;
 }
 
@@ -33,6 +34,9 @@ SLUICE_INLINE Lanes without_offset(Ints a, float offset) {
 SLUICE_INLINE Bytes load_bytes(const char* p) {
   return {_mm512_loadu_si512(p)};
 }
+SLUICE_INLINE void store_bytes(char* p, Bytes a) {
+  _mm512_storeu_si512(p, a.v);
+}
 SLUICE_INLINE Bytes low_halves(Bytes a) {
   return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))};
 }
@@ -40,12 +44,6 @@ SLUICE_INLINE Bytes high_halves(Bytes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
 }
 
-SLUICE_INLINE Ints add(Ints a, Ints b) {
-  return {_mm512_add_epi32(a.v, b.v)};
-}
-SLUICE_INLINE Ints mul(Ints a, Ints b) {
-  return {_mm512_mullo_epi32(a.v, b.v)};
-}
 SLUICE_INLINE Ints load_int8s(const char* p) {
   return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }

@@ -10,10 +10,11 @@ constexpr std::size_t kGroupBytes = kLanes * 4;
 // each beginning, and block b of it T * b further on (of words so many times kQuantGroups).
 struct QuantizedTokens {
   std::int32_t* words;
-  float* scales;  // q8_0, q4_0: offsets (quantized_block.inl.h)
-  // q8_0, q4_0: what the sum starts from, the offset's bits included. q6_k: that of each half.
-  // q4_k, q5_k: minus the sum of x.
+  float* offsets;  // quantized_block.inl.h
+  // What the sum starts from, the offset's bits included; q6_k: that of each half.
   std::int32_t* starts[2];
+  // q4_k, q5_k: minus the sum of x, times its scale; in the place of starts[1].
+  float* minus_sums;
   std::size_t num_blocks;
   std::size_t first_block;
 };
@@ -21,14 +22,17 @@ struct QuantizedTokens {
 // Where they lie in quantized_bytes(tokens, cols).
 static QuantizedTokens quantized_tokens_at(void* memory, std::size_t tokens, std::size_t blocks) {
   std::int32_t* const words = static_cast<std::int32_t*>(memory);
-  float* const scales = reinterpret_cast<float*>(words + tokens * blocks * kQuantGroups);
-  std::int32_t* const starts = reinterpret_cast<std::int32_t*>(scales + tokens * blocks);
-  return {words, scales, {starts, starts + tokens * blocks}, blocks, 0};
+  float* const offsets = reinterpret_cast<float*>(words + tokens * blocks * kQuantGroups);
+  std::int32_t* const starts = reinterpret_cast<std::int32_t*>(offsets + tokens * blocks);
+  std::int32_t* const second_starts = starts + tokens * blocks;
+  float* const minus_sums = reinterpret_cast<float*>(second_starts);
+  return {words, offsets, {starts, second_starts}, minus_sums, blocks, 0};
 }
 
-// Whose sums take s of x from an offset. Those of q6_k are too large for it.
-constexpr bool has_offsets(WeightType type) {
-  return type == WeightType::q8_0 || type == WeightType::q4_0;
+// What the bytes of weights lie above their values.
+constexpr std::int32_t start_factor(WeightType type) {
+  if (type == WeightType::q8_0) return kQ8Start;
+  return type == WeightType::q4_0 ? -8 : type == WeightType::q6_k ? -32 : 0;
 }
 
 // Tiles of nearly equal size.
@@ -42,22 +46,16 @@ template <WeightType type>
 SLUICE_INLINE void store_block(const QuantizedBlock& block, const QuantizedTokens& to,
                                std::size_t place, std::size_t t, std::size_t tokens) {
   constexpr std::size_t kWords = kQuantBlock / 4;
+  constexpr std::int32_t kFactor = start_factor(type);
   const std::int32_t sum = block.half_sums[0] + block.half_sums[1];
-  float* const scale = to.scales + place + t;
-  std::int32_t* const start = to.starts[0] + place + t;
-  if constexpr (has_offsets(type)) {
-    const std::int32_t factor = type == WeightType::q8_0 ? kQ8Start : -8;
-    const Offset offset = offset_of(block.scale, factor * sum);
-    *scale = offset.offset;
-    *start = offset.start;
-  } else {
-    *scale = block.scale;
-  }
-  if constexpr (has_minima(type)) *start = -sum;
-  if constexpr (type == WeightType::q6_k) {
-    *start = -32 * block.half_sums[0];
-    to.starts[1][place + t] = -32 * block.half_sums[1];
-  }
+  const std::int32_t counted = type == WeightType::q6_k ? block.half_sums[0] : sum;
+  const Offset offset = offset_of(block.scale, kFactor * counted);
+  to.offsets[place + t] = offset.offset;
+  to.starts[0][place + t] = offset.start;
+  if constexpr (type == WeightType::q6_k)
+    to.starts[1][place + t] = offset_of(block.scale, kFactor * block.half_sums[1]).start;
+  if constexpr (has_minima(type))
+    to.minus_sums[place + t] = -(static_cast<float>(sum) * block.scale);
   std::int32_t* const words = to.words + place * kWords + t;
 #pragma GCC unroll 8
   for (std::size_t g = 0; g < kWords; ++g)

@@ -6,6 +6,11 @@ constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
 // So few tokens take the panels one after another, each read from end to end: memory is all that
 // they wait for, and the hardware sees one long stream.
 constexpr std::size_t kStreamTokensMax = 3;
+// Of the k types, where several tiles share what is prepared: 8 KiB of a panel stay in L1, of q6_k
+// 10.
+constexpr std::size_t prepared_blocks(WeightType type) {
+  return type == WeightType::q6_k ? 16 : 64;
+}
 
 // Of the panels [panel, panel + count) the blocks [begin, end).
 template <WeightType type>
@@ -18,42 +23,81 @@ static Fetch blocks_of(const PackedMatrix& w, std::size_t panel, std::size_t cou
           panel_size - bytes, count};
 }
 
+// One of several tiles of a k type.
+template <WeightType type>
+static void shared_tile(const MatmulJob& job, const QuantRange& range, std::size_t panels,
+                        std::size_t tokens, std::size_t tile) {
+  if constexpr (has_super_blocks(type)) {
+    constexpr int kMost = quant_tokens(type);
+    constexpr int kLeast = (kMost + 1) / 2;  // of two tiles or more
+    if (tile == 0)
+      quantized_tokens<type, WeightForm::packed_to_prepare, kLeast, kMost>(job, range, panels,
+                                                                           tokens);
+    else
+      quantized_tokens<type, WeightForm::prepared, kLeast, kMost>(job, range, panels, tokens);
+  }
+}
+
 // The panels [panel_begin, panel_end) times the blocks [begin, end) of x; x has the tokens
 // from `at` on. The tiles share some panels, from the first of these blocks to the last, while the
 // next panels are fetched: where these are whole, that is one walk through memory without a gap,
-// which the hardware's prefetchers follow. From L2 a tile is as fast as from L1.
+// which the hardware's prefetchers follow. From L2 a tile is as fast as from L1. What is prepared
+// is not, so that the k types take fewer blocks at a time.
 template <WeightType type>
 static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std::size_t at,
                             std::size_t token, std::size_t tokens, std::size_t panel_begin,
                             std::size_t panel_end, std::size_t begin, std::size_t end) {
   const std::size_t tiles = num_tiles(tokens, type);
   const bool is_stream = tiles == 1 && tokens <= kStreamTokensMax;
+  const bool prepares = has_super_blocks(type) && tiles > (type == WeightType::q6_k ? 2 : 1);
   const std::size_t panels = is_stream ? panel_end - panel_begin : kSharedPanels;
+  const std::size_t blocks = prepares ? prepared_blocks(type) : end - begin;
+  const std::size_t panel_size = panel_bytes(job.w.cols, type);
+  constexpr std::size_t kPreparedPanel = prepared_blocks(type) * prepared_bytes(type);
+  alignas(64) char prepared[has_super_blocks(type) ? kSharedPanels * kPreparedPanel : 1];
   const auto at_most = [](std::size_t n, std::size_t left) { return n < left ? n : left; };
   for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
     const std::size_t together = at_most(panels, panel_end - panel);
-    Fetch fetch;
-    if (panel + together < panel_end) {
-      fetch = blocks_of<type>(job.w, panel + together,
-                              at_most(panels, panel_end - panel - together), begin, end);
-    }
-    // As many as are multiplied from one step to the next, shared evenly, rounded up.
-    const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;
-    for (std::size_t tile = 0; tile < tiles; ++tile) {
-      const std::size_t first = tokens * tile / tiles;
-      const std::size_t size = tokens * (tile + 1) / tiles - first;
-      const std::size_t offset = (at + first) * x.num_blocks + (begin - x.first_block) * size;
-      const QuantRange range{x.words + offset * (kQuantBlock / 4),
-                             x.scales + offset,
-                             x.starts[0] + offset,
-                             x.starts[1] + offset,
-                             token + first,
-                             panel,
-                             begin,
-                             end,
-                             lines,
-                             &fetch};
-      quantized_tokens<type, quant_tokens(type)>(job, range, together, size);
+    for (std::size_t block = begin; block < end; block += blocks) {
+      const std::size_t block_end = block + at_most(blocks, end - block);
+      Fetch fetch;
+      if (block_end < end) {
+        fetch = blocks_of<type>(job.w, panel, together, block_end,
+                                block_end + at_most(blocks, end - block_end));
+      } else if (panel + together < panel_end) {
+        fetch =
+            blocks_of<type>(job.w, panel + together, at_most(panels, panel_end - panel - together),
+                            begin, begin + at_most(blocks, end - begin));
+      }
+      // As many as are multiplied from one step to the next, shared evenly, rounded up.
+      const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;
+      const char* const weights =
+          static_cast<const char*>(job.w.panels) + panel * panel_size + scales_at(block, type);
+      for (std::size_t tile = 0; tile < tiles; ++tile) {
+        const std::size_t first = tokens * tile / tiles;
+        const std::size_t size = tokens * (tile + 1) / tiles - first;
+        const std::size_t offset = (at + first) * x.num_blocks + (block - x.first_block) * size;
+        const QuantRange range{x.words + offset * (kQuantBlock / 4),
+                               x.offsets + offset,
+                               x.starts[0] + offset,
+                               x.starts[1] + offset,
+                               x.minus_sums + offset,
+                               weights,
+                               prepared,
+                               panel_size,
+                               kPreparedPanel,
+                               token + first,
+                               panel,
+                               block,
+                               block_end,
+                               lines,
+                               &fetch};
+        if (prepares)
+          shared_tile<type>(job, range, together, size, tile);
+        else
+          quantized_tokens<type, WeightForm::packed, 1, quant_tokens(type)>(job, range, together,
+                                                                            size);
+      }
     }
   }
 }

@@ -9,14 +9,32 @@
 //
 // Of the int8 peak of a CPU that issues two 512-bit dot products a cycle 89 % are within reach: a
 // block of a 2 x 6 tile is 96 dot products, and 12 multiplications by weights' scales on the same
-// ports; those of x come as offsets (quantized_block.inl.h), which other ports take off.
+// ports; those of x come as offsets (quantized_block.inl.h), which other ports take off. Minima, or
+// scales of half blocks, are 12 more: 80 %.
+
+// What a tile reads. Of the k types several tiles share more than the panels: the first of them
+// writes, beside its own work, what is prepared for the others (of q6_k two are too few for that).
+// Of each block float [2][16], of q6_k then bytes [8][16 rows][4]:
+//   q4_k, q5_k  scales, minima
+//   q6_k        scales of the halves; q + 32
+enum class WeightForm { packed, packed_to_prepare, prepared };
+
+constexpr std::size_t kPreparedScales = 2 * kLanes * 4;
+constexpr std::size_t prepared_bytes(WeightType type) {
+  return kPreparedScales + (type == WeightType::q6_k ? kQuantBlock * kLanes : 0);
+}
 
 // One K block of one token tile against the panels from `panel` on. The pointers are the tile's.
 struct QuantRange {
   const std::int32_t* words;
-  const float* scales;
+  const float* offsets;
   const std::int32_t* starts;
   const std::int32_t* second_starts;
+  const float* minus_sums;
+  const char* weights;  // the first block of the first panel, and its prepared one
+  char* prepared;
+  std::size_t panel_stride;
+  std::size_t prepared_stride;
   std::size_t token;
   std::size_t panel;
   std::size_t block_begin;  // of 32 columns; a multiple of blocks_together()
@@ -28,9 +46,10 @@ struct QuantRange {
 // One block of one token tile.
 struct TileBlock {
   const std::int32_t* words;
-  const float* scales;
+  const float* offsets;
   const std::int32_t* starts;
   const std::int32_t* second_starts;
+  const float* minus_sums;
 };
 
 template <int P, int T>
@@ -52,166 +71,187 @@ SLUICE_INLINE void add_group(const Bytes (&w)[P], const std::int32_t* words, Int
   }
 }
 
-// total += scale * (float(sum) * x's scale)
+// total += (float(sum) * x's scale) * scale
 template <int P, int T>
-SLUICE_INLINE void add_sums(const Ints (&sum)[P][T], const Lanes (&scale)[P], const float* x_scales,
+SLUICE_INLINE void add_sums(const Ints (&sum)[P][T], const Lanes (&scale)[P], const float* offsets,
                             Lanes (&total)[P][T]) {
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 6
     for (int t = 0; t < T; ++t)
-      total[p][t] = fma(mul(to_floats(sum[p][t]), splat(x_scales[t])), scale[p], total[p][t]);
+      total[p][t] = fma(without_offset(sum[p][t], offsets[t]), scale[p], total[p][t]);
   }
 }
 
-// q8_0: all groups. Pointers to the block's weights.
+// total += min * minus sum of x
 template <int P, int T>
+SLUICE_INLINE void add_minima(const Lanes (&min)[P], const float* minus_sums,
+                              Lanes (&total)[P][T]) {
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 6
+    for (int t = 0; t < T; ++t) total[p][t] = fma(min[p], splat(minus_sums[t]), total[p][t]);
+  }
+}
+
+// Groups [begin, begin + count) of a byte each, q + 128 or what is not negative. Pointers to the
+// block's weights.
+template <bool is_q8, int begin, int count, int P, int T>
 SLUICE_INLINE void add_bytes(const char* const (&at)[P], const std::int32_t* words,
                              Ints (&sum)[P][T]) {
 #pragma GCC unroll 8
-  for (int g = 0; g < kQuantGroups; ++g) {
+  for (int g = begin; g < begin + count; ++g) {
     Bytes w[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p)
       w[p] = load_bytes(at[p] + static_cast<std::size_t>(g) * kGroupBytes);
-    add_group<true, P, T>(w, words + g * T, sum);
+    add_group<is_q8, P, T>(w, words + g * T, sum);
   }
 }
 
-// q4_0, q4_k: each load holds two groups.
-template <int P, int T>
+// Group g of a block, whose low four bits lie in the same bytes as those of group g +- 4.
+template <WeightType type, int g>
+SLUICE_INLINE Bytes load_group(const char* at) {
+  constexpr int kSame = g % (kQuantGroups / 2);
+  constexpr int kHalf = g / (kQuantGroups / 2);
+  const Bytes both = load_bytes(at + static_cast<std::size_t>(kSame) * kGroupBytes);
+  const Bytes low = kHalf == 0 ? low_halves(both) : high_halves(both);
+  const char* const upper = at + 4 * kGroupBytes;
+  if constexpr (type == WeightType::q5_k) return merge(low, one_bit<g>(load_bytes(upper)));
+  if constexpr (type == WeightType::q6_k)
+    return merge(low, two_bits<kSame>(load_bytes(upper + kHalf * kGroupBytes)));
+  return low;
+}
+
+// q4_0, q4_k, q5_k: all groups, those of the same bytes one after the other.
+template <WeightType type, int g, int P, int T>
 SLUICE_INLINE void add_nibbles(const char* const (&at)[P], const std::int32_t* words,
                                Ints (&sum)[P][T]) {
-#pragma GCC unroll 4
-  for (int g = 0; g < kQuantGroups / 2; ++g) {
-    Bytes low[P];
-    Bytes high[P];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Bytes both = load_bytes(at[p] + static_cast<std::size_t>(g) * kGroupBytes);
-      low[p] = low_halves(both);
-      high[p] = high_halves(both);
-    }
-    add_group<false, P, T>(low, words + g * T, sum);
-    add_group<false, P, T>(high, words + (g + kQuantGroups / 2) * T, sum);
-  }
-}
-
-// q5_k: two groups at a time, one shift of the fifth bits each.
-template <int g, int P, int T>
-SLUICE_INLINE void add_five_bits(const char* const (&at)[P], const std::int32_t* words,
-                                 Ints (&sum)[P][T]) {
   if constexpr (g < kQuantGroups / 2) {
-    Bytes low[P];
-    Bytes high[P];
+    constexpr int kHigh = g + kQuantGroups / 2;
+    Bytes w[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Bytes both = load_bytes(at[p] + static_cast<std::size_t>(g) * kGroupBytes);
-      const Bytes fifths = load_bytes(at[p] + 4 * kGroupBytes);
-      low[p] = merge(low_halves(both), one_bit<g>(fifths));
-      high[p] = merge(high_halves(both), one_bit<g + kQuantGroups / 2>(fifths));
-    }
-    add_group<false, P, T>(low, words + g * T, sum);
-    add_group<false, P, T>(high, words + (g + kQuantGroups / 2) * T, sum);
-    add_five_bits<g + 1, P, T>(at, words, sum);
+    for (int p = 0; p < P; ++p) w[p] = load_group<type, g>(at[p]);
+    add_group<false, P, T>(w, words + g * T, sum);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) w[p] = load_group<type, kHigh>(at[p]);
+    add_group<false, P, T>(w, words + kHigh * T, sum);
+    add_nibbles<type, g + 1, P, T>(at, words, sum);
   }
 }
 
-// q6_k, one half of the block: four groups, one shift of the upper bits each.
-template <int half, int g, int P, int T>
+// q6_k: the groups [g, end).
+template <WeightForm form, int g, int end, int P, int T>
 SLUICE_INLINE void add_six_bits(const char* const (&at)[P], const std::int32_t* words,
-                                Ints (&sum)[P][T]) {
-  if constexpr (g < kQuantGroups / 2) {
+                                char* const (&prepared)[P], Ints (&sum)[P][T]) {
+  if constexpr (g < end) {
     Bytes w[P];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const Bytes both = load_bytes(at[p] + static_cast<std::size_t>(g) * kGroupBytes);
-      const Bytes upper = load_bytes(at[p] + (4 + static_cast<std::size_t>(half)) * kGroupBytes);
-      w[p] = merge(half == 0 ? low_halves(both) : high_halves(both), two_bits<g>(upper));
+      w[p] = load_group<WeightType::q6_k, g>(at[p]);
+      if constexpr (form == WeightForm::packed_to_prepare)
+        store_bytes(prepared[p] + kPreparedScales + static_cast<std::size_t>(g) * kGroupBytes,
+                    w[p]);
     }
-    add_group<false, P, T>(w, words + (half * kQuantGroups / 2 + g) * T, sum);
-    add_six_bits<half, g + 1, P, T>(at, words, sum);
+    add_group<false, P, T>(w, words + g * T, sum);
+    add_six_bits<form, g + 1, end, P, T>(at, words, prepared, sum);
+  }
+}
+
+// Both scales of block `b`, or its scale and its minimum, where the scales of a super-block lie at
+// `base`: exact.
+template <WeightType type>
+SLUICE_INLINE void load_scales(const char* base, std::size_t b, Lanes& first, Lanes& second) {
+  const Lanes d = load_f16_weights(base);
+  const char* const small = base + 64;
+  if constexpr (has_minima(type)) {
+    first = mul(d, load_uint8s(small + b * kLanes));
+    second = mul(load_f16_weights(base + 32), load_uint8s(small + kSuperBlock / 2 + b * kLanes));
+  } else {
+    first = mul(d, to_floats(load_int8s(small + 2 * b * kLanes)));
+    second = mul(d, to_floats(load_int8s(small + (2 * b + 1) * kLanes)));
   }
 }
 
 // Block `b` of those that lie together from `base` on.
-template <WeightType type, int P, int T>
-SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b, const TileBlock& x,
-                             Lanes (&total)[P][T]) {
+template <WeightType type, WeightForm form, int P, int T>
+SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b,
+                             char* const (&prepared)[P], const TileBlock& x, Lanes (&total)[P][T]) {
   const char* at[P];
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) at[p] = base[p] + weights_at(b, type);
   Ints sum[P][T];
   Lanes scale[P];
-  if constexpr (has_offsets(type)) {
+  if constexpr (!has_super_blocks(type)) {
     start_sums<P, T>(x.starts, sum);
     if constexpr (type == WeightType::q8_0)
-      add_bytes<P, T>(at, x.words, sum);
+      add_bytes<true, 0, kQuantGroups, P, T>(at, x.words, sum);
     else
-      add_nibbles<P, T>(at, x.words, sum);
+      add_nibbles<type, 0, P, T>(at, x.words, sum);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) scale[p] = load_f16_weights(base[p] + b * kLanes * 2);
+    add_sums<P, T>(sum, scale, x.offsets, total);
+    return;
+  }
+  const auto load_both = [&](Lanes(&first)[P], Lanes(&second)[P]) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 6
-      for (int t = 0; t < T; ++t)
-        total[p][t] = fma(without_offset(sum[p][t], x.scales[t]), scale[p], total[p][t]);
+      float* const scales = reinterpret_cast<float*>(prepared[p]);
+      if constexpr (form == WeightForm::prepared) {
+        first[p] = load(scales);
+        second[p] = load(scales + kLanes);
+      } else {
+        load_scales<type>(base[p], b, first[p], second[p]);
+      }
+      if constexpr (form == WeightForm::packed_to_prepare) {
+        store(scales, first[p]);
+        store(scales + kLanes, second[p]);
+      }
     }
-  } else if constexpr (has_minima(type)) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 6
-      for (int t = 0; t < T; ++t) sum[p][t] = splat_int(0);
-    }
-    if constexpr (type == WeightType::q4_k)
-      add_nibbles<P, T>(at, x.words, sum);
-    else
-      add_five_bits<0, P, T>(at, x.words, sum);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p)
-      scale[p] = mul(load_f16_weights(base[p]), load_uint8s(base[p] + 64 + b * kLanes));
-    add_sums<P, T>(sum, scale, x.scales, total);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Lanes min = mul(load_f16_weights(base[p] + 32),
-                            load_uint8s(base[p] + 64 + kSuperBlock / 2 + b * kLanes));
-#pragma GCC unroll 6
-      for (int t = 0; t < T; ++t)
-        total[p][t] =
-            fma(mul(to_floats(splat_int(x.starts[t])), splat(x.scales[t])), min, total[p][t]);
-    }
-  } else {
+  };
+  if constexpr (has_minima(type)) {
+    start_sums<P, T>(x.starts, sum);
+    add_nibbles<type, 0, P, T>(at, x.words, sum);
+    Lanes min[P];
+    load_both(scale, min);
+    add_sums<P, T>(sum, scale, x.offsets, total);
+    add_minima<P, T>(min, x.minus_sums, total);
+  } else if constexpr (type == WeightType::q6_k) {
     Ints second[P][T];
     start_sums<P, T>(x.starts, sum);
-    add_six_bits<0, 0, P, T>(at, x.words, sum);
-    start_sums<P, T>(x.second_starts, second);
-    add_six_bits<1, 0, P, T>(at, x.words, second);
+    constexpr int kHalf = kQuantGroups / 2;
+    if constexpr (form == WeightForm::prepared) {
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Ints first_scale = load_int8s(base[p] + 64 + 2 * b * kLanes);
-      const Ints second_scale = load_int8s(base[p] + 64 + (2 * b + 1) * kLanes);
-#pragma GCC unroll 6
-      for (int t = 0; t < T; ++t)
-        sum[p][t] = add(mul(sum[p][t], first_scale), mul(second[p][t], second_scale));
-      scale[p] = load_f16_weights(base[p]);
+      for (int p = 0; p < P; ++p) at[p] = prepared[p] + kPreparedScales;
+      add_bytes<false, 0, kHalf, P, T>(at, x.words, sum);
+      start_sums<P, T>(x.second_starts, second);
+      add_bytes<false, kHalf, kHalf, P, T>(at, x.words, second);
+    } else {
+      add_six_bits<form, 0, kHalf, P, T>(at, x.words, prepared, sum);
+      start_sums<P, T>(x.second_starts, second);
+      add_six_bits<form, kHalf, kQuantGroups, P, T>(at, x.words, prepared, second);
     }
-    add_sums<P, T>(sum, scale, x.scales, total);
+    Lanes second_scale[P];
+    load_both(scale, second_scale);
+    add_sums<P, T>(sum, scale, x.offsets, total);
+    add_sums<P, T>(second, second_scale, x.offsets, total);
   }
 }
 
 // Whether it pays to run ahead of the hardware: not for one token of the k types, whose
 // super-blocks are most of a page.
 constexpr bool touches_pages(WeightType type, int panels, int tokens) {
-  return panels == 1 && (tokens > 1 || type == WeightType::q8_0 || type == WeightType::q4_0);
+  return panels == 1 && (tokens > 1 || !has_super_blocks(type));
 }
 
-template <WeightType type, int P, int T>
+template <WeightType type, WeightForm form, int P, int T>
 static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
-  const std::size_t panel_size = panel_bytes(job.w.cols, type);
-  const char* const first = static_cast<const char*>(job.w.panels) + range.panel * panel_size +
-                            scales_at(range.block_begin, type);
   const char* base[P];
-  for (int p = 0; p < P; ++p) base[p] = first + static_cast<std::size_t>(p) * panel_size;
+  char* prepared[P];
+  for (int p = 0; p < P; ++p) {
+    base[p] = range.weights + static_cast<std::size_t>(p) * range.panel_stride;
+    prepared[p] = range.prepared + static_cast<std::size_t>(p) * range.prepared_stride;
+  }
   float* y = job.y + range.token * job.y_stride + range.panel * kLanes;
   const std::size_t rows_left = job.w.rows - (range.panel + P - 1) * kLanes;
   const std::size_t tail = rows_left < kLanes ? rows_left : kLanes;
@@ -233,17 +273,19 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
             load_first(row + static_cast<std::size_t>(p) * kLanes, p + 1 < P ? kLanes : tail);
     }
   }
-  TileBlock x{range.words, range.scales, range.starts, range.second_starts};
+  TileBlock x{range.words, range.offsets, range.starts, range.second_starts, range.minus_sums};
   for (std::size_t block = range.block_begin; block < range.block_end;
        block += blocks_together(type)) {
     const std::size_t left = range.block_end - block;
     const std::size_t together = left < blocks_together(type) ? left : blocks_together(type);
     for (std::size_t b = 0; b < together; ++b) {
-      add_block<type, P, T>(base, b, x, total);
+      add_block<type, form, P, T>(base, b, prepared, x, total);
+      for (int p = 0; p < P; ++p) prepared[p] += prepared_bytes(type);
       x.words += kQuantGroups * T;
-      x.scales += T;
+      x.offsets += T;
       x.starts += T;
       x.second_starts += T;
+      x.minus_sums += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
     if constexpr (touches_pages(type, P, T)) touch_page_ahead(base[0], together_bytes(type));
@@ -259,22 +301,26 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
   }
 }
 
-template <WeightType type, int P, int T>
+template <WeightType type, WeightForm form, int P, int T>
 static void quantized_panels(const MatmulJob& job, QuantRange range, std::size_t panels) {
-  for (; panels >= P; panels -= P, range.panel += P) {
-    quantized_tile<type, P, T>(job, range);
+  for (; panels >= P; panels -= P) {
+    quantized_tile<type, form, P, T>(job, range);
+    range.panel += P;
+    range.weights += P * range.panel_stride;
+    range.prepared += P * range.prepared_stride;
   }
   if constexpr (P > 1) {
-    if (panels > 0) quantized_panels<type, P / 2, T>(job, range, panels);
+    if (panels > 0) quantized_panels<type, form, P / 2, T>(job, range, panels);
   }
 }
 
-template <WeightType type, int T>
+// At least T_min tokens, at most T.
+template <WeightType type, WeightForm form, int T_min, int T>
 static void quantized_tokens(const MatmulJob& job, const QuantRange& range, std::size_t panels,
                              std::size_t tokens) {
   if (tokens == static_cast<std::size_t>(T)) {
-    quantized_panels<type, quant_panels(T, type), T>(job, range, panels);
-  } else if constexpr (T > 1) {
-    quantized_tokens<type, T - 1>(job, range, panels, tokens);
+    quantized_panels<type, form, quant_panels(T, type), T>(job, range, panels);
+  } else if constexpr (T > T_min) {
+    quantized_tokens<type, form, T_min, T - 1>(job, range, panels, tokens);
   }
 }

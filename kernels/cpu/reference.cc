@@ -75,13 +75,20 @@ void quantized_matmul(const MatmulJob& job, std::size_t panel_begin, std::size_t
         int x[kQuantBlock];
         const float x_scale = quantize(job.x + t * job.x_stride + b * kQuantBlock, x);
         const PanelBlock w = read_panel_block(panel, job.w.type, row % kLanes, b);
-        int products = 0;
+        int products[2] = {};
         int x_sum = 0;
         for (std::size_t c = 0; c < kQuantBlock; ++c) {
-          products += w.half_scales[c / 16] * w.q[c] * x[c];
+          products[c / 16] += w.q[c] * x[c];
           x_sum += x[c];
         }
-        total = std::fma(static_cast<float>(products) * x_scale, w.scale, total);
+        if (job.w.type == WeightType::q6_k) {
+          for (int half = 0; half < 2; ++half) {
+            const float scale = w.scale * static_cast<float>(w.half_scales[half]);
+            total = std::fma(static_cast<float>(products[half]) * x_scale, scale, total);
+          }
+          continue;
+        }
+        total = std::fma(static_cast<float>(products[0] + products[1]) * x_scale, w.scale, total);
         if (has_minima(job.w.type))
           total = std::fma(static_cast<float>(-x_sum) * x_scale, w.min, total);
       }

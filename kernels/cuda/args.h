@@ -1,6 +1,6 @@
 // Arguments of the CUDA kernels: plain structs of device pointers, shared by host code, kernels and
-// tests. Each launch works on `rows` rows, one block of threads per row (attention: per row, head
-// and chunk).
+// tests. Each launch works on `rows` rows: a block of threads takes one (norms), a piece of one
+// (element by element), or a head of one (attention, there also a chunk of positions).
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,13 @@
 #include "kernels/paged_kv.h"
 
 namespace sluice::krn::cuda {
+
+// How a launch is cut into threads: here, because kernels and those who launch them agree on it
+// (launch_checks.h).
+inline constexpr unsigned kThreadColumns = 4;      // of a thread, loaded before any is used
+inline constexpr unsigned kRowThreadsMax = 1024;   // of a block that has a row
+inline constexpr unsigned kPieceThreadsMax = 128;  // of a block that has a piece of a row
+inline constexpr unsigned kRopeThreads = 128;
 
 // Rows of a table by index: the embedding by token id, or the rows that a step wants logits of.
 struct GatherArgs {
@@ -80,9 +87,10 @@ struct AttentionDecodeArgs {
   float* partials = nullptr;  // [rows, num_heads, num_chunks, head_dim + 2]
 };
 
-// Chunks are whole turns of a block's warps.
-inline constexpr std::size_t kAttentionWarps = 4;
-inline constexpr std::size_t kAttentionChunk = kAttentionWarps * kAttentionGroup;
+// Chunks are whole turns of a block's warps, each with a group of positions.
+inline constexpr std::size_t kAttentionWarps = 8;
+inline constexpr std::size_t kWarpPositions = 32;
+inline constexpr std::size_t kAttentionChunk = kAttentionWarps * kWarpPositions;
 
 struct SwigluArgs {
   const float* gate_up;  // [rows, 2 inner]: gate, then up

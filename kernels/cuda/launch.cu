@@ -155,7 +155,8 @@ std::string launch(DeviceContext& context, void (*kernel)(Args), const Args& arg
 }
 
 std::string gather(DeviceContext& context, const GatherArgs& args, std::size_t rows) {
-  return launch(context, gather_kernel, args, rows, 1, row_threads(args.cols));
+  return launch(context, gather_kernel, args, rows, num_pieces(args.cols),
+                piece_threads(args.cols));
 }
 
 std::string rms_norm(DeviceContext& context, const RmsNormArgs& args, std::size_t rows) {
@@ -167,24 +168,25 @@ std::string add_rms_norm(DeviceContext& context, const AddRmsNormArgs& args, std
 }
 
 std::string rope_store(DeviceContext& context, const RopeStoreArgs& args, std::size_t rows) {
-  return launch(context, rope_store_kernel, args, rows, 1, kRopeThreads);
+  return launch(context, rope_store_kernel, args, rows, num_rope_pieces(args), kRopeThreads);
 }
 
 std::string attention_decode(DeviceContext& context, const AttentionDecodeArgs& args,
                              std::size_t rows) {
-  std::string why = launch(context, attention_decode_kernel, args, rows, args.num_heads,
-                           kAttentionThreads, args.num_chunks);
+  std::string why = launch(context, attention_decode_kernel_of(args.kv.head_dim), args, rows,
+                           args.num_heads, kAttentionThreads, args.num_chunks);
   if (!why.empty() || args.num_chunks == 1) return why;
   return launch(context, attention_join_kernel, args, rows, args.num_heads,
-                row_threads(args.kv.head_dim));
+                whole_warps(args.kv.head_dim, kHeadDimMax));
 }
 
 std::string swiglu(DeviceContext& context, const SwigluArgs& args, std::size_t rows) {
-  return launch(context, swiglu_kernel, args, rows, 1, row_threads(args.inner));
+  return launch(context, swiglu_kernel, args, rows, num_pieces(args.inner),
+                piece_threads(args.inner));
 }
 
 std::string add(DeviceContext& context, const AddArgs& args, std::size_t rows) {
-  return launch(context, add_kernel, args, rows, 1, row_threads(args.cols));
+  return launch(context, add_kernel, args, rows, num_pieces(args.cols), piece_threads(args.cols));
 }
 
 // cuBLAS is column-major: y^T [rows, tokens] = w [rows, cols] * x^T [cols, tokens].

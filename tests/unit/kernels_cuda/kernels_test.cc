@@ -1,6 +1,6 @@
 // The CUDA kernel sources against the scalar oracle, on the CPU through the SIMT shim, each under
-// 100 thread orders: all orders give the same bits, and those lie within the stated bound of the
-// oracle.
+// 100 thread orders, or 10 where blocks are large: all orders give the same bits, and those lie
+// within the stated bound of the oracle.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,7 +20,12 @@
 namespace sluice::krn::cuda {
 namespace {
 
-constexpr std::uint64_t kOrders = 100;
+constexpr std::uint64_t kOrders = 100, kOrdersOfLarge = 10;
+// Of a norm: the last has more columns than a block's registers keep.
+constexpr std::size_t kDims[] = {1, 31, 64, 257, 576, 8 * kRowThreadsMax + 77};
+std::uint64_t orders_of(std::size_t dim) {
+  return dim > 1000 ? kOrdersOfLarge : kOrders;
+}
 
 std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
   std::vector<float> values(n);
@@ -30,12 +35,16 @@ std::vector<float> random_floats(std::size_t n, std::uint64_t seed) {
   return values;
 }
 
+simt::Dim3 grid_of_pieces(std::size_t rows, std::size_t cols) {
+  return {static_cast<unsigned>(rows), static_cast<unsigned>(num_pieces(cols))};
+}
+
 const KernelTable& oracle() {
   return *find_kernels("scalar");
 }
 
 TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
-  for (const std::size_t dim : {1u, 31u, 64u, 257u, 576u}) {
+  for (const std::size_t dim : kDims) {
     const std::size_t rows = 2, stride = dim + 3;
     const auto x = random_floats(rows * stride, dim);
     const auto weight = random_floats(dim, dim + 1);
@@ -43,7 +52,7 @@ TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
     for (std::size_t r = 0; r < rows; ++r)
       oracle().rms_norm(x.data() + r * stride, weight.data(), expected.data() + r * stride, dim,
                         1e-5f);
-    for (std::uint64_t order = 0; order < kOrders; ++order) {
+    for (std::uint64_t order = 0; order < orders_of(dim); ++order) {
       std::vector<float> y(rows * stride, 0.0f);
       const RmsNormArgs args{x.data(), weight.data(), y.data(), dim, stride, 1e-5f};
       const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {row_threads(dim)}, order,
@@ -61,7 +70,7 @@ TEST(CudaRmsNorm, AgreesWithTheOracleInEveryOrder) {
 
 TEST(CudaAddRmsNorm, HasTheBitsOfTheSumAndOfTheNorm) {
   const std::size_t rows = 2;
-  for (const std::size_t dim : {1u, 31u, 64u, 257u, 576u}) {
+  for (const std::size_t dim : kDims) {
     const auto delta = random_floats(rows * dim, dim + 2), weight = random_floats(dim, dim + 1);
     auto sum = random_floats(rows * dim, dim);
     const auto begin = sum;
@@ -71,9 +80,9 @@ TEST(CudaAddRmsNorm, HasTheBitsOfTheSumAndOfTheNorm) {
           simt::launch({static_cast<unsigned>(rows)}, {row_threads(dim)}, order, body);
       ASSERT_TRUE(outcome.ok) << outcome.error;
     };
-    run(0, [&] { add_kernel({sum.data(), delta.data(), dim}); });
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += delta[i];  // as CudaAdd holds
     run(0, [&] { rms_norm_kernel({sum.data(), weight.data(), normed.data(), dim, dim, 1e-5f}); });
-    for (std::uint64_t order = 0; order < kOrders; ++order) {
+    for (std::uint64_t order = 0; order < orders_of(dim); ++order) {
       auto x = begin;
       std::vector<float> y(rows * dim);
       run(order, [&] {
@@ -118,7 +127,8 @@ void fill(Cache& cache, std::uint64_t seed) {
 TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
   const KvCase cases[] = {{1, 1, 8, 8, 1},    {2, 4, 16, 16, 63},  {2, 2, 32, 16, 64},
                           {1, 3, 64, 16, 65}, {2, 6, 48, 32, 130}, {1, 2, 256, 8, 20},
-                          {1, 1, 32, 64, 400}};  // warps with several groups
+                          {1, 1, 80, 32, 33}, {1, 1, 128, 8, 45},  // each kernel of the launch
+                          {1, 1, 32, 64, 400}};                    // warps with several groups
   for (const KvCase& c : cases) {
     Cache cache(c);
     fill(cache, c.length);
@@ -136,14 +146,14 @@ TEST(CudaAttentionDecode, AgreesWithTheOracleInEveryOrder) {
     const auto length = static_cast<std::uint32_t>(c.length), table_begin = 5u;
     std::vector<std::uint32_t> tables(table_begin, 0);
     tables.insert(tables.end(), cache.table.begin(), cache.table.end());
-    for (std::uint64_t order = 0; order < kOrders; ++order) {
+    for (std::uint64_t order = 0; order < kOrdersOfLarge; ++order) {
       std::vector<float> out(stride);
       const AttentionDecodeArgs args{q.data(), out.data(), tables.data(), &table_begin, &length,
                                      cache.kv, 1,          c.num_heads,   stride,       stride,
                                      scale};
-      const auto outcome =
-          simt::launch({1, static_cast<unsigned>(c.num_heads)}, {kAttentionThreads}, order,
-                       [&] { attention_decode_kernel(args); });
+      const auto kernel = attention_decode_kernel_of(c.head_dim);
+      const auto outcome = simt::launch({1, static_cast<unsigned>(c.num_heads)},
+                                        {kAttentionThreads}, order, [&] { kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       if (order == 0) {
         first = out;
@@ -177,7 +187,7 @@ TEST(CudaAttentionDecode, ChunksAreJoinedInEveryOrder) {
       oracle().attend(job, {0, 0, 0, 1});
     }
     std::vector<float> partials(lengths.size() * c.num_heads * num_chunks * (c.head_dim + 2));
-    for (std::uint64_t order = 0; order < kOrders / 10; ++order) {
+    for (std::uint64_t order = 0; order < kOrdersOfLarge; ++order) {
       std::vector<float> out(q.size(), -1);
       const AttentionDecodeArgs args{q.data(),
                                      out.data(),
@@ -198,9 +208,9 @@ TEST(CudaAttentionDecode, ChunksAreJoinedInEveryOrder) {
       const auto rows = static_cast<unsigned>(lengths.size());
       const auto heads = static_cast<unsigned>(c.num_heads);
       auto outcome = simt::launch({rows, heads, num_chunks}, {kAttentionThreads}, order,
-                                  [&] { attention_decode_kernel(args); });
+                                  [&] { attention_decode_kernel_of(c.head_dim)(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
-      outcome = simt::launch({rows, heads}, {row_threads(c.head_dim)}, order,
+      outcome = simt::launch({rows, heads}, {whole_warps(c.head_dim, kHeadDimMax)}, order,
                              [&] { attention_join_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       if (order == 0) {
@@ -214,7 +224,9 @@ TEST(CudaAttentionDecode, ChunksAreJoinedInEveryOrder) {
 }
 
 TEST(CudaMatvec, EachTokenHasTheBitsThatItHasAlone) {
-  const std::size_t rows = 2 * kMatvecRows - 1, cols = 4 * kMatvecThreads + 52;
+  // Columns: whole turns of a block's threads, then a part of one.
+  const std::size_t rows = 2 * kMatvecRows - 1;
+  const std::size_t cols = 4 * (kMatvecVectors<1> + 1) * kMatvecThreads + 52;
   const auto w = random_floats(rows * cols, 1), x = random_floats(kMatvecTokens * cols, 2);
   const auto run = [&](std::size_t first_token, std::size_t tokens, std::uint64_t order) {
     std::vector<float> y(tokens * rows, -1.0f);
@@ -281,8 +293,10 @@ TEST(CudaRopeStore, TurnsAndStoresWhereTheOracleReads) {
           turned.data(), k.data(), v.data(), cosines.data(), sines.data(), positions.data(),
           blocks.data(), cache.kv, 1,        c.num_heads,    q_stride,     kv_stride,
           pairing};
-      const auto outcome = simt::launch({static_cast<unsigned>(c.length)}, {kRopeThreads}, order,
-                                        [&] { rope_store_kernel(args); });
+      const simt::Dim3 grid{static_cast<unsigned>(c.length),
+                            static_cast<unsigned>(num_rope_pieces(args))};
+      const auto outcome =
+          simt::launch(grid, {kRopeThreads}, order, [&] { rope_store_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       for (std::size_t i = 0; i < turned.size(); ++i) ASSERT_NEAR(turned[i], q_expected[i], 5e-7f);
       for (std::size_t p = 0; p < c.length; ++p)
@@ -307,8 +321,8 @@ TEST(CudaGather, CopiesTheNamedRowsInEveryOrder) {
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::vector<float> out(expected.size());
       const GatherArgs args{table.data(), source.data(), out.data(), cols};
-      const auto outcome =
-          simt::launch({3}, {row_threads(cols)}, order, [&] { gather_kernel(args); });
+      const auto outcome = simt::launch(grid_of_pieces(3, cols), {piece_threads(cols)}, order,
+                                        [&] { gather_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       ASSERT_EQ(out, expected) << "cols " << cols << " order " << order;
     }
@@ -331,7 +345,7 @@ TEST(CudaSwiglu, AgreesWithTheOracleInEveryOrder) {
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       std::vector<float> out(rows * inner);
       const SwigluArgs args{gate_up.data(), out.data(), inner};
-      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {row_threads(inner)}, order,
+      const auto outcome = simt::launch(grid_of_pieces(rows, inner), {piece_threads(inner)}, order,
                                         [&] { swiglu_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       for (std::size_t i = 0; i < out.size(); ++i)
@@ -349,7 +363,7 @@ TEST(CudaAdd, IsTheOracleInEveryOrder) {
     for (std::uint64_t order = 0; order < kOrders; ++order) {
       auto sum = x;
       const AddArgs args{sum.data(), delta.data(), cols};
-      const auto outcome = simt::launch({static_cast<unsigned>(rows)}, {row_threads(cols)}, order,
+      const auto outcome = simt::launch(grid_of_pieces(rows, cols), {piece_threads(cols)}, order,
                                         [&] { add_kernel(args); });
       ASSERT_TRUE(outcome.ok) << outcome.error;
       ASSERT_EQ(sum, expected) << "cols " << cols << " order " << order;
@@ -359,13 +373,25 @@ TEST(CudaAdd, IsTheOracleInEveryOrder) {
 
 TEST(CudaLaunchChecks, ABlockHasWholeWarpsAndNoMoreThanTheRow) {
   EXPECT_EQ(row_threads(1), 32u);
-  EXPECT_EQ(row_threads(32), 32u);
-  EXPECT_EQ(row_threads(33), 64u);
-  EXPECT_EQ(row_threads(4096), 256u);
+  EXPECT_EQ(row_threads(32 * kThreadColumns), 32u);
+  EXPECT_EQ(row_threads(32 * kThreadColumns + 1), 64u);
+  EXPECT_EQ(row_threads(2048), 512u);
+  EXPECT_EQ(row_threads(1 << 20), kRowThreadsMax);
+  EXPECT_EQ(piece_threads(1), 32u);
+  EXPECT_EQ(piece_threads(1 << 20), kPieceThreadsMax);
+}
+
+TEST(CudaLaunchChecks, PiecesCoverTheRow) {
+  for (const std::size_t cols : {1u, 128u, 129u, 512u, 513u, 5632u}) {
+    const std::size_t piece = piece_threads(cols) * kThreadColumns;
+    EXPECT_GE(num_pieces(cols) * piece, cols);
+    EXPECT_LT((num_pieces(cols) - 1) * piece, cols);
+  }
+  EXPECT_EQ(num_pieces(kPieceColumnsMax), kGridHeadsMax);
 }
 
 TEST(CudaLaunchChecks, RefuseWhatAKernelCannotDo) {
-  float value = 0;
+  alignas(16) float value = 0;
   std::uint32_t index = 0;
   const PagedKv good{&value, 4, 2, 2, 16, 8};
   const auto attention = [&](auto change) {
@@ -379,6 +405,7 @@ TEST(CudaLaunchChecks, RefuseWhatAKernelCannotDo) {
   EXPECT_NE(attention([](A& a) { a.kv.head_dim = 15; }), nullptr);
   EXPECT_NE(attention([](A& a) { a.kv.block_tokens = 24; }), nullptr);
   EXPECT_NE(attention([](A& a) { a.kv.data = nullptr; }), nullptr);
+  EXPECT_NE(attention([](A& a) { ++a.kv.data; }), nullptr);  // not aligned
   EXPECT_NE(attention([](A& a) { a.layer = 2; }), nullptr);
   EXPECT_NE(attention([](A& a) { a.num_heads = 3; }), nullptr);
   EXPECT_NE(attention([](A& a) { a.num_heads = 65536; }), nullptr);
@@ -407,6 +434,16 @@ TEST(CudaLaunchChecks, RefuseWhatAKernelCannotDo) {
   EXPECT_NE(wrong(AddArgs{&value, &value, 1}, 0), nullptr);
   EXPECT_NE(wrong(SwigluArgs{&value, &value, 0}, 1), nullptr);
   EXPECT_NE(wrong(GatherArgs{&value, &index, &value, 0}, 1), nullptr);
+  EXPECT_EQ(wrong(SwigluArgs{&value, &value, kPieceColumnsMax}, 1), nullptr);
+  EXPECT_NE(wrong(SwigluArgs{&value, &value, kPieceColumnsMax + 1}, 1), nullptr);
+  RopeStoreArgs wide = rope;  // its pieces are more than a grid has
+  wide.kv_stride = wide.q_stride = std::size_t{1} << 40;
+  wide.num_heads = 65528;
+  wide.kv.head_dim = 256;
+  EXPECT_EQ(wrong(wide, 1), nullptr);
+  wide.kv.head_dim = 254;
+  wide.kv.num_kv_heads = wide.num_heads;
+  EXPECT_NE(wrong(wide, 1), nullptr);
   EXPECT_EQ(wrong(MatmulArgs{&value, &value, &value, 1, 1, 1}), nullptr);
   EXPECT_NE(wrong(MatmulArgs{&value, &value, &value, 1, std::size_t{1} << 31, 1}), nullptr);
 }

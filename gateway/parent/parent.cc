@@ -410,7 +410,7 @@ void Parent::reload() {
   next.quota_store = old.quota_store;
   options_.config = std::move(next);
   supervision_.set_limits(options_.config.supervision, options_.config.queue.drain_timeout);
-  spdlog::info("event=reloaded");
+  spdlog::info("event=reload_accepted");
   if (!children_[0].process) return;  // the next gateway starts with it
   ControlMessage message;
   message.kind = ControlKind::reload;

@@ -286,6 +286,7 @@ Result<void> serve(ControlChannel control, ControlMessage& start, const cfg::Con
     server.recheck_keys();
     if (const Result<void> tls = server.reload_certificate(fresh.listen); !tls)
       spdlog::error("event=certificate_kept reason=\"{}\"", tls.error().detail);
+    spdlog::info("event=reloaded");
   };
   loop.hooks.complete = [&](const cfg::Config& fresh) {
     admin->set_base(fresh);

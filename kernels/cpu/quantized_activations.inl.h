@@ -1,6 +1,6 @@
-// Activations as quantized_tile.inl.h reads them: blocks of 32 columns become bytes, a scale and
-// what integer sums start from, laid out tile by tile. A tile of x: [block][group][T tokens] words
-// of 4 int8. Included inside a namespace after int8_*.inl.h.
+// Activations as quantized_tile.inl.h reads them: blocks of 32 columns become bytes, an offset that
+// carries the scale, and what integer sums start from, laid out tile by tile. A tile of x:
+// [block][group][T tokens] words of 4 int8. Included inside a namespace after int8_*.inl.h.
 
 constexpr std::size_t kQuantTokens = 96;  // that share the panels while they are in a cache
 constexpr int kQuantGroups = static_cast<int>(kQuantBlock / 4);

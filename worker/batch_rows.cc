@@ -8,6 +8,7 @@ BatchRows::BatchRows(const WorkerFacts& facts) : facts_(facts) {
   ids_.reserve(facts.step_tokens_max);
   tables_.reserve(table * facts.sequences_max);
   spans_.reserve(facts.sequences_max);
+  read_rows_.reserve(facts.step_tokens_max);
   logit_rows_.reserve(logit_rows_max(facts));
   hidden_rows_.reserve(facts.step_tokens_max);
 }
@@ -16,6 +17,7 @@ TokenBatch BatchRows::fill(std::span<const SequenceSpan> spans) {
   ids_.clear();
   tables_.clear();
   spans_.clear();
+  read_rows_.clear();
   logit_rows_.clear();
   hidden_rows_.clear();
   CHECK(spans.size() <= facts_.sequences_max);
@@ -36,13 +38,16 @@ TokenBatch BatchRows::fill(std::span<const SequenceSpan> spans) {
     CHECK(span.num_logits <= span.ids.size());
     const auto row_end = static_cast<std::uint32_t>(ids_.size());
     const auto num_ids = static_cast<std::uint32_t>(span.ids.size());
-    for (std::uint32_t row = row_end - span.num_logits; row < row_end; ++row)
-      logit_rows_.push_back(row);
-    if (!span.wants_hidden) continue;
-    for (std::uint32_t row = row_end - num_ids; row < row_end; ++row) hidden_rows_.push_back(row);
+    const std::uint32_t num_read = span.wants_hidden ? num_ids : span.num_logits;
+    for (std::uint32_t row = row_end - num_read; row < row_end; ++row) {
+      const auto place = static_cast<std::uint32_t>(read_rows_.size());
+      read_rows_.push_back(row);
+      if (row >= row_end - span.num_logits) logit_rows_.push_back(place);
+      if (span.wants_hidden) hidden_rows_.push_back(place);
+    }
   }
   CHECK(logit_rows_.size() <= logit_rows_max(facts_));
-  return {ids_, spans_, logit_rows_, hidden_rows_};
+  return {ids_, spans_, read_rows_, logit_rows_, hidden_rows_};
 }
 
 }  // namespace sluice::eng

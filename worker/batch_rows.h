@@ -28,6 +28,7 @@ class BatchRows {
   std::vector<TokenId> ids_;                // [step_tokens_max]
   std::vector<std::uint32_t> tables_;       // block tables of all spans, one after another
   std::vector<krn::AttentionSpan> spans_;   // [sequences_max]
+  std::vector<std::uint32_t> read_rows_;    // [step_tokens_max]
   std::vector<std::uint32_t> logit_rows_;   // [logit_rows_max()]
   std::vector<std::uint32_t> hidden_rows_;  // [step_tokens_max]
 };

@@ -16,15 +16,18 @@ enum class WeightStorage : std::uint8_t { as_loaded, float32 };
 // Of one model as its device holds it; constant after loading.
 struct StepCosts {
   std::uint64_t layer_elements = 0;  // weights of all layers' matrices
+  std::uint64_t tail_elements = 0;   // those behind the last attention: for rows that are read
   std::uint64_t head_elements = 0;   // of the output matrix
   std::uint64_t layer_bytes = 0;     // the same as read from memory
+  std::uint64_t tail_bytes = 0;
   std::uint64_t head_bytes = 0;
   std::uint64_t embedding_row_bytes = 0;   // per new token
   std::uint64_t layer_position_bytes = 0;  // K and V of one position in one layer
   std::uint64_t attention_width = 0;       // query heads x head_dim of one layer
-  std::uint64_t full_layers = 0;           // that attend to all positions
-  std::uint64_t windowed_layers = 0;       // to the last `window` ones
+  std::uint64_t full_layers = 0;           // that attend to all positions, the last one aside
+  std::uint64_t windowed_layers = 0;       // to the last `window` ones, likewise
   std::uint64_t window = 0;
+  bool last_is_windowed = false;
 };
 
 StepCosts step_costs(const ModelWeights& weights, WeightStorage storage, krn::KvType kv_type);

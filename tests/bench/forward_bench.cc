@@ -124,7 +124,7 @@ struct Batch {
   std::vector<TokenId> ids;
   std::vector<std::vector<std::uint32_t>> tables;
   std::vector<krn::AttentionSpan> spans;
-  std::vector<std::uint32_t> logit_rows;
+  std::vector<std::uint32_t> read_rows, logit_rows;
 
   Batch(std::size_t streams, std::size_t tokens, std::size_t context) {
     const std::size_t blocks = (context + kBlockTokens - 1) / kBlockTokens;
@@ -138,10 +138,11 @@ struct Batch {
       spans.push_back({s * tokens, tokens, context - tokens, tables[s].data()});
       for (std::size_t t = 0; t < tokens; ++t)
         ids.push_back(static_cast<TokenId>(3 + (s * 131 + t * 17) % 200));
-      logit_rows.push_back(static_cast<std::uint32_t>((s + 1) * tokens - 1));
+      read_rows.push_back(static_cast<std::uint32_t>((s + 1) * tokens - 1));
+      logit_rows.push_back(static_cast<std::uint32_t>(s));
     }
   }
-  eng::TokenBatch view() const { return {ids, spans, logit_rows}; }
+  eng::TokenBatch view() const { return {ids, spans, read_rows, logit_rows}; }
 };
 
 class Bench {

@@ -58,7 +58,8 @@ void DeviceTransformer::allocate() {
     return device_->allocate(rows, cols * sizeof(float), "activations");
   };
   x_ = floats(tokens, c.hidden_size);
-  normed_ = floats(std::max(tokens, limits.logit_rows_max), c.hidden_size);
+  read_x_ = floats(limits.logit_rows_max, c.hidden_size);
+  normed_ = floats(tokens, c.hidden_size);
   qkv_ = floats(tokens, c.q_width() + 2 * c.kv_width());
   heads_ = floats(tokens, c.q_width());
   const std::size_t chunks = (limits.context_tokens + chunk_tokens_ - 1) / chunk_tokens_;
@@ -87,7 +88,8 @@ void DeviceTransformer::upload_rope_table() {
 
 Result<std::span<const float>> DeviceTransformer::forward(const TokenBatch& batch) {
   num_tokens_ = batch.ids.size();
-  const std::size_t rows = batch.logit_rows.size();
+  const std::size_t rows = batch.read_rows.size();
+  CHECK(batch.logit_rows.size() == rows && batch.hidden_rows.empty());
   CHECK(num_tokens_ <= limits_.step.tokens_max && rows <= limits_.step.logit_rows_max);
   if (num_tokens_ == 0) return std::span<const float>{};
   upload_inputs(batch);
@@ -102,18 +104,18 @@ Result<std::span<const float>> DeviceTransformer::forward(const TokenBatch& batc
 }
 
 void DeviceTransformer::upload_inputs(const TokenBatch& batch) {
-  const std::size_t n = batch.ids.size(), rows = batch.logit_rows.size();
+  const std::size_t n = batch.ids.size(), rows = batch.read_rows.size();
   CHECK(batch.spans.size() <= limits_.step.spans_max);
   std::uint32_t* const ids = host_inputs_.words();
   std::uint32_t* const positions = ids + n;
   std::uint32_t* const blocks = positions + n;
   std::uint32_t* const lengths = blocks + n;
   std::uint32_t* const table_begins = lengths + n;
-  std::uint32_t* const logit_rows = table_begins + n;
-  std::uint32_t* const tables = logit_rows + rows;
+  std::uint32_t* const read_rows = table_begins + n;
+  std::uint32_t* const tables = read_rows + rows;
   std::copy(batch.ids.begin(), batch.ids.end(), ids);
-  std::fill(positions, logit_rows, 0);
-  std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), logit_rows);
+  std::fill(positions, read_rows, 0);
+  std::copy(batch.read_rows.begin(), batch.read_rows.end(), read_rows);
   std::uint32_t table_begin = 0;
   num_chunks_ = 1;
   for (const krn::AttentionSpan& span : batch.spans) {
@@ -138,12 +140,12 @@ void DeviceTransformer::upload_inputs(const TokenBatch& batch) {
                host_inputs_.data(), (kRowInputs * n + rows + table_begin) * sizeof(std::uint32_t));
 }
 
-void DeviceTransformer::run_step(std::size_t logit_rows) {
+void DeviceTransformer::run_step(std::size_t read_rows) {
   const Recording* recording = nullptr;
   if (num_tokens_ <= kRecordedTokensMax)
-    recording = recording_of({num_tokens_, logit_rows, num_chunks_});
+    recording = recording_of({num_tokens_, read_rows, num_chunks_});
   if (recording == nullptr) {
-    launch_step(logit_rows);
+    launch_step(read_rows);
   } else {
     device_->replay(*recording);
     ++num_replays_;
@@ -160,7 +162,7 @@ const Recording* DeviceTransformer::recording_of(const StepShape& shape) {
   }
   if (known->data() != nullptr) return known;
   if (!device_->check()) return nullptr;  // nothing is done any more, so nothing is to be told
-  Result<Recording> recording = device_->record([&] { launch_step(shape.num_logit_rows); });
+  Result<Recording> recording = device_->record([&] { launch_step(shape.num_read_rows); });
   if (recording) {
     *known = std::move(*recording);
     return known;
@@ -171,44 +173,57 @@ const Recording* DeviceTransformer::recording_of(const StepShape& shape) {
 }
 
 // Everything between the inputs and the logits in device memory.
-void DeviceTransformer::launch_step(std::size_t logit_rows) {
-  const krn::cuda::DeviceTable& table = device_->table();
-  const std::size_t hidden = config_.hidden_size;
+void DeviceTransformer::launch_step(std::size_t read_rows) {
   // x = E[ids]
-  device_->run(table.gather, "embedding",
-               krn::cuda::GatherArgs{weights_.embedding.data, at_.ids, x_.floats(), hidden},
-               num_tokens_);
+  device_->run(
+      device_->table().gather, "embedding",
+      krn::cuda::GatherArgs{weights_.embedding.data, at_.ids, x_.floats(), config_.hidden_size},
+      num_tokens_);
   norm(x_.floats(), weights_.layers.front().attention_norm, num_tokens_);
-  for (std::size_t l = 0; l < weights_.layers.size(); ++l) launch_layer(l);
-  if (logit_rows == 0) return;
-  device_->run(table.gather, "logit rows",
-               krn::cuda::GatherArgs{x_.floats(), at_.logit_rows, normed_.floats(), hidden},
-               logit_rows);
-  norm(normed_.floats(), weights_.final_norm, logit_rows);
-  matmul(weights_.head, normed_.floats(), logits_.floats(), logit_rows);  // W_head norm(x)
+  Stream stream{x_.floats(), heads_.floats(), num_tokens_};
+  for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
+    launch_attention(l);
+    if (l + 1 == weights_.layers.size()) stream = gather_read_rows(read_rows);
+    if (stream.rows == 0) return;
+    launch_mlp(l, stream);
+  }
+  matmul(weights_.head, normed_.floats(), logits_.floats(), stream.rows);  // W_head norm(x)
 }
 
-// From the normed residual stream to that of the next layer.
-void DeviceTransformer::launch_layer(std::size_t l) {
-  const krn::cuda::DeviceTable& table = device_->table();
+// From the normed residual stream to attention's output.
+void DeviceTransformer::launch_attention(std::size_t l) {
   const DeviceLayer& layer = weights_.layers[l];
-  const std::size_t n = num_tokens_, inner = config_.intermediate_size;
-  matmul(layer.qkv, normed_.floats(), qkv_.floats(), n);  // q, k, v = W_qkv norm(x)
-  adjust_heads(layer);                                    // biases and norms of q, k, v
-  rotate_and_store(l);                                    // RoPE(q, k); k, v into the cache
-  attend(l);                                              // softmax(q K^T / sqrt(d)) V
-  matmul(layer.attention_out, heads_.floats(), delta_.floats(), n);
-  add_delta_and_norm(layer.mlp_norm);  // x += W_o heads
+  matmul(layer.qkv, normed_.floats(), qkv_.floats(), num_tokens_);  // q, k, v = W_qkv norm(x)
+  adjust_heads(layer);                                              // biases and norms of q, k, v
+  rotate_and_store(l);                                              // RoPE(q, k); k, v to the cache
+  attend(l);                                                        // softmax(q K^T / sqrt(d)) V
+}
+
+// Behind the last attention; qkv_ is free then.
+DeviceTransformer::Stream DeviceTransformer::gather_read_rows(std::size_t read_rows) {
+  if (read_rows == num_tokens_ || read_rows == 0) return {x_.floats(), heads_.floats(), read_rows};
+  const auto gather = [&](const DeviceBuffer& from, const DeviceBuffer& to, std::size_t cols) {
+    device_->run(device_->table().gather, "rows that are read",
+                 krn::cuda::GatherArgs{from.floats(), at_.read_rows, to.floats(), cols}, read_rows);
+  };
+  gather(x_, read_x_, config_.hidden_size);
+  gather(heads_, qkv_, config_.q_width());
+  return {read_x_.floats(), qkv_.floats(), read_rows};
+}
+
+// From attention's output to the normed residual stream of the next layer, or of the head.
+void DeviceTransformer::launch_mlp(std::size_t l, const Stream& stream) {
+  const DeviceLayer& layer = weights_.layers[l];
+  const bool is_last = l + 1 == weights_.layers.size();
+  const std::size_t n = stream.rows, inner = config_.intermediate_size;
+  matmul(layer.attention_out, stream.heads, delta_.floats(), n);
+  add_delta_and_norm(stream.x, layer.mlp_norm, n);  // x += W_o heads
   matmul(layer.gate_up, normed_.floats(), gate_up_.floats(), n);
-  device_->run(table.swiglu, "swiglu",  // silu(W_gate h) * (W_up h)
+  device_->run(device_->table().swiglu, "swiglu",  // silu(W_gate h) * (W_up h)
                krn::cuda::SwigluArgs{gate_up_.floats(), gated_.floats(), inner}, n);
   matmul(layer.down, gated_.floats(), delta_.floats(), n);
-  if (l + 1 < weights_.layers.size()) {
-    add_delta_and_norm(weights_.layers[l + 1].attention_norm);  // x += W_down ...
-    return;
-  }
-  device_->run(table.add, "residual",
-               krn::cuda::AddArgs{x_.floats(), delta_.floats(), config_.hidden_size}, n);
+  add_delta_and_norm(stream.x,  // x += W_down ...
+                     is_last ? weights_.final_norm : weights_.layers[l + 1].attention_norm, n);
 }
 
 void DeviceTransformer::norm(const float* from, const float* weight, std::size_t rows) {
@@ -219,11 +234,11 @@ void DeviceTransformer::norm(const float* from, const float* weight, std::size_t
       rows);
 }
 
-void DeviceTransformer::add_delta_and_norm(const float* weight) {
+void DeviceTransformer::add_delta_and_norm(float* x, const float* weight, std::size_t rows) {
   device_->run(device_->table().add_rms_norm, "residual and rms_norm",
-               krn::cuda::AddRmsNormArgs{x_.floats(), delta_.floats(), weight, normed_.floats(),
+               krn::cuda::AddRmsNormArgs{x, delta_.floats(), weight, normed_.floats(),
                                          config_.hidden_size, config_.norm_eps},
-               num_tokens_);
+               rows);
 }
 
 void DeviceTransformer::matmul(const DeviceMatrix& w, const float* x, float* y,

@@ -37,7 +37,8 @@ class DeviceTransformer {
                                         const DeviceTransformerLimits& limits,
                                         const krn::PagedKv& kv);
 
-  // As Transformer::forward. After an error the device is of no further use.
+  // As Transformer::forward; all rows that are read have logits, as no hidden states are given out.
+  // After an error the device is of no further use.
   Result<std::span<const float>> forward(const TokenBatch& batch);
 
   std::uint64_t num_replays() const { return num_replays_; }  // steps
@@ -50,12 +51,20 @@ class DeviceTransformer {
   void allocate();
   void upload_rope_table();
   void upload_inputs(const TokenBatch& batch);
-  void run_step(std::size_t logit_rows);
+  void run_step(std::size_t read_rows);
   const Recording* recording_of(const StepShape& shape);
-  void launch_step(std::size_t logit_rows);
-  void launch_layer(std::size_t l);
+  void launch_step(std::size_t read_rows);
+  // What is left of the rows of a step: their residual stream, and attention's output.
+  struct Stream {
+    float* x;
+    const float* heads;
+    std::size_t rows;
+  };
+  void launch_attention(std::size_t l);
+  Stream gather_read_rows(std::size_t read_rows);
+  void launch_mlp(std::size_t l, const Stream& stream);
   void norm(const float* from, const float* weight, std::size_t rows);
-  void add_delta_and_norm(const float* weight);
+  void add_delta_and_norm(float* x, const float* weight, std::size_t rows);
   void norm_heads(float* heads, const float* weight, std::size_t num_heads);
   void matmul(const DeviceMatrix& w, const float* x, float* y, std::size_t tokens);
   void adjust_heads(const DeviceLayer& layer);
@@ -76,7 +85,8 @@ class DeviceTransformer {
 
   // Device memory.
   DeviceBuffer x_;         // [tokens, hidden_size] residual stream
-  DeviceBuffer normed_;    // [max(tokens, logit rows), hidden_size]
+  DeviceBuffer read_x_;    // [logit rows, hidden_size] of the rows that are read
+  DeviceBuffer normed_;    // [tokens, hidden_size]
   DeviceBuffer qkv_;       // [tokens, q_width + 2 kv_width]: heads of q, of k, of v
   DeviceBuffer heads_;     // [tokens, q_width] attention's output
   DeviceBuffer partials_;  // of attention: [tokens, num_heads, chunks, head_dim + 2]
@@ -87,8 +97,8 @@ class DeviceTransformer {
   DeviceBuffer cosine_;    // [context_tokens, head_dim / 2]
   DeviceBuffer sine_;
   // What a step is about, in one copy:
-  //   ids | positions | blocks | lengths | table begins | logit rows | block tables
-  //   [tokens] each of the first five, [logit rows], [blocks of all spans]
+  //   ids | positions | blocks | lengths | table begins | read rows | block tables
+  //   [tokens] each of the first five, [read rows], [blocks of all spans]
   DeviceBuffer inputs_;
 
   struct Inputs {  // places within inputs_
@@ -97,7 +107,7 @@ class DeviceTransformer {
     const std::uint32_t* blocks;
     const std::uint32_t* lengths;
     const std::uint32_t* table_begins;
-    const std::uint32_t* logit_rows;
+    const std::uint32_t* read_rows;
     const std::uint32_t* tables;
   } at_{};
 

@@ -15,7 +15,7 @@ namespace sluice::eng {
 // between steps lies in device memory.
 struct StepShape {
   std::size_t num_tokens = 0;
-  std::size_t num_logit_rows = 0;
+  std::size_t num_read_rows = 0;
   std::size_t num_chunks = 0;  // of attention
   bool operator==(const StepShape&) const = default;
 };

@@ -87,20 +87,23 @@ bool Transformer::allocate() {
   positions_.resize(tokens);
   span_of_.resize(tokens);
   items_.reserve((pieces(tokens, tokens_per_item(c)) + limits_.spans_max) * c.num_kv_heads);
+  last_items_.reserve(items_.capacity());
   return true;
 }
 
 std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::PagedKv& kv) {
-  const std::size_t n = batch.ids.size();
+  std::size_t n = batch.ids.size();
   CHECK(n <= limits_.tokens_max && batch.logit_rows.size() <= limits_.logit_rows_max);
   plan_attention(batch);
   embed(batch);  // x = E[ids]
   for (std::size_t l = 0; l < weights_->layers.size(); ++l) {
     const LayerWeights& layer = weights_->layers[l];
+    const bool is_last = l + 1 == weights_->layers.size();
     norm(x_, layer.attention_norm, normed_, n);
     matmul(layer.qkv, normed_, qkv_, n);  // q, k, v = W_qkv norm(x)
     rotate_and_store(batch, l, kv);       // biases, norms, RoPE(q, k); k, v into the cache
-    attend(batch, l, kv);                 // softmax(q K^T / sqrt(d)) V
+    attend(batch, l, kv, is_last ? last_items_ : items_);  // softmax(q K^T / sqrt(d)) V
+    if (is_last) n = keep_read_rows(batch);
     matmul(layer.attention_out, heads_, delta_, n);
     add(delta_, n);  // x += W_o heads
     norm(x_, layer.mlp_norm, normed_, n);
@@ -123,11 +126,13 @@ std::span<const float> Transformer::forward(const TokenBatch& batch, const krn::
   return {logits_.data, rows * weights_->config.vocab_size};
 }
 
-// Positions of the rows, and the pieces of attention: whole KV heads, some tokens at a time.
+// Positions of the rows, and the pieces of attention; in the last layer from the first row of a
+// span that is read.
 void Transformer::plan_attention(const TokenBatch& batch) {
   items_.clear();
-  const std::size_t item_tokens = tokens_per_item(weights_->config);
+  last_items_.clear();
   CHECK(batch.spans.size() <= limits_.spans_max);
+  auto read = batch.read_rows.begin();
   for (std::size_t s = 0; s < batch.spans.size(); ++s) {
     const krn::AttentionSpan& span = batch.spans[s];
     CHECK(span.start + span.num_tokens <= limits_.context_tokens);
@@ -135,14 +140,37 @@ void Transformer::plan_attention(const TokenBatch& batch) {
       positions_[span.row + t] = static_cast<std::uint32_t>(span.start + t);
       span_of_[span.row + t] = static_cast<std::uint32_t>(s);
     }
-    for (std::size_t t = 0; t < span.num_tokens; t += item_tokens) {
-      const std::size_t end = std::min(t + item_tokens, span.num_tokens);
-      for (std::uint32_t h = 0; h < weights_->config.num_kv_heads; ++h) {
-        items_.push_back({static_cast<std::uint32_t>(s), h, static_cast<std::uint32_t>(t),
-                          static_cast<std::uint32_t>(end)});
-      }
+    plan_items(items_, s, 0, span.num_tokens);
+    const auto read_end = std::lower_bound(read, batch.read_rows.end(), span.row + span.num_tokens);
+    if (read != read_end) plan_items(last_items_, s, *read - span.row, span.num_tokens);
+    read = read_end;
+  }
+}
+
+// Whole KV heads, some tokens of [first, end) of the span at a time.
+void Transformer::plan_items(std::vector<krn::AttentionItem>& items, std::size_t span,
+                             std::size_t first, std::size_t end) const {
+  const std::size_t item_tokens = tokens_per_item(weights_->config);
+  for (std::size_t t = first; t < end; t += item_tokens) {
+    for (std::uint32_t h = 0; h < weights_->config.num_kv_heads; ++h) {
+      items.push_back({static_cast<std::uint32_t>(span), h, static_cast<std::uint32_t>(t),
+                       static_cast<std::uint32_t>(std::min(t + item_tokens, end))});
     }
   }
+}
+
+// Moves the rows that are read to the front of x and of attention's output, and returns how many.
+std::size_t Transformer::keep_read_rows(const TokenBatch& batch) {
+  const std::size_t count = batch.read_rows.size();
+  if (count == batch.ids.size()) return count;
+  const ModelConfig& c = weights_->config;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t row = batch.read_rows[i];  // at least i: they ascend
+    if (row == i) continue;
+    std::copy_n(x_.row(row), c.hidden_size, x_.row(i));
+    std::copy_n(heads_.row(row), c.q_width(), heads_.row(i));
+  }
+  return count;
 }
 
 void Transformer::embed(const TokenBatch& batch) {
@@ -280,7 +308,8 @@ void Transformer::rotate_and_store(const TokenBatch& batch, std::size_t layer,
                       });
 }
 
-void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv) {
+void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv,
+                         std::span<const krn::AttentionItem> items) {
   const ModelConfig& c = weights_->config;
   const krn::AttentionJob job{kv,
                               layer,
@@ -299,9 +328,9 @@ void Transformer::attend(const TokenBatch& batch, std::size_t layer, const krn::
     products += 2 * c.q_width() * span.num_tokens * seen;
   }
   const std::size_t cost = products / std::max<std::size_t>(items_.size(), 1);
-  team_->parallel_for(items_.size(), grain(kGrainProducts, cost),
+  team_->parallel_for(items.size(), grain(kGrainProducts, cost),
                       [&](std::size_t begin, std::size_t end) {
-                        for (std::size_t i = begin; i < end; ++i) kernels_->attend(job, items_[i]);
+                        for (std::size_t i = begin; i < end; ++i) kernels_->attend(job, items[i]);
                       });
 }
 

@@ -21,10 +21,13 @@ namespace sluice::eng {
 
 // All new tokens of a step in one row order. Spans follow each other in rows.
 struct TokenBatch {
-  std::span<const TokenId> ids;                  // [num_tokens], each below vocab_size
-  std::span<const krn::AttentionSpan> spans;     // [num_sequences]
-  std::span<const std::uint32_t> logit_rows;     // rows whose logits are wanted
-  std::span<const std::uint32_t> hidden_rows{};  // rows whose final hidden states are wanted
+  std::span<const TokenId> ids;               // [num_tokens], each below vocab_size
+  std::span<const krn::AttentionSpan> spans;  // [num_sequences]
+  // Rows whose final hidden states are read, ascending. Of the others the last layer makes K and V
+  // alone.
+  std::span<const std::uint32_t> read_rows;
+  std::span<const std::uint32_t> logit_rows;     // places in read_rows: their logits are wanted
+  std::span<const std::uint32_t> hidden_rows{};  // places in read_rows: the states are wanted
 };
 
 struct TransformerLimits {
@@ -76,10 +79,14 @@ class Transformer {
                 std::size_t num_tokens);
   void matmul(const FusedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
   void rotate_and_store(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
-  void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv);
+  void attend(const TokenBatch& batch, std::size_t layer, const krn::PagedKv& kv,
+              std::span<const krn::AttentionItem> items);
+  std::size_t keep_read_rows(const TokenBatch& batch);
   void gate(std::size_t num_tokens);
   void add(const Rows& from, std::size_t num_tokens);
   void plan_attention(const TokenBatch& batch);
+  void plan_items(std::vector<krn::AttentionItem>& items, std::size_t span, std::size_t first,
+                  std::size_t end) const;
 
   const ModelWeights* weights_;
   const krn::KernelTable* kernels_;
@@ -96,9 +103,10 @@ class Transformer {
   char* quantized_ = nullptr;  // the input of the matmul under way
   float* cosine_ = nullptr;    // [context_tokens, head_dim / 2]
   float* sine_ = nullptr;
-  std::vector<std::uint32_t> positions_;   // [tokens]
-  std::vector<std::uint32_t> span_of_;     // [tokens]
-  std::vector<krn::AttentionItem> items_;  // of this step
+  std::vector<std::uint32_t> positions_;        // [tokens]
+  std::vector<std::uint32_t> span_of_;          // [tokens]
+  std::vector<krn::AttentionItem> items_;       // of this step
+  std::vector<krn::AttentionItem> last_items_;  // of its last layer
 };
 
 }  // namespace sluice::eng

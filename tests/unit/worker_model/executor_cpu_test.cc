@@ -126,7 +126,9 @@ TEST(ExecutorCpu, HiddenStatesAreWhatTheHeadSees) {
 TEST(ExecutorCpu, SaysWhatAStepTook) {
   const auto executor = eng::ExecutorCpu::open(tiny_options());
   ASSERT_TRUE(executor.has_value());
-  const std::uint64_t layer_weights = 96 * 48 + 48 * 48 + 176 * 48 + 48 * 88;
+  const std::uint64_t qkv_weights = 96 * 48;
+  const std::uint64_t tail_weights = 48 * 48 + 176 * 48 + 48 * 88;
+  const std::uint64_t layer_weights = qkv_weights + tail_weights;
   const std::uint64_t head_weights = 160 * 48;
   const std::uint64_t position_bytes = 2 * 24 * 4;  // K and V of one position in one layer
   const std::uint64_t embedding_row_bytes = 48 * 2;
@@ -135,18 +137,20 @@ TEST(ExecutorCpu, SaysWhatAStepTook) {
   eng::SequenceSpan span = sequence.span(5, false);  // a chunk: positions 0..4, no logits
   (*executor)->forward({&span, 1});
   eng::StepWork work = (*executor)->last_work();
-  // Token t attends to t + 1 positions; each takes a product of q and k and one with v.
-  EXPECT_EQ(work.operations, 2 * (2 * layer_weights * 5 + 4 * 48 * (1 + 2 + 3 + 4 + 5)));
+  // Token t attends to t + 1 positions; each takes a product of q and k and one with v. Nobody
+  // reads what the last layer would make of these tokens: it only stores their K and V.
+  EXPECT_EQ(work.operations, 2 * (layer_weights + qkv_weights) * 5 + 4 * 48 * (1 + 2 + 3 + 4 + 5));
   EXPECT_EQ(work.bytes_moved,
-            2 * (2 * layer_weights + position_bytes * 5) + 5 * embedding_row_bytes);
+            2 * (layer_weights + qkv_weights) + 2 * position_bytes * 5 + 5 * embedding_row_bytes);
 
   sequence.computed = 5;
   const DrivenSequence other{std::vector<TokenId>(3, 9), consecutive_blocks(1, 20)};
   const eng::SequenceSpan spans[] = {sequence.span(1), other.span(3)};
   (*executor)->forward(spans);
   work = (*executor)->last_work();
-  EXPECT_EQ(work.operations,
-            2 * (2 * layer_weights * 4 + 4 * 48 * (6 + 1 + 2 + 3)) + 2 * head_weights * 2);
+  EXPECT_EQ(work.operations, 2 * (layer_weights + qkv_weights) * 4 + 2 * tail_weights * 2 +
+                                 4 * 48 * (6 + 1 + 2 + 3) + 4 * 48 * (6 + 3) +
+                                 2 * head_weights * 2);
   EXPECT_EQ(work.bytes_moved, 2 * (2 * layer_weights + position_bytes * (6 + 3)) +
                                   4 * embedding_row_bytes + 2 * head_weights);
 
@@ -160,11 +164,12 @@ TEST(ExecutorCpu, AStepReadsNoMoreThanTheWindow) {
   const auto executor = eng::ExecutorCpu::open(tiny_options("mistral_window"));
   ASSERT_TRUE(executor.has_value());
   DrivenSequence sequence{std::vector<TokenId>(60, 7), consecutive_blocks(4)};
+  const std::uint64_t vocab_size = (*executor)->facts().vocab_size;
   const auto attention_of = [&](std::uint32_t start, std::size_t count) {
     sequence.computed = start;
-    const eng::SequenceSpan span = sequence.span(count, false);
+    const eng::SequenceSpan span = sequence.span(count, static_cast<std::uint32_t>(count));
     (*executor)->forward({&span, 1});
-    const std::uint64_t weights = 3 * (96 * 32 + 32 * 48 + 112 * 32 + 32 * 56);
+    const std::uint64_t weights = 3 * (96 * 32 + 32 * 48 + 112 * 32 + 32 * 56) + vocab_size * 32;
     return (*executor)->last_work().operations - 2 * weights * count;
   };
   EXPECT_EQ(attention_of(0, 2), 3u * 4 * 48 * (1 + 2));
@@ -174,6 +179,82 @@ TEST(ExecutorCpu, AStepReadsNoMoreThanTheWindow) {
   const std::uint64_t before = (*executor)->last_work().bytes_moved;
   attention_of(50, 2);
   EXPECT_EQ((*executor)->last_work().bytes_moved, before) << "however long the sequence is";
+
+  const auto bytes_with = [&](std::uint32_t num_logits) {
+    sequence.computed = 0;
+    const eng::SequenceSpan span = sequence.span(60, num_logits);
+    (*executor)->forward({&span, 1});
+    return (*executor)->last_work().bytes_moved;
+  };
+  EXPECT_EQ(bytes_with(1), bytes_with(60))
+      << "written are all, and what the last sees is among them";
+}
+
+// Nobody reads what the last layer would make of the other rows.
+TEST(ExecutorCpu, RowsThatNobodyReadChangeNoBit) {
+  for (const char* model :
+       {"f32_interleaved", "f16_llama3", "mistral_window", "qwen2_bias", "qwen3_norm"}) {
+    for (const eng::MatrixForm form : {eng::MatrixForm::stored, eng::MatrixForm::int8}) {
+      eng::ExecutorCpuOptions options = tiny_options(model);
+      options.load.matrices = form;
+      options.threads = 2;
+      options.sequences_max = 192;  // with so many rows of logits a step
+      const auto executor = eng::ExecutorCpu::open(options);
+      ASSERT_TRUE(executor.has_value()) << executor.error().detail;
+      const std::size_t vocab_size = (*executor)->facts().vocab_size;
+      std::vector<DrivenSequence> sequences;
+      for (std::uint32_t s = 0; s < 5; ++s) {
+        DrivenSequence sequence{{}, consecutive_blocks(6, 6 * s)};
+        for (std::uint32_t i = 0; i < 90; ++i)
+          sequence.ids.push_back(static_cast<TokenId>((7 * s + 37 * i + i * i) % 90));
+        sequences.push_back(std::move(sequence));
+      }
+      const std::size_t tokens[] = {70, 1, 83, 5, 33};
+      const auto forward = [&](const std::array<std::uint32_t, 5>& num_logits, bool wants_hidden) {
+        std::vector<eng::SequenceSpan> spans;
+        for (std::size_t s = 0; s < 5; ++s)
+          spans.push_back(sequences[s].span(tokens[s], num_logits[s]));
+        spans[3].wants_hidden = wants_hidden;
+        const std::span<const float> logits = (*executor)->forward(spans);
+        return std::vector<float>(logits.begin(), logits.end());
+      };
+      const std::vector<float> all = forward({70, 1, 83, 5, 33}, false);
+      const std::vector<float> some = forward({0, 1, 50, 2, 0}, true);
+      ASSERT_EQ(some.size(), 53 * vocab_size);
+      const eng::HiddenRows hidden = (*executor)->hidden();
+      ASSERT_EQ(hidden.num_rows, 5u);
+      const std::vector<float> states(hidden.data, hidden.data + 5 * hidden.stride);
+      const auto rows_of_all = [&](std::size_t row, std::size_t count) {
+        return std::vector<float>(
+            all.begin() + static_cast<std::ptrdiff_t>(row * vocab_size),
+            all.begin() + static_cast<std::ptrdiff_t>((row + count) * vocab_size));
+      };
+      std::vector<float> wanted = rows_of_all(70, 1);
+      const std::vector<float> tails[] = {rows_of_all(71 + 33, 50), rows_of_all(71 + 83 + 3, 2)};
+      for (const auto& tail : tails) wanted.insert(wanted.end(), tail.begin(), tail.end());
+      EXPECT_EQ(some, wanted) << model;
+
+      // K and V of the last layer were stored for rows that nobody read.
+      EXPECT_TRUE(forward({0, 0, 0, 0, 0}, false).empty());
+      for (DrivenSequence& sequence : sequences) sequence.computed = 83;
+      const eng::SequenceSpan next = sequences[2].span(1);
+      const std::span<const float> behind_unread = (*executor)->forward({&next, 1});
+      const std::vector<float> kept(behind_unread.begin(), behind_unread.end());
+      for (DrivenSequence& sequence : sequences) sequence.computed = 0;
+      forward({70, 1, 83, 5, 33}, true);
+      const eng::HiddenRows again = (*executor)->hidden();
+      for (std::size_t row = 0; row < 5; ++row) {
+        const auto of = [&](const float* data) {
+          return std::vector<float>(
+              data + row * hidden.stride,
+              data + row * hidden.stride + (*executor)->facts().embedding_size);
+        };
+        EXPECT_EQ(of(states.data()), of(again.data)) << model;
+      }
+      const std::span<const float> behind_read = (*executor)->forward({&next, 1});
+      EXPECT_EQ(kept, std::vector<float>(behind_read.begin(), behind_read.end())) << model;
+    }
+  }
 }
 
 TEST(ExecutorCpu, MeasuresTheMachineWhenAsked) {

@@ -375,8 +375,8 @@ TEST_F(ExecutorCuda, RefusesWhatItCannotOpenByName) {
 // Each call fails once, from the first of open() to the last of a step: the error arrives, nothing
 // leaks, and a failed device stays failed.
 TEST_F(ExecutorCuda, EveryFailureOfTheDeviceBecomesAnError) {
-  const DrivenSequence sequence{some_ids(1, 1), consecutive_blocks(1)};
-  const eng::SequenceSpan span = sequence.span(1);
+  const DrivenSequence sequence{some_ids(3, 1), consecutive_blocks(1)};
+  const eng::SequenceSpan span = sequence.span(3);  // of which one row is read
   const BlockId block(7);
   eng::ExecutorCudaOptions options = tiny_options();
   options.step_tokens_max = 4;

@@ -13,8 +13,12 @@ namespace {
 // A chunk below so many multiply-adds or elements is not worth handing to another thread.
 constexpr std::size_t kGrainProducts = 128 * 1024;
 constexpr std::size_t kGrainElements = 16 * 1024;
-constexpr std::size_t kPanelGroup = 8;     // panels of one piece of a matmul, as tiles take them
-constexpr std::size_t kTokenPiece = 96;    // tokens of one piece of a long matmul
+constexpr std::size_t kPanelGroup = 8;  // panels of one piece of a matmul, as tiles take them
+// Tokens of one piece of a long matmul. Quantized weights gain 1 to 2 % where the panels are met by
+// more of them, which leaves fewer pieces to share: for few threads only.
+constexpr std::size_t kTokenPiece = 96;
+constexpr std::size_t kTokenPieceLong = 264;
+constexpr std::size_t kThreadsOfLongPieces = 4;
 constexpr std::size_t kTokenTile = 12;     // a multiple of the token tiles of all kernels
 constexpr std::size_t kColumnPiece = 512;  // of one piece of quantizing
 // Of one piece of attention: tokens, and as many more as bring it to so many rows of queries.
@@ -197,15 +201,18 @@ void Transformer::norm(const Rows& from, const float* weight, const Rows& to,
       });
 }
 
-Transformer::MatmulPieces Transformer::split(std::size_t num_tokens) {
-  const std::size_t equal = pieces(num_tokens, pieces(num_tokens, kTokenPiece));
+Transformer::MatmulPieces Transformer::split(const krn::PackedMatrix& w,
+                                             std::size_t num_tokens) const {
+  const bool is_long = krn::is_quantized(w.type) && team_->num_threads() <= kThreadsOfLongPieces;
+  const std::size_t most = is_long ? kTokenPieceLong : kTokenPiece;
+  const std::size_t equal = pieces(num_tokens, pieces(num_tokens, most));
   const std::size_t tokens = pieces(equal, kTokenTile) * kTokenTile;
   return {pieces(num_tokens, tokens), tokens};
 }
 
 krn::MatmulJob Transformer::piece_of(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
                                      std::size_t num_tokens, std::size_t first) const {
-  const std::size_t tokens = std::min(split(num_tokens).tokens, num_tokens - first);
+  const std::size_t tokens = std::min(split(w, num_tokens).tokens, num_tokens - first);
   return {w,
           from.row(first),
           from.stride,
@@ -217,7 +224,7 @@ krn::MatmulJob Transformer::piece_of(const krn::PackedMatrix& w, const Rows& fro
 
 // Once for all panels: every group of them would quantize the same rows again.
 void Transformer::quantize(const krn::PackedMatrix& w, const Rows& from, std::size_t num_tokens) {
-  const MatmulPieces split_tokens = split(num_tokens);
+  const MatmulPieces split_tokens = split(w, num_tokens);
   const std::size_t parts = pieces(w.cols, kColumnPiece);
   team_->parallel_for(
       parts * split_tokens.count,
@@ -250,7 +257,7 @@ void Transformer::multiply(const krn::PackedMatrix& w, const Rows& from, const R
   // One token's quantized products go panel by panel anyway.
   const std::size_t size = num_tokens == 1 && krn::is_quantized(w.type) ? 1 : kPanelGroup;
   const std::size_t groups = pieces(panels, size);
-  const MatmulPieces split_tokens = split(num_tokens);
+  const MatmulPieces split_tokens = split(w, num_tokens);
   const std::size_t cost = size * krn::kLanes * w.cols * std::min(split_tokens.tokens, num_tokens);
   team_->parallel_for(
       groups * split_tokens.count, grain(kGrainProducts, cost),

@@ -71,7 +71,7 @@ class Transformer {
   void embed(const TokenBatch& batch);
   void norm(const Rows& from, const float* weight, const Rows& to, std::size_t num_tokens);
   void matmul(const krn::PackedMatrix& w, const Rows& from, const Rows& to, std::size_t num_tokens);
-  static MatmulPieces split(std::size_t num_tokens);
+  MatmulPieces split(const krn::PackedMatrix& w, std::size_t num_tokens) const;
   krn::MatmulJob piece_of(const krn::PackedMatrix& w, const Rows& from, const Rows& to,
                           std::size_t num_tokens, std::size_t first) const;
   void quantize(const krn::PackedMatrix& w, const Rows& from, std::size_t num_tokens);

@@ -63,11 +63,12 @@ class Tools:
 
 
 class Server:
-    """llama-server with `slots` parallel sequences of `context` tokens each; load_seconds: until it is ready."""
+    """llama-server with `slots` parallel sequences of `context` tokens each; load_seconds: until it is ready. By
+    default it runs the model once before it is; measurements of requests do without."""
 
     name = "llama.cpp"
 
-    def __init__(self, tools, model, slots, context, options=()):
+    def __init__(self, tools, model, slots, context, options=("--no-warmup",)):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -75,7 +76,7 @@ class Server:
         begin = time.monotonic()
         self.process = subprocess.Popen(
             [tools.folder / "llama-server", "-m", model, "-t", tools.threads, "--host", "127.0.0.1", "--port",
-             str(self.port), "-np", str(slots), "-c", str(slots * context), "--no-warmup", *options],
+             str(self.port), "-np", str(slots), "-c", str(slots * context), *options],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() - begin > 300:

@@ -11,7 +11,9 @@ streams     8, 16 and 32 streams of 32 tokens behind prompts of 16: tokens per s
 http        8 clients, prompts of 111 tokens, 64 out, against llama-server -np 8: tokens per second,
             TTFT (p50), inter-token latency (p99)
 busy        decode beside a thread that counts in a loop: the share of its undisturbed rate that each keeps
-load        from the start of the process until it is ready, the file in the page cache: seconds
+load        from the start of the process until it is ready, the file in the page cache, both as they start
+            by default, and llama-server with --no-warmup: seconds. A hypervisor may have taken free memory
+            back and give it again at seconds per GB: so much as is needed is touched before each start
 perplexity  of --text in chunks of 512, once: sluice perplexity against llama-perplexity
 greedy      20 prompts cut from --text, 200 tokens each at temperature 0, end tokens forbidden: how many
             agree to their end
@@ -22,12 +24,13 @@ through depends on the type of its matrices (PARTS below); --only chooses among 
 measured through HTTP by `sluice bench`, so its own server counts against it; llama.cpp's figures of
 decode, prefill and streams are what its own tools say. Both use the same threads, one runs after the
 other, and before each pair the machine's limits are measured, so that shares of the read bandwidth
-(of the matrices' bytes per decoded token) and of the peak (of two operations per weight of the layers
-and prompt token) are of the same minute. Figures: median of the repeats with its range; a ratio is the
+(of the matrices' bytes per decoded token) and of the peak (of two operations per weight of all layers
+but the last, of which most is left out, and prompt token) are of the same minute. Figures: median of the repeats with its range; a ratio is the
 median over the pairs. The exit code is 1 when a run failed, never because of a figure.
 """
 import argparse
 import json
+import mmap
 import pathlib
 import re
 import subprocess
@@ -62,6 +65,13 @@ def id_prompt(length, number):
     return [300 + (number * 211 + i * 7919) % 197 for i in range(length)]
 
 
+def touch_memory(num_bytes):
+    with mmap.mmap(-1, num_bytes) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for at in range(0, num_bytes, 4096):
+            memory[at] = 1
+
+
 class Model:
     """A GGUF file, as `sluice inspect` describes it."""
 
@@ -79,8 +89,9 @@ class Model:
         is_tied = kind.group(1) == "tied"
         held = 0 if is_tied else embedding * (4 if kind.group(2) == "F32" else 2)
         self.bytes_per_token = int(facts["memory_bytes"]) - held  # decoding reads all but the embedding
-        # A prompt's token meets the layers; the head only the last one.
-        self.products_per_token = int(facts["parameters"]) - embedding * (1 if is_tied else 2)
+        # A prompt's token meets the layers; the head, and what lies behind the last attention, only the last one.
+        layers = int(facts["layers"])
+        self.products_per_token = (int(facts["parameters"]) - embedding * (1 if is_tied else 2)) * (layers - 1) // layers
 
 
 class Limits:
@@ -258,19 +269,22 @@ class Bench:
         print(f"    goal >= {BUSY_GOAL}: {'met' if met else 'MISSED'}")
 
     def load(self, model):
-        def ours():
-            engine = SluiceEngine(model, self.options.threads, 2048)
-            engine.stop()
-            return engine.load_seconds
+        def seconds(start):
+            touch_memory(2 * model.path.stat().st_size)
+            started = start()
+            started.stop()
+            return started.load_seconds
 
-        def theirs():
-            server = llama_cpp.Server(self.tools, model.path, 1, 2048)
-            server.stop()
-            return server.load_seconds
+        def ours():
+            return seconds(lambda: SluiceEngine(model, self.options.threads, 2048))
+
+        def theirs(options):
+            return seconds(lambda: llama_cpp.Server(self.tools, model.path, 1, 2048, options))
         with open(model.path, "rb") as file:  # into the page cache
             while file.read(1 << 24):
                 pass
-        self.note("load", model, *self.pairs(ours, theirs)[:2], "s", 2)
+        self.note("load", model, *self.pairs(ours, lambda: theirs(()))[:2], "s", 2)
+        self.note("load, no warm-up", model, *self.pairs(ours, lambda: theirs(("--no-warmup",)))[:2], "s", 2)
 
     def perplexity(self, model):
         text, chunks = self.options.text, self.options.chunks
@@ -289,7 +303,7 @@ class Bench:
     def greedy(self, model, engine):
         # K and V in F32, as Sluice keeps them by default: binary16 alone turns near ties.
         rival = llama_cpp.Server(self.tools, model.path, 1, min(model.context, 1024),
-                                 ("--cache-type-k", "f32", "--cache-type-v", "f32", "-fa", "off"))
+                                 ("--no-warmup", "--cache-type-k", "f32", "--cache-type-v", "f32", "-fa", "off"))
         words = pathlib.Path(self.options.text).read_text(encoding="utf-8").split()
         prompts, tokens = 20, 200
         equal = prefix = 0

@@ -149,7 +149,11 @@ class Metrics(ServerTest):
         attended = computed * (computed + 1) // 2
         self.assertEqual(server.metric("sluice_engine_tokens_total", phase="prefill"), num_prompt)
         self.assertEqual(server.metric("sluice_engine_tokens_total", phase="decode"), num_out - 1)
+        # Of the prompt the last layer makes K and V, and all else for its last token alone.
+        unread = num_prompt - 1
+        tail_weights = hidden * (hidden + 3 * inner)
         operations = (layers * (2 * layer_weights * computed + 4 * hidden * attended)
+                      - 2 * tail_weights * unread - 4 * hidden * unread * (unread + 1) // 2
                       + 2 * head_weights * num_out)
         self.assertEqual(self.total("sluice_engine_operations_total"), float(f"{operations:.9g}"))
         # num_out steps read all weights (2 bytes each); a step reads or writes the KV of all

@@ -19,6 +19,16 @@ struct Fetch {
   }
 };
 
+// The sums of the tile that comes next, of the tokens behind these T: they wait in y, which is
+// larger than the caches, and a tile can't begin without them.
+template <int P, int T>
+SLUICE_INLINE void fetch_next_sums(const MatmulJob& job, std::size_t token, const float* y) {
+  for (std::size_t t = T; t < 2 * T && token + t < job.num_tokens; ++t) {
+    const float* const row = y + t * job.y_stride;
+    for (std::size_t p = 0; p < P; ++p) __builtin_prefetch(row + p * kLanes, 1, 3);
+  }
+}
+
 // For one stream that the tiles' own loads read, `step` bytes at a time: the hardware's prefetchers
 // follow it, but begin anew with each page. One line of a page to come, and they have begun.
 SLUICE_INLINE void touch_page_ahead(const char* at, std::size_t step) {

@@ -45,6 +45,7 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
       sum[p][t] = range.k_begin == 0 ? zero() : load_first(from, p + 1 < P ? kLanes : tail);
     }
   }
+  fetch_next_sums<P, T>(job, range.token, y);
   const char* block = w + range.k_begin * step;
   const float* x = range.x;
   for (std::size_t k = range.k_begin; k < range.k_end;) {

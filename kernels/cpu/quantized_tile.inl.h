@@ -272,6 +272,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
         total[p][t] =
             load_first(row + static_cast<std::size_t>(p) * kLanes, p + 1 < P ? kLanes : tail);
     }
+    fetch_next_sums<P, T>(job, range.token, y);
   }
   TileBlock x{range.words, range.offsets, range.starts, range.second_starts, range.minus_sums};
   for (std::size_t block = range.block_begin; block < range.block_end;

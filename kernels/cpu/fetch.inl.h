@@ -30,10 +30,14 @@ SLUICE_INLINE void fetch_next_sums(const MatmulJob& job, std::size_t token, cons
 }
 
 // For one stream that the tiles' own loads read, `step` bytes at a time: the hardware's prefetchers
-// follow it, but begin anew with each page. One line of a page to come, and they have begun.
-SLUICE_INLINE void touch_page_ahead(const char* at, std::size_t step) {
+// follow it, but begin anew with each page, and where memory is far they don't run far enough
+// ahead. One line of a page to come, and they have begun; the next lines are asked for here.
+SLUICE_INLINE void fetch_stream(const char* at, std::size_t step) {
   constexpr std::uintptr_t kPageBytes = 4096;
-  constexpr std::size_t kAheadBytes = 16u << 10;
+  constexpr std::size_t kPagesAhead = 16u << 10;
+  constexpr std::size_t kLinesAhead = 4u << 10;
   if (reinterpret_cast<std::uintptr_t>(at) % kPageBytes < step)
-    __builtin_prefetch(at + kAheadBytes, 0, 3);
+    __builtin_prefetch(at + kPagesAhead, 0, 3);
+  for (std::size_t line = 0; line < step; line += 64)
+    __builtin_prefetch(at + kLinesAhead + line, 0, 3);
 }

@@ -12,6 +12,7 @@ constexpr std::size_t kBlockTokens = 96;
 constexpr std::size_t kLaidOut = 256 * kBlockTokens;  // floats: 96 KiB beside the weights in L2
 constexpr std::size_t kSharedPanels = 2;              // that several tiles share
 constexpr std::size_t kFetchSteps = 8;                // of K, while there is something to fetch
+constexpr std::size_t kStreamAhead = 2u << 10;        // bytes, in each of the panels of few tokens
 
 // One K block of one token tile against the panels from `panel` on.
 struct TileRange {
@@ -56,6 +57,15 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p) {
         weights[p] = load_weights<type>(block + static_cast<std::size_t>(p) * panel_bytes);
+      }
+      // One or two tokens read so many streams that the hardware's prefetchers fall behind.
+      if constexpr (T <= 2) {
+        if (k % (64 / step) == 0) {
+#pragma GCC unroll 8
+          for (int p = 0; p < P; ++p)
+            __builtin_prefetch(block + static_cast<std::size_t>(p) * panel_bytes + kStreamAhead, 0,
+                               3);
+        }
       }
 #pragma GCC unroll 12
       for (int t = 0; t < T; ++t) {

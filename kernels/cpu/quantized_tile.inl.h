@@ -289,7 +289,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       x.minus_sums += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
-    if constexpr (touches_pages(type, P, T)) touch_page_ahead(base[0], together_bytes(type));
+    if constexpr (touches_pages(type, P, T)) fetch_stream(base[0], together_bytes(type));
     range.fetch->lines_ahead(range.lines);
   }
 #pragma GCC unroll 6

@@ -19,8 +19,8 @@ struct Fetch {
   }
 };
 
-// The sums of the tile that comes next, of the tokens behind these T: they wait in y, which is
-// larger than the caches, and a tile can't begin without them.
+// Where the tile that comes next, of the tokens behind these T, has its sums or will store them: y
+// is larger than the caches, and a tile can't begin without the sums that wait there.
 template <int P, int T>
 SLUICE_INLINE void fetch_next_sums(const MatmulJob& job, std::size_t token, const float* y) {
   for (std::size_t t = T; t < 2 * T && token + t < job.num_tokens; ++t) {

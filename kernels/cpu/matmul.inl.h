@@ -58,7 +58,7 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
       for (int p = 0; p < P; ++p) {
         weights[p] = load_weights<type>(block + static_cast<std::size_t>(p) * panel_bytes);
       }
-      // One or two tokens read so many streams that the hardware's prefetchers fall behind.
+      // With one or two tokens the hardware's prefetchers don't run far enough ahead of P streams.
       if constexpr (T <= 2) {
         if (k % (64 / step) == 0) {
 #pragma GCC unroll 8

@@ -240,7 +240,7 @@ SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b,
 
 // Whether it pays to run ahead of the hardware: not for one token of the k types, whose
 // super-blocks are most of a page.
-constexpr bool touches_pages(WeightType type, int panels, int tokens) {
+constexpr bool fetches_stream(WeightType type, int panels, int tokens) {
   return panels == 1 && (tokens > 1 || !has_super_blocks(type));
 }
 
@@ -289,7 +289,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       x.minus_sums += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
-    if constexpr (touches_pages(type, P, T)) fetch_stream(base[0], together_bytes(type));
+    if constexpr (fetches_stream(type, P, T)) fetch_stream(base[0], together_bytes(type));
     range.fetch->lines_ahead(range.lines);
   }
 #pragma GCC unroll 6

@@ -199,7 +199,7 @@ void DeviceTransformer::launch_attention(std::size_t l) {
   attend(l);                                                        // softmax(q K^T / sqrt(d)) V
 }
 
-// Behind the last attention; qkv_ is free then.
+// Behind the last attention, which goes over all rows still; qkv_ is free then.
 DeviceTransformer::Stream DeviceTransformer::gather_read_rows(std::size_t read_rows) {
   if (read_rows == num_tokens_ || read_rows == 0) return {x_.floats(), heads_.floats(), read_rows};
   const auto gather = [&](const DeviceBuffer& from, const DeviceBuffer& to, std::size_t cols) {

@@ -6,6 +6,7 @@
 
 #include "tests/support/allocation_count.h"
 #include "tests/support/executor_driver.h"
+#include "tests/support/model_files.h"
 
 namespace sluice::test {
 namespace {
@@ -190,12 +191,16 @@ TEST(ExecutorCpu, AStepReadsNoMoreThanTheWindow) {
       << "written are all, and what the last sees is among them";
 }
 
-// Nobody reads what the last layer would make of the other rows.
+// What the last layer would make of the other rows is left out. The random model is the one whose
+// matrices are all quantized: rows of the others are no whole blocks, or few of them.
 TEST(ExecutorCpu, RowsThatNobodyReadChangeNoBit) {
+  const TemporaryDirectory random;
+  write_random_model(random.path(), {});
   for (const char* model :
-       {"f32_interleaved", "f16_llama3", "mistral_window", "qwen2_bias", "qwen3_norm"}) {
+       {"f32_interleaved", "f16_llama3", "mistral_window", "qwen2_bias", "qwen3_norm", "random"}) {
     for (const eng::MatrixForm form : {eng::MatrixForm::stored, eng::MatrixForm::int8}) {
       eng::ExecutorCpuOptions options = tiny_options(model);
+      if (model == std::string_view("random")) options.directory = random.path();
       options.load.matrices = form;
       options.threads = 2;
       options.sequences_max = 192;  // with so many rows of logits a step
@@ -254,6 +259,33 @@ TEST(ExecutorCpu, RowsThatNobodyReadChangeNoBit) {
       const std::span<const float> behind_read = (*executor)->forward({&next, 1});
       EXPECT_EQ(kept, std::vector<float>(behind_read.begin(), behind_read.end())) << model;
     }
+  }
+}
+
+// Few threads take a prompt of quantized weights in longer pieces than many do.
+TEST(ExecutorCpu, ThePiecesOfAPromptChangeNoBit) {
+  const TemporaryDirectory random;
+  write_random_model(random.path(), {});
+  const auto logits_with = [&](std::uint32_t threads, std::size_t tokens) {
+    eng::ExecutorCpuOptions options = tiny_options();
+    options.directory = random.path();
+    options.load.matrices = eng::MatrixForm::int8;
+    options.threads = threads;
+    options.sequences_max = 256;  // with so many rows of logits a step
+    const auto executor = eng::ExecutorCpu::open(options);
+    EXPECT_TRUE(executor.has_value());
+    DrivenSequence sequence{{}, consecutive_blocks(20)};
+    for (std::uint32_t i = 0; i < tokens; ++i)
+      sequence.ids.push_back(static_cast<TokenId>((37 * i + i * i) % 90));
+    const eng::SequenceSpan span = sequence.span(tokens, static_cast<std::uint32_t>(tokens));
+    const std::span<const float> logits = (*executor)->forward({&span, 1});
+    return std::vector<float>(logits.begin(), logits.end());
+  };
+  for (const std::size_t tokens : {95u, 97u, 200u, 263u, 300u}) {
+    const std::vector<float> one = logits_with(1, tokens);
+    ASSERT_EQ(one.size(), tokens * 1000);
+    EXPECT_EQ(one, logits_with(3, tokens)) << tokens;
+    EXPECT_EQ(one, logits_with(8, tokens)) << tokens;
   }
 }
 

@@ -2,20 +2,46 @@
 // of some columns. The tiles' own loads come in bursts, a long time apart, and the hardware's
 // prefetchers don't run ahead of them.
 struct Fetch {
-  const char* at = nullptr;    // the next line to fetch
-  std::size_t lines_left = 0;  // of its panel
-  std::size_t lines = 0;       // of a panel
-  std::size_t skip = 0;        // bytes from the end of them to the next panel's
-  std::size_t panels_left = 0;
+  static constexpr std::size_t kLine = 64;         // bytes
+  static constexpr std::size_t kAhead = 4u << 10;  // bytes
+  // Lines at a time; where fewer do, so much is multiplied meanwhile that nothing waits for memory.
+  static constexpr std::size_t kFastWalk = 4;
 
+  const char* at = nullptr;    // the next line to fetch
+  std::size_t lines_left = 0;  // of these
+  std::size_t lines = 0;       // without a gap
+  std::size_t skip = 0;        // bytes from the end of them to the next ones
+  std::size_t gaps_left = 0;
+
+  // Panels of `panel_bytes` each, of which `bytes` from `at` on are to come. Whole panels lie
+  // without a gap.
+  static Fetch of(const char* at, std::size_t bytes, std::size_t panel_bytes, std::size_t count) {
+    if (count == 0 || bytes < kLine) return {};
+    const bool is_whole = bytes == panel_bytes;
+    const std::size_t lines = (is_whole ? count * bytes : bytes) / kLine;
+    return {at, lines, lines, panel_bytes - lines * kLine, is_whole ? 0 : count - 1};
+  }
+
+  // Into L2: there is no room in L1 for what comes so much later. A core waits for a dozen such
+  // lines at a time, which is too few where memory is far; its prefetchers wait for more, and two
+  // neighbours asked for well ahead of each four make them run.
   void lines_ahead(std::size_t count) {
-    for (; count > 0 && panels_left > 0; --count, at += 64) {
-      __builtin_prefetch(at, 0, 3);
-      if (--lines_left > 0) continue;
-      lines_left = lines;
-      at += skip;
-      --panels_left;
+    const std::size_t now = count < lines_left ? count : lines_left;
+    const char* const end = at + now * kLine;
+    for (const char* line = at; line != end; line += kLine) __builtin_prefetch(line, 0, 2);
+    if (now >= kFastWalk) {
+      const std::size_t to_four = -reinterpret_cast<std::uintptr_t>(at) % (4 * kLine);
+      for (const char* four = at + to_four; four < end; four += 4 * kLine) {
+        __builtin_prefetch(four + kAhead, 0, 2);
+        __builtin_prefetch(four + kAhead + kLine, 0, 2);
+      }
     }
+    at = end;
+    lines_left -= now;
+    if (lines_left > 0 || gaps_left == 0) return;
+    lines_left = lines;
+    at += skip;
+    --gaps_left;
   }
 };
 

@@ -12,6 +12,9 @@ struct Bytes {  // [16 rows][4]
 constexpr int quant_tokens(WeightType) {
   return 2;
 }
+constexpr int quant_stream_tokens(WeightType) {
+  return 2;
+}
 constexpr int quant_panels(int tokens, WeightType) {
   return tokens <= 1 ? 2 : 1;
 }

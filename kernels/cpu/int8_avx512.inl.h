@@ -15,10 +15,11 @@ constexpr int quant_tokens(WeightType type) {
 }
 // Few tokens: a panel at a time is one stream from memory, and its blocks overlap by themselves;
 // measured: those of three tokens of q8_0 and q5_k do not enough.
+constexpr int quant_stream_tokens(WeightType type) {
+  return type == WeightType::q8_0 || type == WeightType::q5_k ? 2 : 3;
+}
 constexpr int quant_panels(int tokens, WeightType type) {
-  const bool is_slow = type == WeightType::q8_0 || type == WeightType::q5_k;
-  if (tokens <= 2 || (tokens == 3 && !is_slow)) return 1;
-  return tokens == 3 ? 4 : 2;
+  return tokens <= quant_stream_tokens(type) ? 1 : 2;
 }
 
 SLUICE_INLINE Ints splat_int(std::int32_t x) {

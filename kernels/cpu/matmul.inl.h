@@ -2,7 +2,8 @@
 // registers; each accumulator lane is one output and takes k ascending, so tiles of every size, and
 // prefill and decode, give the same bits. K is cut into blocks: the sums wait in y between blocks,
 // which rounds nothing, and a block of the tokens is first laid out in the order in which tiles
-// read it.
+// read it. Where three tiles or more share panels of 16-bit weights, the first of them leaves these
+// as floats, which cost the others no conversion.
 //
 //        k ->                     one step of k: P loads of weights, T broadcasts of x, P * T fma
 //   panel p: [k][16 rows] ...     registers: P * T accumulators + P weights + 1
@@ -11,12 +12,19 @@
 constexpr std::size_t kBlockTokens = 96;
 constexpr std::size_t kLaidOut = 256 * kBlockTokens;  // floats: 96 KiB beside the weights in L2
 constexpr std::size_t kSharedPanels = 2;              // that several tiles share
+constexpr std::size_t kWideTilesMin = 3;              // to leave panels as floats
+constexpr std::size_t kWideColumns = 512;             // of K, of these panels
+constexpr int kLeastOfMany = kTileTokensMax * 2 / 3;  // tokens of one of three tiles or more
+constexpr std::size_t kStreamTokensMax = 2;           // that read panels from end to end
 constexpr std::size_t kFetchSteps = 8;                // of K, while there is something to fetch
 constexpr std::size_t kStreamAhead = 2u << 10;        // bytes, in each of the panels of few tokens
 
 // One K block of one token tile against the panels from `panel` on.
 struct TileRange {
-  const float* x;     // [k_end - k_begin, T]
+  const float* x;       // [k_end - k_begin, T]
+  const char* weights;  // of k_begin in the first panel
+  std::size_t panel_stride;
+  float* wide;        // to leave them, [kSharedPanels][kWideColumns][16]
   std::size_t token;  // first token
   std::size_t panel;  // first panel
   std::size_t k_begin;
@@ -26,11 +34,9 @@ struct TileRange {
   Fetch* fetch;
 };
 
-template <WeightType type, int P, int T>
+template <WeightType type, bool leaves_wide, int P, int T>
 static void matmul_tile(const MatmulJob& job, const TileRange& range) {
   const std::size_t step = kLanes * weight_bytes(type);
-  const std::size_t panel_bytes = job.w.cols * step;
-  const char* w = static_cast<const char*>(job.w.panels) + range.panel * panel_bytes;
   float* y = job.y + range.token * job.y_stride + range.panel * kLanes;
   // Rows of the last panel; the others are full.
   const std::size_t rows_left = job.w.rows - (range.panel + P - 1) * kLanes;
@@ -47,8 +53,9 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
     }
   }
   fetch_next_sums<P, T>(job, range.token, y);
-  const char* block = w + range.k_begin * step;
+  const char* block = range.weights;
   const float* x = range.x;
+  float* wide = range.wide;
   for (std::size_t k = range.k_begin; k < range.k_end;) {
     const std::size_t left = range.k_end - k;
     const std::size_t stop = k + (left < range.steps ? left : range.steps);
@@ -56,15 +63,18 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
       Lanes weights[P];
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p) {
-        weights[p] = load_weights<type>(block + static_cast<std::size_t>(p) * panel_bytes);
+        weights[p] = load_weights<type>(block + static_cast<std::size_t>(p) * range.panel_stride);
+        if constexpr (leaves_wide)
+          store(wide + static_cast<std::size_t>(p) * kWideColumns * kLanes, weights[p]);
       }
+      if constexpr (leaves_wide) wide += kLanes;
       // With one or two tokens the hardware's prefetchers don't run far enough ahead of P streams.
-      if constexpr (T <= 2) {
+      if constexpr (T <= static_cast<int>(kStreamTokensMax)) {
         if (k % (64 / step) == 0) {
 #pragma GCC unroll 8
           for (int p = 0; p < P; ++p)
-            __builtin_prefetch(block + static_cast<std::size_t>(p) * panel_bytes + kStreamAhead, 0,
-                               3);
+            __builtin_prefetch(
+                block + static_cast<std::size_t>(p) * range.panel_stride + kStreamAhead, 0, 3);
         }
       }
 #pragma GCC unroll 12
@@ -87,21 +97,40 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
   }
 }
 
-template <WeightType type, int P, int T>
+template <WeightType type, bool leaves_wide, int P, int T>
 static void matmul_panels(const MatmulJob& job, TileRange range, std::size_t panels) {
-  for (; panels >= P; panels -= P, range.panel += P) matmul_tile<type, P, T>(job, range);
+  for (; panels >= P; panels -= P) {
+    matmul_tile<type, leaves_wide, P, T>(job, range);
+    range.panel += P;
+    range.weights += P * range.panel_stride;
+    if constexpr (leaves_wide) range.wide += P * kWideColumns * kLanes;
+  }
   if constexpr (P > 1) {
-    if (panels > 0) matmul_panels<type, P / 2, T>(job, range, panels);
+    if (panels > 0) matmul_panels<type, leaves_wide, P / 2, T>(job, range, panels);
   }
 }
 
-template <WeightType type, int T>
+// At least T_min tokens, at most T.
+template <WeightType type, bool leaves_wide, int T_min, int T>
 static void matmul_tokens(const MatmulJob& job, const TileRange& range, std::size_t panels,
                           std::size_t tokens) {
   if (tokens == static_cast<std::size_t>(T)) {
-    matmul_panels<type, tile_panels(T), T>(job, range, panels);
-  } else if constexpr (T > 1) {
-    matmul_tokens<type, T - 1>(job, range, panels, tokens);
+    matmul_panels<type, leaves_wide, tile_panels(T), T>(job, range, panels);
+  } else if constexpr (T > T_min) {
+    matmul_tokens<type, leaves_wide, T_min, T - 1>(job, range, panels, tokens);
+  }
+}
+
+// One of several tiles that share panels of 16-bit weights: the first leaves these as floats.
+template <WeightType type>
+static void widened_tile(const MatmulJob& job, TileRange range, std::size_t panels,
+                        std::size_t tokens, std::size_t tile) {
+  if constexpr (type != WeightType::f32) {
+    if (tile == 0)
+      return matmul_tokens<type, true, kLeastOfMany, kTileTokensMax>(job, range, panels, tokens);
+    range.weights = reinterpret_cast<const char*>(range.wide);
+    range.panel_stride = sizeof(float) * kWideColumns * kLanes;
+    matmul_tokens<WeightType::f32, false, kLeastOfMany, kTileTokensMax>(job, range, panels, tokens);
   }
 }
 
@@ -119,10 +148,8 @@ template <WeightType type>
 static Fetch columns_of(const PackedMatrix& w, std::size_t panel, std::size_t count,
                         std::size_t begin, std::size_t end) {
   const std::size_t step = kLanes * weight_bytes(type);
-  const std::size_t lines = (end - begin) * step / 64;
-  if (lines == 0) return {};
-  return {static_cast<const char*>(w.panels) + (panel * w.cols + begin) * step, lines, lines,
-          w.cols * step - lines * 64, count};
+  return Fetch::of(static_cast<const char*>(w.panels) + (panel * w.cols + begin) * step,
+                   (end - begin) * step, w.cols * step, count);
 }
 
 // At most kBlockTokens tokens from `token`.
@@ -135,9 +162,12 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
   // Few tokens take more panels at a time, read from end to end: memory is all that they wait for.
   // One row is laid out already. The fewer tokens, the more of K at a time: the hardware's
   // prefetchers follow long streams.
-  const bool is_stream = tiles == 1 && tokens < 5;
-  const std::size_t block =
-      tokens == 1 ? job.w.cols : kLaidOut / tokens / kFetchSteps * kFetchSteps;
+  const bool is_stream = tokens <= kStreamTokensMax;
+  const bool widens = type != WeightType::f32 && tiles >= kWideTilesMin;
+  alignas(64) float wide[type == WeightType::f32 ? 1 : kSharedPanels * kWideColumns * kLanes];
+  std::size_t block = tokens == 1 ? job.w.cols : kLaidOut / tokens / kFetchSteps * kFetchSteps;
+  if (widens && block > kWideColumns) block = kWideColumns;
+  const std::size_t step = kLanes * weight_bytes(type);
   for (std::size_t k = 0; k < job.w.cols; k += block) {
     const std::size_t k_end = job.w.cols - k < block ? job.w.cols : k + block;
     for (std::size_t tile = 0; tile < tiles && tokens > 1; ++tile) {
@@ -150,19 +180,28 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
       const std::size_t left = panel_end - panel;
       const std::size_t together = left < panels ? left : panels;
       Fetch fetch;
-      if (!is_stream && left > panels)
-        fetch = columns_of<type>(job.w, panel + panels,
-                                 left - panels < panels ? left - panels : panels, k, k_end);
-      const std::size_t lines =
-          (together * kFetchSteps * kLanes * weight_bytes(type) / 64 + tiles - 1) / tiles;
+      if (!is_stream) {
+        // Also behind panel_end: the same thread goes on there more often than not.
+        const std::size_t others = num_panels(job.w.rows) - panel - together;
+        fetch =
+            columns_of<type>(job.w, panel + together, others < panels ? others : panels, k, k_end);
+      }
+      const std::size_t lines = (together * kFetchSteps * step / 64 + tiles - 1) / tiles;
+      const char* const weights =
+          static_cast<const char*>(job.w.panels) + (panel * job.w.cols + k) * step;
       for (std::size_t tile = 0; tile < tiles; ++tile) {
         const std::size_t first = tokens * tile / tiles;
+        const std::size_t size = tokens * (tile + 1) / tiles - first;
         const float* x =
             tokens == 1 ? job.x + token * job.x_stride + k : laid_out + first * (k_end - k);
         const std::size_t steps = is_stream ? k_end - k : kFetchSteps;
-        matmul_tokens<type, kTileTokensMax>(
-            job, {x, token + first, panel, k, k_end, steps, lines, &fetch}, together,
-            tokens * (tile + 1) / tiles - first);
+        const TileRange range{
+            x,     weights, job.w.cols * step, wide, token + first, panel, k, k_end, steps,
+            lines, &fetch};
+        if (widens)
+          widened_tile<type>(job, range, together, size, tile);
+        else
+          matmul_tokens<type, false, 1, kTileTokensMax>(job, range, together, size);
       }
     }
   }

@@ -3,9 +3,6 @@
 
 constexpr std::size_t kQuantColumns = 1024;  // of K, of kQuantTokens tokens: they stay in L2
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
-// So few tokens take the panels one after another, each read from end to end: memory is all that
-// they wait for, and the hardware sees one long stream.
-constexpr std::size_t kStreamTokensMax = 3;
 // Of the k types, where several tiles share what is prepared: 8 KiB of a panel stay in L1, of q6_k
 // 10.
 constexpr std::size_t prepared_blocks(WeightType type) {
@@ -19,8 +16,8 @@ static Fetch blocks_of(const PackedMatrix& w, std::size_t panel, std::size_t cou
   const std::size_t panel_size = panel_bytes(w.cols, type);
   const std::size_t from = scales_at(begin, type);
   const std::size_t bytes = scales_at(end + blocks_together(type) - 1, type) - from;
-  return {static_cast<const char*>(w.panels) + panel * panel_size + from, bytes / 64, bytes / 64,
-          panel_size - bytes, count};
+  return Fetch::of(static_cast<const char*>(w.panels) + panel * panel_size + from, bytes,
+                   panel_size, count);
 }
 
 // One of several tiles of a k type.
@@ -48,7 +45,9 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
                             std::size_t token, std::size_t tokens, std::size_t panel_begin,
                             std::size_t panel_end, std::size_t begin, std::size_t end) {
   const std::size_t tiles = num_tiles(tokens, type);
-  const bool is_stream = tiles == 1 && tokens <= kStreamTokensMax;
+  // So few tokens take the panels one after another, each read from end to end: memory is all that
+  // they wait for, and the hardware sees one long stream.
+  const bool is_stream = tokens <= static_cast<std::size_t>(quant_stream_tokens(type));
   const bool prepares = has_super_blocks(type) && tiles > (type == WeightType::q6_k ? 2 : 1);
   const std::size_t panels = is_stream ? panel_end - panel_begin : kSharedPanels;
   const std::size_t blocks = prepares ? prepared_blocks(type) : end - begin;
@@ -64,10 +63,11 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
       if (block_end < end) {
         fetch = blocks_of<type>(job.w, panel, together, block_end,
                                 block_end + at_most(blocks, end - block_end));
-      } else if (panel + together < panel_end) {
-        fetch =
-            blocks_of<type>(job.w, panel + together, at_most(panels, panel_end - panel - together),
-                            begin, begin + at_most(blocks, end - begin));
+      } else if (!is_stream) {
+        // Also behind panel_end: the same thread goes on there more often than not.
+        fetch = blocks_of<type>(job.w, panel + together,
+                                at_most(panels, num_panels(job.w.rows) - panel - together), begin,
+                                begin + at_most(blocks, end - begin));
       }
       // As many as are multiplied from one step to the next, shared evenly, rounded up.
       const std::size_t lines = (together * together_bytes(type) / 64 + tiles - 1) / tiles;

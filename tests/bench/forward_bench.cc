@@ -6,7 +6,7 @@
 // K and V: attention takes as long over them. Medians of some repeats with their range.
 //
 //   forward_bench --model FILE [--contexts 128,1024,4096,16384] [--threads N] [--repeats N]
-//                 [--streams N] [--kv-type f32|f16|int8] [--kernels NAME]
+//                 [--streams N,N,...] [--kv-type f32|f16|int8] [--kernels NAME]
 //
 // --streams: sequences that decode together, each behind its own context. Contexts beyond the
 // model's are left out.
@@ -38,7 +38,7 @@ struct Options {
   std::string model;
   std::vector<std::size_t> contexts{128, 1024, 4096, 16384};
   std::size_t threads = 2;
-  std::size_t streams = 1;
+  std::vector<std::size_t> streams{1};
   int repeats = 5;
   krn::KvType kv_type = krn::KvType::f32;
   std::string kernels = "auto";
@@ -158,9 +158,9 @@ class Bench {
   void run() {
     const eng::ModelConfig& c = weights_.config;
     std::printf(
-        "%s  kernels %s  threads %zu  streams %zu  weights %.0f MB a step  peaks %.1f GB/s, %.0f "
+        "%s  kernels %s  threads %zu  weights %.0f MB a step  peaks %.1f GB/s, %.0f "
         "GFLOPS\n",
-        options_.model.c_str(), table_.name, options_.threads, options_.streams,
+        options_.model.c_str(), table_.name, options_.threads,
         static_cast<double>(weights_.matrix_bytes_per_token) / 1e6, limits_.bytes_per_second / 1e9,
         limits_.operations_per_second / 1e9);
     for (const std::size_t context : options_.contexts) {
@@ -168,7 +168,7 @@ class Bench {
         std::printf("context %zu: the model's is %u\n", context, c.context_tokens);
         continue;
       }
-      measure("decode", options_.streams, 1, context);
+      for (const std::size_t streams : options_.streams) measure("decode", streams, 1, context);
       measure("prefill", 1, std::min(kChunk, context), context);
     }
   }
@@ -215,7 +215,7 @@ class Bench {
     std::ranges::sort(repeats, {}, &Repeat::seconds);
     const Repeat& median = repeats[repeats.size() / 2];
     const double count = static_cast<double>(streams * tokens);
-    std::printf("%-7s context %6zu  %8.1f tokens/s (%.1f..%.1f)", what, context,
+    std::printf("%-7s context %6zu x %2zu  %8.1f tokens/s (%.1f..%.1f)", what, context, streams,
                 count / median.seconds, count / repeats.back().seconds,
                 count / repeats.front().seconds);
     double rest = 1;
@@ -249,9 +249,21 @@ class Bench {
 [[noreturn]] void usage(const char* program) {
   std::fprintf(stderr,
                "usage: %s --model FILE [--contexts N,N,...] [--threads N] [--repeats N] [--streams "
-               "N] [--kv-type f32|f16|int8] [--kernels NAME]\n",
+               "N,N,...] [--kv-type f32|f16|int8] [--kernels NAME]\n",
                program);
   std::exit(2);
+}
+
+// "N,N,...", each from 1 to `most`.
+std::vector<std::size_t> numbers(const std::string& text, std::size_t most, const char* program) {
+  std::vector<std::size_t> all;
+  for (const char* at = text.c_str(); *at != '\0';) {
+    char* end = nullptr;
+    all.push_back(std::clamp<std::size_t>(std::strtoul(at, &end, 10), 1, most));
+    if (end == at) usage(program);
+    at = *end == ',' ? end + 1 : end;
+  }
+  return all;
 }
 
 Options parse(int argc, char** argv) {
@@ -265,7 +277,7 @@ Options parse(int argc, char** argv) {
     } else if (flag == "--threads") {
       options.threads = std::clamp<std::size_t>(number, 1, 64);
     } else if (flag == "--streams") {
-      options.streams = std::clamp<std::size_t>(number, 1, 256);
+      options.streams = numbers(value, 256, argv[0]);
     } else if (flag == "--repeats") {
       options.repeats = static_cast<int>(std::clamp<std::size_t>(number, 1, 100));
     } else if (flag == "--kernels") {
@@ -275,14 +287,7 @@ Options parse(int argc, char** argv) {
                         : value == "f16" ? krn::KvType::f16
                                          : krn::KvType::f32;
     } else if (flag == "--contexts") {
-      options.contexts.clear();
-      for (const char* at = value.c_str(); *at != '\0';) {
-        char* end = nullptr;
-        options.contexts.push_back(
-            std::clamp<std::size_t>(std::strtoul(at, &end, 10), 1, 1u << 20));
-        if (end == at) usage(argv[0]);
-        at = *end == ',' ? end + 1 : end;
-      }
+      options.contexts = numbers(value, 1u << 20, argv[0]);
     } else {
       usage(argv[0]);
     }

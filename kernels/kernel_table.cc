@@ -30,6 +30,11 @@ const KernelTable* const* usable_kernels() {
   return usable.tables;
 }
 
+bool unpacking_costs() {
+  static const bool costs = detect_cpu().is_intel;
+  return costs;
+}
+
 const KernelTable* find_kernels(const char* name) {
   const KernelTable* const* tables = usable_kernels();
   if (std::strcmp(name, "auto") == 0) return tables[0];

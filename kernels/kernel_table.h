@@ -46,6 +46,9 @@ struct MatmulJob {
   // Quantized weights: all columns of x from quantize() of the same path, or null; then every call
   // quantizes x for itself.
   const void* quantized = nullptr;
+  // Whether the first of several tiles that share panels of 4, 5 or 16 bits unpacks them for all.
+  // Changes no bit; see unpacking_costs().
+  bool unpacks_once = false;
 };
 
 // New tokens of one sequence: rows [row, row + num_tokens) of q and out, positions start, start
@@ -115,6 +118,9 @@ struct KernelTable {
 
 // In order of preference for this CPU, scalar last; ends with nullptr.
 const KernelTable* const* usable_kernels();
+// Whether unpacking takes the ports of this CPU that products need, and so is worth doing once:
+// Intel's 512-bit units have no others, AMD's do.
+bool unpacking_costs();
 // The path of that name, "auto" for the best; nullptr when unknown or when this CPU can't run it.
 const KernelTable* find_kernels(const char* name);
 

@@ -33,6 +33,11 @@ static constexpr bool has_minima(WeightType type) {
   return type == WeightType::q4_k || type == WeightType::q5_k;
 }
 
+// Each half of a block has a scale of its own.
+static constexpr bool has_halves(WeightType type) {
+  return type == WeightType::q6_k;
+}
+
 // Which pairs of a head RoPE turns: (i, i + head_dim / 2) or (2i, 2i + 1).
 enum class RopePairing : std::uint8_t { half, interleaved };
 

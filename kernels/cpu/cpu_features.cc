@@ -21,6 +21,7 @@ CpuFeatures detect_cpu() {
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") &&
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");
+  features.is_intel = __builtin_cpu_is("intel");
   features.avx512vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
 #endif
   return features;

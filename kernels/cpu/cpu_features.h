@@ -1,4 +1,5 @@
-// CpuFeatures: which of our instruction-set paths this CPU and its operating system can run.
+// CpuFeatures: which of our instruction-set paths this CPU and its operating system can run, and
+// whose CPU it is.
 #pragma once
 
 namespace sluice::krn {
@@ -7,6 +8,7 @@ struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA, F16C
   bool avx512 = false;      // and AVX-512 F, BW, DQ, VL
   bool avx512vnni = false;  // and VNNI
+  bool is_intel = false;
 };
 
 CpuFeatures detect_cpu();

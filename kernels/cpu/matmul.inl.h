@@ -2,8 +2,8 @@
 // registers; each accumulator lane is one output and takes k ascending, so tiles of every size, and
 // prefill and decode, give the same bits. K is cut into blocks: the sums wait in y between blocks,
 // which rounds nothing, and a block of the tokens is first laid out in the order in which tiles
-// read it. Where three tiles or more share panels of 16-bit weights, the first of them leaves these
-// as floats, which cost the others no conversion.
+// read it. Where three tiles or more share panels of 16-bit weights, the first of them may leave
+// these as floats, which cost the others no conversion.
 //
 //        k ->                     one step of k: P loads of weights, T broadcasts of x, P * T fma
 //   panel p: [k][16 rows] ...     registers: P * T accumulators + P weights + 1
@@ -124,7 +124,7 @@ static void matmul_tokens(const MatmulJob& job, const TileRange& range, std::siz
 // One of several tiles that share panels of 16-bit weights: the first leaves these as floats.
 template <WeightType type>
 static void widened_tile(const MatmulJob& job, TileRange range, std::size_t panels,
-                        std::size_t tokens, std::size_t tile) {
+                         std::size_t tokens, std::size_t tile) {
   if constexpr (type != WeightType::f32) {
     if (tile == 0)
       return matmul_tokens<type, true, kLeastOfMany, kTileTokensMax>(job, range, panels, tokens);
@@ -163,7 +163,7 @@ static void matmul_block(const MatmulJob& job, std::size_t token, std::size_t to
   // One row is laid out already. The fewer tokens, the more of K at a time: the hardware's
   // prefetchers follow long streams.
   const bool is_stream = tokens <= kStreamTokensMax;
-  const bool widens = type != WeightType::f32 && tiles >= kWideTilesMin;
+  const bool widens = type != WeightType::f32 && job.unpacks_once && tiles >= kWideTilesMin;
   alignas(64) float wide[type == WeightType::f32 ? 1 : kSharedPanels * kWideColumns * kLanes];
   std::size_t block = tokens == 1 ? job.w.cols : kLaidOut / tokens / kFetchSteps * kFetchSteps;
   if (widens && block > kWideColumns) block = kWideColumns;

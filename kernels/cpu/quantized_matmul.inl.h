@@ -3,10 +3,20 @@
 
 constexpr std::size_t kQuantColumns = 1024;  // of K, of kQuantTokens tokens: they stay in L2
 constexpr std::size_t kQuantBlocks = kQuantTokens * kQuantColumns / kQuantBlock;
-// Of the k types, where several tiles share what is prepared: 8 KiB of a panel stay in L1, of q6_k
-// 10.
-constexpr std::size_t prepared_blocks(WeightType type) {
-  return type == WeightType::q6_k ? 16 : 64;
+// What is shared of a panel at a time stays in L1: 8 KiB of scales, 10 of bytes.
+constexpr std::size_t prepared_blocks(WeightForm form) {
+  return form == WeightForm::has_scales ? 64 : 16;
+}
+constexpr std::size_t kPreparedPanel = 16 * prepared_bytes(WeightForm::has_bytes);
+static_assert(kPreparedPanel >= 64 * prepared_bytes(WeightForm::has_scales));
+
+// What the later ones of so many tiles have. The bytes of six bits are worth it anywhere, those of
+// four and five where unpacking costs; of two tiles neither is.
+static WeightForm shared_form(const MatmulJob& job, std::size_t tiles) {
+  const WeightType type = job.w.type;
+  if (type == WeightType::q8_0 || tiles == 1) return WeightForm::packed;
+  if (tiles > 2 && (job.unpacks_once || type == WeightType::q6_k)) return WeightForm::has_bytes;
+  return has_minima(type) ? WeightForm::has_scales : WeightForm::packed;
 }
 
 // Of the panels [panel, panel + count) the blocks [begin, end).
@@ -20,26 +30,40 @@ static Fetch blocks_of(const PackedMatrix& w, std::size_t panel, std::size_t cou
                    panel_size, count);
 }
 
-// One of several tiles of a k type.
-template <WeightType type>
+// One of several tiles that share what is prepared.
+template <WeightType type, WeightForm leaves, WeightForm has>
 static void shared_tile(const MatmulJob& job, const QuantRange& range, std::size_t panels,
                         std::size_t tokens, std::size_t tile) {
-  if constexpr (has_super_blocks(type)) {
-    constexpr int kMost = quant_tokens(type);
-    constexpr int kLeast = (kMost + 1) / 2;  // of two tiles or more
-    if (tile == 0)
-      quantized_tokens<type, WeightForm::packed_to_prepare, kLeast, kMost>(job, range, panels,
-                                                                           tokens);
-    else
-      quantized_tokens<type, WeightForm::prepared, kLeast, kMost>(job, range, panels, tokens);
+  constexpr int kMost = quant_tokens(type);
+  constexpr int kLeast = (kMost + 1) / 2;  // of two tiles or more
+  if (tile == 0)
+    quantized_tokens<type, leaves, kLeast, kMost>(job, range, panels, tokens);
+  else
+    quantized_tokens<type, has, kLeast, kMost>(job, range, panels, tokens);
+}
+
+// One tile, where the later ones have `form`.
+template <WeightType type>
+static void multiply_tile(const MatmulJob& job, const QuantRange& range, std::size_t panels,
+                          std::size_t tokens, std::size_t tile, WeightForm form) {
+  if constexpr (has_minima(type)) {
+    if (form == WeightForm::has_scales)
+      return shared_tile<type, WeightForm::leaves_scales, WeightForm::has_scales>(
+          job, range, panels, tokens, tile);
   }
+  if constexpr (type != WeightType::q8_0) {
+    if (form == WeightForm::has_bytes)
+      return shared_tile<type, WeightForm::leaves_bytes, WeightForm::has_bytes>(job, range, panels,
+                                                                                tokens, tile);
+  }
+  quantized_tokens<type, WeightForm::packed, 1, quant_tokens(type)>(job, range, panels, tokens);
 }
 
 // The panels [panel_begin, panel_end) times the blocks [begin, end) of x; x has the tokens
 // from `at` on. The tiles share some panels, from the first of these blocks to the last, while the
 // next panels are fetched: where these are whole, that is one walk through memory without a gap,
 // which the hardware's prefetchers follow. From L2 a tile is as fast as from L1. What is prepared
-// is not, so that the k types take fewer blocks at a time.
+// is not, so that there are fewer blocks at a time where something is.
 template <WeightType type>
 static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std::size_t at,
                             std::size_t token, std::size_t tokens, std::size_t panel_begin,
@@ -48,12 +72,11 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
   // So few tokens take the panels one after another, each read from end to end: memory is all that
   // they wait for, and the hardware sees one long stream.
   const bool is_stream = tokens <= static_cast<std::size_t>(quant_stream_tokens(type));
-  const bool prepares = has_super_blocks(type) && tiles > (type == WeightType::q6_k ? 2 : 1);
+  const WeightForm form = shared_form(job, tiles);
   const std::size_t panels = is_stream ? panel_end - panel_begin : kSharedPanels;
-  const std::size_t blocks = prepares ? prepared_blocks(type) : end - begin;
+  const std::size_t blocks = form == WeightForm::packed ? end - begin : prepared_blocks(form);
   const std::size_t panel_size = panel_bytes(job.w.cols, type);
-  constexpr std::size_t kPreparedPanel = prepared_blocks(type) * prepared_bytes(type);
-  alignas(64) char prepared[has_super_blocks(type) ? kSharedPanels * kPreparedPanel : 1];
+  alignas(64) char prepared[type == WeightType::q8_0 ? 1 : kSharedPanels * kPreparedPanel];
   const auto at_most = [](std::size_t n, std::size_t left) { return n < left ? n : left; };
   for (std::size_t panel = panel_begin; panel < panel_end; panel += panels) {
     const std::size_t together = at_most(panels, panel_end - panel);
@@ -92,11 +115,7 @@ static void multiply_blocks(const MatmulJob& job, const QuantizedTokens& x, std:
                                block_end,
                                lines,
                                &fetch};
-        if (prepares)
-          shared_tile<type>(job, range, together, size, tile);
-        else
-          quantized_tokens<type, WeightForm::packed, 1, quant_tokens(type)>(job, range, together,
-                                                                            size);
+        multiply_tile<type>(job, range, together, size, tile, form);
       }
     }
   }

@@ -12,16 +12,23 @@
 // ports; those of x come as offsets (quantized_block.inl.h), which other ports take off. Minima, or
 // scales of half blocks, are 12 more: 80 %.
 
-// What a tile reads. Of the k types several tiles share more than the panels: the first of them
-// writes, beside its own work, what is prepared for the others (of q6_k two are too few for that).
-// Of each block float [2][16], of q6_k then bytes [8][16 rows][4]:
-//   q4_k, q5_k  scales, minima
-//   q6_k        scales of the halves; q + 32
-enum class WeightForm { packed, packed_to_prepare, prepared };
+// What a tile reads. Several tiles that share panels can share more: the first of them leaves,
+// beside its own work, what the others then have. Of each block
+//   scales  float [2][16]: the scales and the minima, or the scales of the halves; q4_0: scales
+//   bytes   these, and what dot products take, [8][16 rows][4]: q + 8 of q4_0, q + 32 of q6_k
+enum class WeightForm { packed, leaves_scales, has_scales, leaves_bytes, has_bytes };
+
+constexpr bool leaves(WeightForm form) {
+  return form == WeightForm::leaves_scales || form == WeightForm::leaves_bytes;
+}
+constexpr bool has(WeightForm form) {
+  return form == WeightForm::has_scales || form == WeightForm::has_bytes;
+}
 
 constexpr std::size_t kPreparedScales = 2 * kLanes * 4;
-constexpr std::size_t prepared_bytes(WeightType type) {
-  return kPreparedScales + (type == WeightType::q6_k ? kQuantBlock * kLanes : 0);
+constexpr std::size_t prepared_bytes(WeightForm form) {
+  const bool is_bytes = form == WeightForm::leaves_bytes || form == WeightForm::has_bytes;
+  return kPreparedScales + (is_bytes ? kQuantBlock * kLanes : 0);
 }
 
 // One K block of one token tile against the panels from `panel` on. The pointers are the tile's.
@@ -123,45 +130,55 @@ SLUICE_INLINE Bytes load_group(const char* at) {
   return low;
 }
 
-// q4_0, q4_k, q5_k: all groups, those of the same bytes one after the other.
-template <WeightType type, int g, int P, int T>
-SLUICE_INLINE void add_nibbles(const char* const (&at)[P], const std::int32_t* words,
-                               Ints (&sum)[P][T]) {
-  if constexpr (g < kQuantGroups / 2) {
-    constexpr int kHigh = g + kQuantGroups / 2;
-    Bytes w[P];
+// The groups g of a block, which lie beside each other, for the other tiles.
+template <int g, int P>
+SLUICE_INLINE void store_group(const Bytes (&w)[P], char* const (&prepared)[P]) {
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) w[p] = load_group<type, g>(at[p]);
-    add_group<false, P, T>(w, words + g * T, sum);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) w[p] = load_group<type, kHigh>(at[p]);
-    add_group<false, P, T>(w, words + kHigh * T, sum);
-    add_nibbles<type, g + 1, P, T>(at, words, sum);
-  }
+  for (int p = 0; p < P; ++p)
+    store_bytes(prepared[p] + kPreparedScales + static_cast<std::size_t>(g) * kGroupBytes, w[p]);
 }
 
-// q6_k: the groups [g, end).
-template <WeightForm form, int g, int end, int P, int T>
-SLUICE_INLINE void add_six_bits(const char* const (&at)[P], const std::int32_t* words,
-                                char* const (&prepared)[P], Ints (&sum)[P][T]) {
+// Not q8_0: the groups [g, end), all of them in the order in which they share bytes.
+template <WeightType type, WeightForm form, int g, int end, int P, int T>
+SLUICE_INLINE void add_packed(const char* const (&at)[P], const std::int32_t* words,
+                              char* const (&prepared)[P], Ints (&sum)[P][T]) {
   if constexpr (g < end) {
+    constexpr bool kAll = end == kQuantGroups && !has_halves(type);
+    constexpr int kGroup = kAll ? g / 2 + g % 2 * (kQuantGroups / 2) : g;
     Bytes w[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      w[p] = load_group<WeightType::q6_k, g>(at[p]);
-      if constexpr (form == WeightForm::packed_to_prepare)
-        store_bytes(prepared[p] + kPreparedScales + static_cast<std::size_t>(g) * kGroupBytes,
-                    w[p]);
-    }
-    add_group<false, P, T>(w, words + g * T, sum);
-    add_six_bits<form, g + 1, end, P, T>(at, words, prepared, sum);
+    for (int p = 0; p < P; ++p) w[p] = load_group<type, kGroup>(at[p]);
+    if constexpr (form == WeightForm::leaves_bytes) store_group<kGroup>(w, prepared);
+    add_group<false, P, T>(w, words + kGroup * T, sum);
+    add_packed<type, form, g + 1, end, P, T>(at, words, prepared, sum);
   }
 }
 
-// Both scales of block `b`, or its scale and its minimum, where the scales of a super-block lie at
-// `base`: exact.
+// The groups [begin, end) of a block in any form. `at`: its packed weights.
+template <WeightType type, WeightForm form, int begin, int end, int P, int T>
+SLUICE_INLINE void add_groups(const char* const (&at)[P], const std::int32_t* words,
+                              char* const (&prepared)[P], Ints (&sum)[P][T]) {
+  if constexpr (form == WeightForm::has_bytes) {
+    const char* bytes[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) bytes[p] = prepared[p] + kPreparedScales;
+    add_bytes<false, begin, end - begin, P, T>(bytes, words, sum);
+  } else if constexpr (type == WeightType::q8_0) {
+    add_bytes<true, begin, end - begin, P, T>(at, words, sum);
+  } else {
+    add_packed<type, form, begin, end, P, T>(at, words, prepared, sum);
+  }
+}
+
+// The scales of block `b`, and its minima or those of its second halves, where the scales of the
+// blocks that lie together are at `base`: exact.
 template <WeightType type>
-SLUICE_INLINE void load_scales(const char* base, std::size_t b, Lanes& first, Lanes& second) {
+SLUICE_INLINE void load_packed_scales(const char* base, std::size_t b, Lanes& first,
+                                      Lanes& second) {
+  if constexpr (!has_super_blocks(type)) {
+    first = load_f16_weights(base + b * kLanes * 2);
+    return;
+  }
   const Lanes d = load_f16_weights(base);
   const char* const small = base + 64;
   if constexpr (has_minima(type)) {
@@ -173,69 +190,48 @@ SLUICE_INLINE void load_scales(const char* base, std::size_t b, Lanes& first, La
   }
 }
 
+// The same in any form.
+template <WeightType type, WeightForm form, int P>
+SLUICE_INLINE void load_scales(const char* const (&base)[P], std::size_t b,
+                               char* const (&prepared)[P], Lanes (&first)[P], Lanes (&second)[P]) {
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+    float* const scales = reinterpret_cast<float*>(prepared[p]);
+    if constexpr (has(form)) {
+      first[p] = load(scales);
+      if constexpr (has_super_blocks(type)) second[p] = load(scales + kLanes);
+      continue;
+    }
+    load_packed_scales<type>(base[p], b, first[p], second[p]);
+    if constexpr (leaves(form)) {
+      store(scales, first[p]);
+      if constexpr (has_super_blocks(type)) store(scales + kLanes, second[p]);
+    }
+  }
+}
+
 // Block `b` of those that lie together from `base` on.
 template <WeightType type, WeightForm form, int P, int T>
 SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b,
                              char* const (&prepared)[P], const TileBlock& x, Lanes (&total)[P][T]) {
+  constexpr int kFirstEnd = has_halves(type) ? kQuantGroups / 2 : kQuantGroups;
   const char* at[P];
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) at[p] = base[p] + weights_at(b, type);
   Ints sum[P][T];
-  Lanes scale[P];
-  if constexpr (!has_super_blocks(type)) {
-    start_sums<P, T>(x.starts, sum);
-    if constexpr (type == WeightType::q8_0)
-      add_bytes<true, 0, kQuantGroups, P, T>(at, x.words, sum);
-    else
-      add_nibbles<type, 0, P, T>(at, x.words, sum);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) scale[p] = load_f16_weights(base[p] + b * kLanes * 2);
-    add_sums<P, T>(sum, scale, x.offsets, total);
-    return;
+  Ints second_sum[P][T];
+  start_sums<P, T>(x.starts, sum);
+  add_groups<type, form, 0, kFirstEnd, P, T>(at, x.words, prepared, sum);
+  if constexpr (has_halves(type)) {
+    start_sums<P, T>(x.second_starts, second_sum);
+    add_groups<type, form, kFirstEnd, kQuantGroups, P, T>(at, x.words, prepared, second_sum);
   }
-  const auto load_both = [&](Lanes(&first)[P], Lanes(&second)[P]) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      float* const scales = reinterpret_cast<float*>(prepared[p]);
-      if constexpr (form == WeightForm::prepared) {
-        first[p] = load(scales);
-        second[p] = load(scales + kLanes);
-      } else {
-        load_scales<type>(base[p], b, first[p], second[p]);
-      }
-      if constexpr (form == WeightForm::packed_to_prepare) {
-        store(scales, first[p]);
-        store(scales + kLanes, second[p]);
-      }
-    }
-  };
-  if constexpr (has_minima(type)) {
-    start_sums<P, T>(x.starts, sum);
-    add_nibbles<type, 0, P, T>(at, x.words, sum);
-    Lanes min[P];
-    load_both(scale, min);
-    add_sums<P, T>(sum, scale, x.offsets, total);
-    add_minima<P, T>(min, x.minus_sums, total);
-  } else if constexpr (type == WeightType::q6_k) {
-    Ints second[P][T];
-    start_sums<P, T>(x.starts, sum);
-    constexpr int kHalf = kQuantGroups / 2;
-    if constexpr (form == WeightForm::prepared) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) at[p] = prepared[p] + kPreparedScales;
-      add_bytes<false, 0, kHalf, P, T>(at, x.words, sum);
-      start_sums<P, T>(x.second_starts, second);
-      add_bytes<false, kHalf, kHalf, P, T>(at, x.words, second);
-    } else {
-      add_six_bits<form, 0, kHalf, P, T>(at, x.words, prepared, sum);
-      start_sums<P, T>(x.second_starts, second);
-      add_six_bits<form, kHalf, kQuantGroups, P, T>(at, x.words, prepared, second);
-    }
-    Lanes second_scale[P];
-    load_both(scale, second_scale);
-    add_sums<P, T>(sum, scale, x.offsets, total);
-    add_sums<P, T>(second, second_scale, x.offsets, total);
-  }
+  Lanes first[P];
+  Lanes second[P];
+  load_scales<type, form, P>(base, b, prepared, first, second);
+  add_sums<P, T>(sum, first, x.offsets, total);
+  if constexpr (has_halves(type)) add_sums<P, T>(second_sum, second, x.offsets, total);
+  if constexpr (has_minima(type)) add_minima<P, T>(second, x.minus_sums, total);
 }
 
 // Whether it pays to run ahead of the hardware: not for one token of the k types, whose
@@ -281,7 +277,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
     const std::size_t together = left < blocks_together(type) ? left : blocks_together(type);
     for (std::size_t b = 0; b < together; ++b) {
       add_block<type, form, P, T>(base, b, prepared, x, total);
-      for (int p = 0; p < P; ++p) prepared[p] += prepared_bytes(type);
+      for (int p = 0; p < P; ++p) prepared[p] += prepared_bytes(form);
       x.words += kQuantGroups * T;
       x.offsets += T;
       x.starts += T;

@@ -157,6 +157,7 @@ void bench_matmul(const Options& options, const krn::KernelTable& kernels, krn::
     krn::MatmulJob job{w, x.data(), x_stride, tokens, y.data(), y_stride};
     std::vector<std::int32_t> quantized(krn::quantized_bytes(tokens, cols) / 4);
     if (krn::is_quantized(type)) job.quantized = quantized.data();
+    job.unpacks_once = krn::unpacking_costs();
     constexpr std::size_t kColumns = 512;  // of x, as the engine cuts it
     const Sample got = rate(flops / 1e9, options, [&] {
       if (krn::is_quantized(type)) {

@@ -219,7 +219,8 @@ krn::MatmulJob Transformer::piece_of(const krn::PackedMatrix& w, const Rows& fro
           tokens,
           to.row(first),
           to.stride,
-          krn::is_quantized(w.type) ? quantized_ + krn::quantized_bytes(first, w.cols) : nullptr};
+          krn::is_quantized(w.type) ? quantized_ + krn::quantized_bytes(first, w.cols) : nullptr,
+          krn::unpacking_costs()};
 }
 
 // Once for all panels: every group of them would quantize the same rows again.

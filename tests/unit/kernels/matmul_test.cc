@@ -54,8 +54,10 @@ Weights make_weights(std::size_t rows, std::size_t cols, WeightType type, std::u
 }
 
 void run(const KernelTable& path, const Weights& w, const std::vector<float>& x,
-         std::size_t x_stride, std::size_t tokens, std::vector<float>& y, std::size_t y_stride) {
+         std::size_t x_stride, std::size_t tokens, std::vector<float>& y, std::size_t y_stride,
+         bool unpacks_once = false) {
   MatmulJob job{w.packed, x.data() + 1, x_stride, tokens, y.data() + 1, y_stride};
+  job.unpacks_once = unpacks_once;
   path.matmul(job, 0, num_panels(w.packed.rows));
 }
 
@@ -89,9 +91,11 @@ void check_size(std::size_t rows, std::size_t cols, std::size_t tokens, WeightTy
     }
   }
   for (const KernelTable* path : all_paths()) {
-    std::vector<float> got(tokens * y_stride + 1, kUntouched);
-    run(*path, w, x, x_stride, tokens, got, y_stride);
-    ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name;
+    for (const bool unpacks_once : {false, true}) {
+      std::vector<float> got(tokens * y_stride + 1, kUntouched);
+      run(*path, w, x, x_stride, tokens, got, y_stride, unpacks_once);
+      ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name << unpacks_once;
+    }
   }
 }
 
@@ -246,11 +250,12 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
     std::vector<float> got(tokens * y_stride + 1, kUntouched);
     multiply(*path, got);
     ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name;
-    // x quantized beforehand, in two pieces; the panels in two calls.
+    // x quantized beforehand, in two pieces; the panels in two calls; unpacked once.
     std::vector<std::int32_t> prepared(quantized_bytes(tokens, cols) / 4);
     std::fill(got.begin(), got.end(), kUntouched);
     MatmulJob job{w.packed, x.data() + 1, x_stride, tokens, got.data() + 1, y_stride};
     job.quantized = prepared.data();
+    job.unpacks_once = true;
     const std::size_t middle = cols / kQuantBlock / 2 * kQuantBlock;
     path->quantize(job, middle, cols, prepared.data());
     path->quantize(job, 0, middle, prepared.data());

@@ -1,9 +1,33 @@
-// A walk over panels that are fetched from memory while others are multiplied: of each the bytes
-// of some columns. The tiles' own loads come in bursts, a long time apart, and the hardware's
-// prefetchers don't run ahead of them.
+// Reading weights from memory ahead of the tiles. A core waits for a dozen lines at a time, which
+// is too few where memory is far; its prefetchers wait for more. They follow a stream, but not far,
+// and begin anew with each page: two neighbours asked for well ahead of each four lines make them
+// run.
+
+constexpr std::size_t kLine = 64;               // bytes
+constexpr std::size_t kFour = 4 * kLine;        // bytes
+constexpr std::size_t kLinesAhead = 4u << 10;   // bytes, of a stream
+constexpr std::size_t kStreamAhead = 8u << 10;  // bytes, of its fours
+constexpr std::size_t kWalkAhead = 4u << 10;    // bytes, of the fours of a walk
+
+SLUICE_INLINE void fetch_four(std::uintptr_t in_it) {
+  const char* const four = reinterpret_cast<const char*>(in_it / kFour * kFour);
+  __builtin_prefetch(four, 0, 2);
+  __builtin_prefetch(four + kLine, 0, 2);
+}
+
+// For one stream that the tiles' own loads read, `step` bytes at a time: lines into L1, fours into
+// L2.
+SLUICE_INLINE void fetch_stream(const char* at, std::size_t step) {
+  for (std::size_t line = 0; line < step; line += kLine)
+    __builtin_prefetch(at + kLinesAhead + line, 0, 3);
+  for (std::size_t four = 0; four < step; four += kFour)
+    fetch_four(reinterpret_cast<std::uintptr_t>(at) + kStreamAhead + four);
+}
+
+// A walk over panels that are fetched while others are multiplied: of each the bytes of some
+// columns. The tiles' own loads come in bursts, a long time apart, and no prefetcher runs ahead of
+// them.
 struct Fetch {
-  static constexpr std::size_t kLine = 64;         // bytes
-  static constexpr std::size_t kAhead = 4u << 10;  // bytes
   // Lines at a time; where fewer do, so much is multiplied meanwhile that nothing waits for memory.
   static constexpr std::size_t kFastWalk = 4;
 
@@ -22,19 +46,16 @@ struct Fetch {
     return {at, lines, lines, panel_bytes - lines * kLine, is_whole ? 0 : count - 1};
   }
 
-  // Into L2: there is no room in L1 for what comes so much later. A core waits for a dozen such
-  // lines at a time, which is too few where memory is far; its prefetchers wait for more, and two
-  // neighbours asked for well ahead of each four make them run.
+  // Into L2: there is no room in L1 for what comes so much later.
   void lines_ahead(std::size_t count) {
     const std::size_t now = count < lines_left ? count : lines_left;
     const char* const end = at + now * kLine;
     for (const char* line = at; line != end; line += kLine) __builtin_prefetch(line, 0, 2);
     if (now >= kFastWalk) {
-      const std::size_t to_four = -reinterpret_cast<std::uintptr_t>(at) % (4 * kLine);
-      for (const char* four = at + to_four; four < end; four += 4 * kLine) {
-        __builtin_prefetch(four + kAhead, 0, 2);
-        __builtin_prefetch(four + kAhead + kLine, 0, 2);
-      }
+      const auto begin = reinterpret_cast<std::uintptr_t>(at);
+      for (std::uintptr_t four = (begin + kFour - 1) / kFour * kFour;
+           four < reinterpret_cast<std::uintptr_t>(end); four += kFour)
+        fetch_four(four + kWalkAhead);
     }
     at = end;
     lines_left -= now;
@@ -53,17 +74,4 @@ SLUICE_INLINE void fetch_next_sums(const MatmulJob& job, std::size_t token, cons
     const float* const row = y + t * job.y_stride;
     for (std::size_t p = 0; p < P; ++p) __builtin_prefetch(row + p * kLanes, 1, 3);
   }
-}
-
-// For one stream that the tiles' own loads read, `step` bytes at a time: the hardware's prefetchers
-// follow it, but begin anew with each page, and where memory is far they don't run far enough
-// ahead. One line of a page to come, and they have begun; the next lines are asked for here.
-SLUICE_INLINE void fetch_stream(const char* at, std::size_t step) {
-  constexpr std::uintptr_t kPageBytes = 4096;
-  constexpr std::size_t kPagesAhead = 16u << 10;
-  constexpr std::size_t kLinesAhead = 4u << 10;
-  if (reinterpret_cast<std::uintptr_t>(at) % kPageBytes < step)
-    __builtin_prefetch(at + kPagesAhead, 0, 3);
-  for (std::size_t line = 0; line < step; line += 64)
-    __builtin_prefetch(at + kLinesAhead + line, 0, 3);
 }

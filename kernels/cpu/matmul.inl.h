@@ -17,7 +17,6 @@ constexpr std::size_t kWideColumns = 512;             // of K, of these panels
 constexpr int kLeastOfMany = kTileTokensMax * 2 / 3;  // tokens of one of three tiles or more
 constexpr std::size_t kStreamTokensMax = 2;           // that read panels from end to end
 constexpr std::size_t kFetchSteps = 8;                // of K, while there is something to fetch
-constexpr std::size_t kStreamAhead = 2u << 10;        // bytes, in each of the panels of few tokens
 
 // One K block of one token tile against the panels from `panel` on.
 struct TileRange {
@@ -68,13 +67,11 @@ static void matmul_tile(const MatmulJob& job, const TileRange& range) {
           store(wide + static_cast<std::size_t>(p) * kWideColumns * kLanes, weights[p]);
       }
       if constexpr (leaves_wide) wide += kLanes;
-      // With one or two tokens the hardware's prefetchers don't run far enough ahead of P streams.
       if constexpr (T <= static_cast<int>(kStreamTokensMax)) {
-        if (k % (64 / step) == 0) {
+        if (k % (kFour / step) == 0) {
 #pragma GCC unroll 8
           for (int p = 0; p < P; ++p)
-            __builtin_prefetch(
-                block + static_cast<std::size_t>(p) * range.panel_stride + kStreamAhead, 0, 3);
+            fetch_stream(block + static_cast<std::size_t>(p) * range.panel_stride, kFour);
         }
       }
 #pragma GCC unroll 12

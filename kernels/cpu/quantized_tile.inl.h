@@ -234,12 +234,6 @@ SLUICE_INLINE void add_block(const char* const (&base)[P], std::size_t b,
   if constexpr (has_minima(type)) add_minima<P, T>(second, x.minus_sums, total);
 }
 
-// Whether it pays to run ahead of the hardware: not for one token of the k types, whose
-// super-blocks are most of a page.
-constexpr bool fetches_stream(WeightType type, int panels, int tokens) {
-  return panels == 1 && (tokens > 1 || !has_super_blocks(type));
-}
-
 template <WeightType type, WeightForm form, int P, int T>
 static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
   const char* base[P];
@@ -285,7 +279,7 @@ static void quantized_tile(const MatmulJob& job, const QuantRange& range) {
       x.minus_sums += T;
     }
     for (int p = 0; p < P; ++p) base[p] += together_bytes(type);
-    if constexpr (fetches_stream(type, P, T)) fetch_stream(base[0], together_bytes(type));
+    if constexpr (P == 1) fetch_stream(base[0], together_bytes(type));
     range.fetch->lines_ahead(range.lines);
   }
 #pragma GCC unroll 6

@@ -9,7 +9,7 @@ struct Lanes {
 // Tiles that fit 32 registers; see matmul.inl.h and attention.inl.h.
 constexpr int kTileTokensMax = 12;
 constexpr int tile_panels(int tokens) {
-  return tokens <= 2 ? 8 : 2;
+  return tokens <= 2 ? 4 : 2;
 }
 constexpr int kProbeChains = 12;
 constexpr int kAttentionRows = 8;  // query rows that share a load of K or V

@@ -250,18 +250,21 @@ void check_quantized(std::size_t rows, std::size_t cols, std::size_t tokens, Wei
     std::vector<float> got(tokens * y_stride + 1, kUntouched);
     multiply(*path, got);
     ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name;
-    // x quantized beforehand, in two pieces; the panels in two calls; unpacked once.
+    // x quantized beforehand, in two pieces; the panels in two calls.
     std::vector<std::int32_t> prepared(quantized_bytes(tokens, cols) / 4);
-    std::fill(got.begin(), got.end(), kUntouched);
     MatmulJob job{w.packed, x.data() + 1, x_stride, tokens, got.data() + 1, y_stride};
     job.quantized = prepared.data();
-    job.unpacks_once = true;
     const std::size_t middle = cols / kQuantBlock / 2 * kQuantBlock;
     path->quantize(job, middle, cols, prepared.data());
     path->quantize(job, 0, middle, prepared.data());
-    path->matmul(job, 0, num_panels(rows) / 2);
-    path->matmul(job, num_panels(rows) / 2, num_panels(rows));
-    ASSERT_TRUE(same_bits(got.data(), want.data(), got.size())) << path->name << " prepared";
+    for (const bool unpacks_once : {false, true}) {
+      std::fill(got.begin(), got.end(), kUntouched);
+      job.unpacks_once = unpacks_once;
+      path->matmul(job, 0, num_panels(rows) / 2);
+      path->matmul(job, num_panels(rows) / 2, num_panels(rows));
+      ASSERT_TRUE(same_bits(got.data(), want.data(), got.size()))
+          << path->name << " prepared, unpacks once: " << unpacks_once;
+    }
   }
 }
 
